@@ -1,0 +1,45 @@
+"""The errors that autoprune raises on purpose: each message says where, what is wrong, and the way out."""
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class AutopruneError(Exception):
+    """A mistake the user can mend; the command line prints its message and exits with code 2."""
+
+
+class SpecError(AutopruneError):
+    """A space file that can't be used. Carries every mistake found, one line each.
+
+    Args:
+        problems: Messages of the form ``"space.yaml:14: pruning[0].ratio.high must be in [0, 1), got 1.2."``.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class TaskError(AutopruneError):
+    """The user's model, data, loss, metric or weights can't be used together."""
+
+
+class PruningError(AutopruneError):
+    """A network can't be pruned as asked."""
+
+
+class StudyError(AutopruneError):
+    """A study folder or its storage can't be opened, written or continued."""
+
+
+class ExportError(AutopruneError):
+    """An exported format does not reproduce the trial's network, or the selection names no trial."""
+
+
+def describe_error(error: BaseException) -> str:
+    """One line with the error's kind, its message, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}{place}"

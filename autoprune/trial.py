@@ -1,0 +1,157 @@
+"""What goes into a trial and what comes out of it: frozen, plain, and turned to JSON and back without loss."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+Scalar = float | int | bool | str
+TrialState = Literal["finished", "stopped", "failed", "infeasible"]
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """One learning-rate or batch-size schedule: its kind and the parameters of that kind."""
+
+    kind: str
+    params: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimizer and its settings, but for the learning rate, which the schedule gives."""
+
+    name: str
+    params: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """What to remove from the dense network, all three methods together.
+
+    Attributes:
+        widths: Group name -> channels to keep, for the groups that lose some; a group not named keeps its width.
+        criterion: Importance criterion for the neuron method.
+        removed_blocks: Names of the blocks replaced by the identity.
+        weight_ratios: Parameter name -> share of its single weights set to zero, in [0, 1).
+        weight_scope: ``"layer"`` ranks weights within each parameter; ``"global"`` ranks all named parameters together,
+            at the overall share that the ratios amount to.
+        gradual_share: Share of the retraining over which ratios grow from the parent's to the asked ones; 0 prunes at
+            once.
+    """
+
+    widths: Mapping[str, int] = field(default_factory=dict)
+    criterion: str = "l2"
+    removed_blocks: tuple[str, ...] = ()
+    weight_ratios: Mapping[str, float] = field(default_factory=dict)
+    weight_scope: Literal["layer", "global"] = "layer"
+    gradual_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """Everything a worker needs to know to run one trial.
+
+    Attributes:
+        number: 0-based trial number.
+        seed: Seed of this trial alone, derived from the study's.
+        epochs: Epochs of retraining.
+        parent: Number of the finished trial to start from; ``None`` is the dense network.
+        params: The flat parameters as suggested, for the record.
+    """
+
+    number: int
+    seed: int
+    epochs: int
+    optimizer: OptimizerConfig
+    lr_schedule: ScheduleConfig
+    batch_size_schedule: ScheduleConfig
+    pruning: PruningConfig
+    parent: int | None = None
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs, every figure in the unit that its name ends with.
+
+    ``macs`` counts one multiply-accumulate as 1 for a batch of one example. ``latency_ms`` is the median over repeated
+    runs and ``None`` where it was not measured.
+    """
+
+    params: int
+    nonzero_params: int
+    size_bytes: int
+    macs: int
+    latency_ms: float | None = None
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations, two for each multiply-accumulate."""
+        return 2 * self.macs
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """How a trial stands after one more epoch.
+
+    Attributes:
+        epoch: Epochs done so far, 1 after the first.
+        accuracy: The task's metric on the validation split.
+        loss: Mean loss on the validation split.
+        train_loss: Mean loss over the epoch's training steps.
+        lr: Learning rate at the epoch's last step.
+        batch_size: Batch size at the epoch's last full step.
+    """
+
+    number: int
+    epoch: int
+    accuracy: float
+    loss: float
+    train_loss: float
+    lr: float
+    batch_size: int
+    train_time_s: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a trial ended.
+
+    Attributes:
+        accuracy: The task's metric on the validation split; ``None`` unless the trial was trained.
+        cost: ``None`` if the trial failed before it was measured.
+        kept: Group name -> channels that the network really has; 0 where the group's block was removed.
+        epochs_lineage: Epochs of this trial and of all its ancestors, the dense network's own training not counted.
+        error: Cause of a failure, or the ceiling that an infeasible trial broke.
+    """
+
+    number: int
+    state: TrialState
+    accuracy: float | None = None
+    loss: float | None = None
+    cost: Cost | None = None
+    kept: Mapping[str, int] = field(default_factory=dict)
+    removed_blocks: tuple[str, ...] = ()
+    epochs: int = 0
+    epochs_lineage: int = 0
+    train_time_s: float = 0.0
+    seed: int = 0
+    error: str | None = None
+
+
+def to_dict(record: TrialConfig | EpochReport | TrialResult | Cost) -> dict[str, Any]:
+    """Turn a record into plain JSON values."""
+    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(record), mode="json")
+    return plain
+
+
+def config_from_dict(record: Mapping[str, Any]) -> TrialConfig:
+    """Rebuild a trial's configuration; raises ``pydantic.ValidationError`` if the record is not one."""
+    return TypeAdapter(TrialConfig).validate_python(record)
+
+
+def result_from_dict(record: Mapping[str, Any]) -> TrialResult:
+    """Rebuild a trial's result; raises ``pydantic.ValidationError`` if the record is not one."""
+    return TypeAdapter(TrialResult).validate_python(record)
