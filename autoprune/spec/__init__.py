@@ -1,0 +1,19 @@
+"""space.yaml -> SearchSpec; every mistake is found at once, each with its place in the file."""
+
+from autoprune.spec.changes import differences
+from autoprune.spec.dimension import Range
+from autoprune.spec.load import load_spec, parse_spec
+from autoprune.spec.model import COSTS, Ceiling, SearchSpec
+from autoprune.spec.task import CallableRef, TaskSettings
+
+__all__ = [
+    "COSTS",
+    "CallableRef",
+    "Ceiling",
+    "Range",
+    "SearchSpec",
+    "TaskSettings",
+    "differences",
+    "load_spec",
+    "parse_spec",
+]

@@ -1,0 +1,125 @@
+"""Read a space file: every mistake is found at once, and each is told with its line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from autoprune.errors import SpecError
+from autoprune.spec.model import SearchSpec
+
+Place = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1's safe loader, but ``1e-5`` is a number, as in YAML 1.2."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_spec(path: Path) -> SearchSpec:
+    """Read and validate a space file.
+
+    Raises:
+        SpecError: With every mistake in the file, each with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError([f"{path}: no such file. Shipped examples are in search_spaces/."]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError([f"{path}: can't be read: {error}"]) from None
+    return parse_spec(text, str(path))
+
+
+def parse_spec(text: str, name: str) -> SearchSpec:
+    """Validate the text of a space file; ``name`` stands for the file in messages. Raises SpecError."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        raw = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError([f"{name}:{line}: not valid YAML: {error.problem or error.context}"]) from None
+    except yaml.YAMLError as error:
+        raise SpecError([f"{name}:1: not valid YAML: {error}"]) from None
+    if not isinstance(raw, dict):
+        raise SpecError(
+            [f"{name}:1: a space file is a mapping with keys such as study and task, got {type(raw).__name__}."]
+        )
+    lines: dict[Place, int] = {(): 1}
+    problems: list[tuple[int, str]] = []
+    _walk(node, (), lines, problems)
+    try:
+        spec = SearchSpec.model_validate(raw)
+    except ValidationError as error:
+        problems += [_tell(problem, raw, lines) for problem in error.errors(include_url=False)]
+    if problems:
+        raise SpecError([f"{name}:{line}: {message}" for line, message in sorted(problems)])
+    return spec
+
+
+def _walk(node: Any, place: Place, lines: dict[Place, int], problems: list[tuple[int, str]]) -> None:
+    """Note the line of every key and item below ``node``, and every key that stands twice."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, key.value)
+            line = key.start_mark.line + 1
+            if inner in lines:
+                problems.append((line, f"{_dotted(inner)} stands twice (first in line {lines[inner]})."))
+            lines[inner] = line
+            _walk(value, inner, lines, problems)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*place, index)] = value.start_mark.line + 1
+            _walk(value, (*place, index), lines, problems)
+
+
+def _tell(problem: Any, raw: Any, lines: dict[Place, int]) -> tuple[int, str]:
+    """Turn one pydantic problem into a line number and a message with a dotted place."""
+    place: Place = ()
+    value = raw
+    for part in problem["loc"]:
+        if (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            value = value[part]
+        elif problem["type"] == "missing" and part == problem["loc"][-1]:
+            value = None
+        else:
+            continue  # a union's tag, or the 0 of a single section where a list may stand: the file shows neither
+        place = (*place, part)
+    message = problem["msg"]
+    dotted = _dotted(place)
+    if problem["type"] == "missing":
+        return _line(place[:-1], lines), f"{dotted} is missing."
+    if problem["type"] == "unknown" and message.startswith("unknown key"):
+        return _line(place, lines), f"{_dotted(place[:-1]) or 'the file'}: {message}."
+    if message[0] in ".[":  # the place goes on inside the value: .high, [1]
+        key = message.split(" ", 1)[0].strip(".[]")
+        inner = (*place, int(key) if key.isdigit() else key)
+        return _line(inner, lines), f"{dotted}{message}."
+    if message.startswith(("must ", "needs ", "names ")):
+        return _line(place, lines), f"{dotted} {message}."
+    plain = not isinstance(value, dict | list) and message.startswith(("Input ", "String ", "Value "))
+    return _line(place, lines), f"{dotted}: {message[0].lower()}{message[1:]}{f', got {value!r}' if plain else ''}."
+
+
+def _line(place: Place, lines: dict[Place, int]) -> int:
+    while place not in lines:
+        place = place[:-1]
+    return lines[place]
+
+
+def _dotted(place: Place) -> str:
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -1,0 +1,318 @@
+"""SearchSpec: a space file as one frozen, validated object."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, GetPydanticSchema, Tag, create_model
+from pydantic_core import PydanticCustomError
+
+from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
+from autoprune.schedules.parameters import Kind, ParamKind
+from autoprune.spec.criteria import CRITERIA
+from autoprune.spec.dimension import Dimension, Range, as_type, choice_of, numeric
+from autoprune.spec.optimizers import OPTIMIZERS
+from autoprune.spec.strict import Section, unknown
+from autoprune.spec.task import TaskSettings
+
+COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
+OBJECTIVES = ("accuracy", "params", "nonzero_params", "size_bytes", "flops", "latency_ms")
+SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _parameter_type(parameter: ParamKind) -> GetPydanticSchema:
+    if parameter.choices:
+        return choice_of(tuple(parameter.choices), "value")
+    return numeric(
+        parameter.low,
+        parameter.high,
+        low_open=parameter.low_open,
+        high_open=parameter.high_open,
+        integer=parameter.type == "int",
+    )
+
+
+def _told_apart_by(tag: str, known: tuple[str, ...], members: Any) -> Any:
+    """A union of sections whose member is named by the key ``tag``."""
+
+    def tag_of(value: Any) -> Any:
+        return value.get(tag) if isinstance(value, dict) else getattr(value, tag, None)
+
+    def check(value: Any) -> Any:
+        if tag_of(value) is None:
+            raise PydanticCustomError(
+                "no_kind", "needs a '{tag}'. Known: {known}", {"tag": tag, "known": ", ".join(known)}
+            )
+        if tag_of(value) not in known:
+            raise unknown(tag, tag_of(value), known)
+        return value
+
+    return Annotated[members, Discriminator(tag_of), BeforeValidator(check)]
+
+
+def _no_repeats(tag: str) -> Any:
+    def check(sections: list[Any]) -> list[Any]:
+        names = [getattr(section, tag) for section in sections]
+        for name in names:
+            if names.count(name) > 1:
+                raise PydanticCustomError(
+                    "repeated",
+                    "names the {tag} '{name}' twice; put the values of both into one",
+                    {"tag": tag, "name": name},
+                )
+        return sections
+
+    return check
+
+
+def _sections(registry: Mapping[str, Kind], tag: str, what: str) -> GetPydanticSchema:
+    """One section class a registered kind, told apart by the key ``tag``; a list of them is a choice."""
+    members: Any = None
+    for kind, member_kind in registry.items():
+        fields: dict[str, Any] = {
+            name: (Annotated[Dimension, _parameter_type(parameter)], ... if parameter.required else parameter.default)
+            for name, parameter in member_kind.params.items()
+        }
+        fields[tag] = (Literal[kind], kind)
+        section = create_model(f"{what} {kind}", __base__=Section, **fields)
+        member = Annotated[section, Tag(kind)]
+        members = member if members is None else members | member
+    sections = Annotated[Any, as_type(_told_apart_by(tag, tuple(registry), members))]
+    return as_type(
+        Annotated[
+            list[sections],
+            Field(min_length=1),
+            BeforeValidator(_as_list),
+            AfterValidator(_no_repeats(tag)),
+        ]
+    )
+
+
+LR_SECTIONS = _sections(LR_SCHEDULES, "kind", "lr_schedule")
+BATCH_SIZE_SECTIONS = _sections(BATCH_SIZE_SCHEDULES, "kind", "batch_size_schedule")
+OPTIMIZER_SECTIONS = _sections(OPTIMIZERS, "name", "optimizer")
+
+
+class Ceiling(Section):
+    """The most that a network may cost: absolute, or a multiple of the dense network's cost."""
+
+    value: float = Field(gt=0)
+    relative: bool = False
+
+    def limit(self, dense: float) -> float:
+        """The ceiling in the cost's own unit, given the dense network's cost."""
+        return self.value * dense if self.relative else self.value
+
+
+def _parse_ceiling(value: Any) -> Any:
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*x\s*", value)
+        try:
+            return {"value": float(match.group(1)), "relative": True} if match else {"value": float(value)}
+        except ValueError:
+            raise PydanticCustomError(
+                "ceiling", "must be a number or a multiple of dense such as 0.5x, got '{value}'", {"value": value}
+            ) from None
+    return {"value": value} if isinstance(value, int | float) else value
+
+
+CeilingField = Annotated[Ceiling, BeforeValidator(_parse_ceiling)] | None
+
+
+class Constraints(Section):
+    """Limits that every trial must hold, checked before it is trained (``accuracy_drop``: when a point is chosen)."""
+
+    accuracy_drop: Annotated[float, Field(ge=0)] | None = None
+    params: CeilingField = None
+    nonzero_params: CeilingField = None
+    size_bytes: CeilingField = None
+    macs: CeilingField = None
+    flops: CeilingField = None
+    latency_ms: CeilingField = None
+
+    @property
+    def ceilings(self) -> dict[str, Ceiling]:
+        """The cost ceilings that are set, by cost name."""
+        return {name: getattr(self, name) for name in COSTS if getattr(self, name) is not None}
+
+
+def _fixed_only(sections: list[Any]) -> list[Any]:
+    if len(sections) > 1:
+        raise PydanticCustomError("fixed_only", "the dense network is trained one way only: give one, not a list")
+    for name, value in sections[0].model_dump().items():
+        if isinstance(value, dict | list):
+            raise PydanticCustomError(
+                "fixed_only", "{name} must be a fixed value: the dense network is trained once", {"name": f".{name}"}
+            )
+    return sections
+
+
+class DenseTraining(Section):
+    """How the dense network is trained when no weights are given; every value is fixed."""
+
+    epochs: int = Field(20, ge=1)
+    optimizer: Annotated[list[Any], OPTIMIZER_SECTIONS, AfterValidator(_fixed_only)] = [
+        {"name": "sgd", "momentum": 0.9, "weight_decay": 5.0e-4}
+    ]
+    lr_schedule: Annotated[list[Any], LR_SECTIONS, AfterValidator(_fixed_only)] = [{"kind": "one_cycle", "lr": 0.1}]
+    batch_size: int = Field(64, ge=1)
+
+
+class Training(Section):
+    """How a pruned network is retrained; values, ranges and lists are searched."""
+
+    epochs: Annotated[Dimension, numeric(1, integer=True)] = 5
+    optimizer: Annotated[list[Any], OPTIMIZER_SECTIONS] = [
+        {"name": "sgd", "momentum": 0.9, "weight_decay": {"low": 1.0e-5, "high": 1.0e-3, "log": True}}
+    ]
+    lr_schedule: Annotated[list[Any], LR_SECTIONS] = [
+        {"kind": "cosine", "lr": {"low": 0.001, "high": 0.3, "log": True}}
+    ]
+    batch_size_schedule: Annotated[list[Any], BATCH_SIZE_SECTIONS] = [{"kind": "constant", "size": [32, 64, 128]}]
+    gradual_pruning: Annotated[Dimension, numeric(0, 1)] = 0
+    reference_batch_size: int | None = Field(None, ge=1)
+    max_device_batch: int | None = Field(None, ge=1)
+    recalibration_examples: int = Field(1024, ge=0)
+
+
+Ratio = Annotated[Dimension, numeric(0, 1, high_open=True)]
+
+
+class RatioOverride(Section):
+    """What differs for some layers; a key left out keeps the method's value."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool | None = None
+    step: float | None = None
+
+
+def _parse_layers(value: Any) -> Any:
+    return {} if value is None else value
+
+
+LayerRule = (
+    Annotated[Literal["skip"], Tag("skip")] | Annotated[RatioOverride, Tag("range")] | Annotated[Ratio, Tag("ratio")]
+)
+
+
+def _layer_rule(value: Any) -> str:
+    if isinstance(value, dict | RatioOverride):
+        return "range"
+    return "skip" if isinstance(value, str) else "ratio"
+
+
+Layers = Annotated[dict[str, Annotated[LayerRule, Discriminator(_layer_rule)]], BeforeValidator(_parse_layers)]
+
+
+class NeuronMethod(Section):
+    """Remove channels and neurons, with a ratio for every group."""
+
+    method: Literal["neuron"]
+    criterion: Annotated[Dimension, choice_of(CRITERIA, "criterion")] = "l2"
+    ratio: Ratio = Range(low=0.0, high=0.9)
+    layers: Layers = {}
+    round_to: int = Field(1, ge=1)
+
+
+class LayerMethod(Section):
+    """Remove whole residual blocks, the least important first."""
+
+    method: Literal["layer"]
+    ratio: Ratio = Range(low=0.0, high=0.5)
+    layers: dict[str, Literal["skip"]] = {}
+
+
+class WeightMethod(Section):
+    """Set single weights to zero, by magnitude."""
+
+    method: Literal["weight"]
+    scope: Annotated[Dimension, choice_of(("layer", "global"), "scope")] = "layer"
+    ratio: Ratio = Range(low=0.0, high=0.8)
+    layers: Layers = {}
+
+
+METHODS = ("neuron", "layer", "weight")
+
+
+Method = _told_apart_by(
+    "method",
+    METHODS,
+    Annotated[NeuronMethod, Tag("neuron")]
+    | Annotated[LayerMethod, Tag("layer")]
+    | Annotated[WeightMethod, Tag("weight")],
+)
+
+
+class Search(Section):
+    """How the study is run."""
+
+    trials: int = Field(60, ge=1)
+    sampler: Literal[SAMPLERS] = "auto"  # type: ignore[valid-type]
+    seed: int = Field(0, ge=0)
+    start: Literal["dense", "nearest"] = "dense"
+    ladder: int = Field(4, ge=0)
+    max_failures: int = Field(5, ge=1)
+    max_retries: int = Field(2, ge=0)
+    storage: str | None = None
+
+
+class Resources(Section):
+    """Where trials run."""
+
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    gpus_per_trial: float = Field(0, ge=0)
+
+
+def _check_study_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise PydanticCustomError(
+            "study_name",
+            "must start with a letter or digit and hold only letters, digits, '.', '_' and '-', got '{name}'",
+            {"name": name},
+        )
+    return name
+
+
+def _check_objectives(objectives: Any) -> Any:
+    if not isinstance(objectives, list) or not 2 <= len(objectives) <= 3:
+        raise PydanticCustomError(
+            "n_objectives", "must be a list of two or three. Known: {k}", {"k": ", ".join(OBJECTIVES)}
+        )
+    for index, name in enumerate(objectives):
+        if name not in OBJECTIVES:
+            raise unknown("objective", name, OBJECTIVES)
+        if name in objectives[:index]:
+            raise PydanticCustomError("same_objective", "names '{name}' twice", {"name": name})
+    if "accuracy" not in objectives:
+        raise PydanticCustomError("no_accuracy", "must hold 'accuracy': without it the smallest network is best")
+    return objectives
+
+
+class SearchSpec(Section):
+    """A whole space file."""
+
+    study: Annotated[str, AfterValidator(_check_study_name)]
+    task: TaskSettings
+    objectives: Annotated[list[str], BeforeValidator(_check_objectives)] = ["accuracy", "flops"]
+    constraints: Constraints = Constraints()
+    dense: DenseTraining = DenseTraining()
+    training: Training = Training()
+    pruning: Annotated[list[Any], as_type(list[Method]), Field(min_length=1), AfterValidator(_no_repeats("method"))] = [
+        {"method": "neuron"}
+    ]
+    search: Search = Search()
+    resources: Resources = Resources()
+
+    @property
+    def directions(self) -> list[str]:
+        """``"maximize"`` for accuracy and ``"minimize"`` for every cost, one per objective."""
+        return ["maximize" if name == "accuracy" else "minimize" for name in self.objectives]
+
+    def method(self, name: str) -> Any:
+        """The block of one pruning method, or ``None`` if the file does not use it."""
+        return next((block for block in self.pruning if block.method == name), None)

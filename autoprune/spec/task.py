@@ -1,0 +1,51 @@
+"""The `task` section of a space file: which callables give the model, the data, the loss and the metric."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from autoprune.spec.strict import Section
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
+        raise PydanticCustomError("callable", "must have the form module:callable, got '{name}'", {"name": name})
+    return name
+
+
+class CallableRef(Section):
+    """A callable by name, and the keyword arguments it is called with."""
+
+    callable: Annotated[str, AfterValidator(_check_name)]
+    args: Mapping[str, Any] = {}
+
+
+def _from_name(value: Any) -> Any:
+    return {"callable": value} if isinstance(value, str) else value
+
+
+Callable = Annotated[CallableRef, BeforeValidator(_from_name)]
+"""Either ``module:callable`` or ``{callable: "module:callable", args: {...}}``."""
+
+
+class TaskSettings(Section):
+    """What the user brings. Names are looked up from the space file's folder first, then on the Python path.
+
+    Attributes:
+        model: Called with its arguments, returns the network.
+        data: Called with its arguments, returns the three splits.
+        loss: Is itself the ``loss(outputs, targets)``, its arguments bound; ``None`` is cross-entropy.
+        metric: Is itself the ``metric(outputs, targets)``, its arguments bound; ``None`` is top-1 accuracy.
+        augment: Is itself the ``augment(inputs, generator)``, its arguments bound; ``None`` changes nothing.
+        weights: Path of the dense network's weights, relative to the space file; ``None`` trains them first.
+    """
+
+    model: Callable
+    data: Callable
+    weights: str | None = None
+    loss: Callable | None = None
+    metric: Callable | None = None
+    augment: Callable | None = None
