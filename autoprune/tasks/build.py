@@ -1,0 +1,113 @@
+"""From the ``task`` part of a space file to a ``Task``."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from autoprune.errors import TaskError
+from autoprune.spec.task import CallableRef, TaskSettings
+from autoprune.tasks.classification import accuracy, cross_entropy
+from autoprune.tasks.resolve import call, check_signature, load_callable
+from autoprune.tasks.splits import SubsetSplit, as_split, hold_out
+from autoprune.tasks.task import Data, Task
+
+HELD_OUT_SHARE = 0.1
+
+
+def build_task(settings: TaskSettings, base_dir: Path) -> Task:
+    """Import what the space file names, load the data, and put the task together.
+
+    The model and data callables run with ``base_dir`` as the current directory, so relative paths mean the same in
+    every process.
+
+    Args:
+        base_dir: The space file's folder.
+
+    Raises:
+        TaskError: With every part that can't be had, one line each.
+    """
+    problems: list[str] = []
+
+    def attempt(build: Callable[[], Any]) -> Any:
+        try:
+            return build()
+        except TaskError as error:
+            problems.append(str(error))
+
+    build_model = attempt(lambda: model_builder(settings.model, base_dir))
+    loss = attempt(lambda: _bound(settings.loss, ("outputs", "targets"), base_dir, "task.loss", cross_entropy))
+    metric = attempt(lambda: _bound(settings.metric, ("outputs", "targets"), base_dir, "task.metric", accuracy))
+    augment = attempt(lambda: _bound(settings.augment, ("inputs", "generator"), base_dir, "task.augment", None))
+    data = attempt(lambda: _load_data(settings.data, base_dir))
+    if problems:
+        raise TaskError("\n".join(problems))
+    return Task(build_model=build_model, data=data, loss=loss, metric=metric, augment=augment)
+
+
+def model_builder(model: CallableRef, base_dir: Path) -> Callable[[], nn.Module]:
+    """A function that builds the network anew at each call.
+
+    Raises:
+        TaskError: If the callable can't be imported or takes no such arguments; the function itself raises it if the
+            callable does, or returns something other than a network.
+    """
+    function = load_callable(model.callable, base_dir, "task.model")
+    check_signature(function, (), model.args, "task.model")
+    return partial(_build_model, function, model, base_dir)
+
+
+def _build_model(function: Callable[..., Any], model: CallableRef, base_dir: Path) -> nn.Module:
+    with contextlib.chdir(base_dir):
+        network = call(function, model.args, "task.model")
+    if not isinstance(network, nn.Module):
+        raise TaskError(f"task.model: {model.callable} must return a torch.nn.Module, got a {type(network).__name__}.")
+    return network
+
+
+def _bound(
+    ref: CallableRef | None,
+    positional: tuple[str, ...],
+    base_dir: Path,
+    where: str,
+    default: Callable[..., Any] | None,
+) -> Callable[..., Any] | None:
+    if ref is None:
+        return default
+    function = load_callable(ref.callable, base_dir, where)
+    check_signature(function, positional, ref.args, where)
+    return partial(function, **ref.args) if ref.args else function
+
+
+def _load_data(ref: CallableRef, base_dir: Path) -> Data:
+    function = load_callable(ref.callable, base_dir, "task.data")
+    with contextlib.chdir(base_dir):
+        loaded = call(function, ref.args, "task.data")
+    if isinstance(loaded, Data):
+        return loaded
+    if not isinstance(loaded, Mapping):
+        raise TaskError(
+            f"task.data: {ref.callable} must return autoprune.tasks.Data or a mapping with the keys train, validation "
+            f"and test, got a {type(loaded).__name__}."
+        )
+    unknown = sorted(str(key) for key in loaded.keys() - {"train", "validation", "test"})
+    if unknown:
+        raise TaskError(f"task.data: unknown keys {', '.join(unknown)}. Known: train, validation, test.")
+    if "train" not in loaded:
+        raise TaskError("task.data: the key train is missing.")
+    if "test" not in loaded:
+        raise TaskError(
+            "task.data: the key test is missing. The search chooses by the validation split, so its accuracy is no "
+            "honest figure for the front: keep some examples apart and return them as test."
+        )
+    train = as_split(loaded["train"], "task.data: train")
+    if "validation" in loaded:
+        validation = as_split(loaded["validation"], "task.data: validation")
+    else:
+        n_held = max(1, round(HELD_OUT_SHARE * len(train)))
+        train_indices, held_indices = hold_out(len(train), n_held, seed=0, where="task.data")
+        train, validation = SubsetSplit(train, train_indices), SubsetSplit(train, held_indices)
+    return Data(train=train, validation=validation, test=as_split(loaded["test"], "task.data: test"))

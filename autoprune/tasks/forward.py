@@ -1,0 +1,30 @@
+"""Handing a task's inputs to a network: on which device, and as which arguments."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from autoprune.tasks.task import Inputs
+
+
+def call_model(model: nn.Module, inputs: Inputs) -> Any:
+    """Run the network: ``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a dict.
+
+    Args:
+        inputs: Tensors whose first dimension is the batch, on the network's device.
+
+    Returns:
+        Whatever the network returns.
+    """
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    if isinstance(inputs, tuple | list):
+        return model(*inputs)
+    return model(inputs)
+
+
+def to_device(inputs: Inputs, device: torch.device | str) -> Inputs:
+    """Move every tensor in ``inputs`` to ``device``; the nesting stays as it is."""
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), inputs)

@@ -1,0 +1,163 @@
+"""Data splits: tensors in memory, any map-style torch dataset, or a part of another split."""
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import Dataset, default_collate
+
+from autoprune.errors import TaskError
+from autoprune.tasks.task import Inputs, Split
+
+
+@dataclass(frozen=True, eq=False)
+class TensorSplit:
+    """A split held in memory.
+
+    Attributes:
+        inputs: A tensor, or a tuple or dict of tensors, with first dimension n. NumPy arrays are turned into tensors.
+        targets: A tensor or NumPy array with first dimension n.
+
+    Raises:
+        TaskError: If a part is no tensor or array, or the first dimensions differ.
+    """
+
+    inputs: Inputs
+    targets: torch.Tensor
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tree_map(_as_tensor, self.inputs))
+        object.__setattr__(self, "targets", _as_tensor(self.targets))
+        lengths = [len(tensor) if tensor.ndim else None for tensor in tree_leaves((self.inputs, self.targets))]
+        if len(set(lengths)) != 1 or None in lengths:
+            raise TaskError(
+                f"inputs and targets of a split must have the same number of examples in their first dimension, got "
+                f"inputs {_shapes(self.inputs)} and targets {_shapes(self.targets)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+        """Read examples by index, shape ``(n,)``."""
+        return tree_map(lambda tensor: tensor[indices], self.inputs), self.targets[indices]
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSplit:
+    """A split read from a map-style torch dataset of ``(input, target)`` items, joined by torch's ``default_collate``.
+
+    The dataset is read in the training process, one example after the other.
+    """
+
+    dataset: Dataset[Any]
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """The dataset's own ``targets``, where it has them; else those of up to 2,000 examples, evenly spread."""
+        if hasattr(self.dataset, "targets"):
+            return _as_tensor(self.dataset.targets)
+        return self.batch(torch.linspace(0, len(self) - 1, min(len(self), 2000)).round().long())[1]
+
+    def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+        """Read examples by index, shape ``(n,)``."""
+        items = [self.dataset[int(index)] for index in indices]
+        if not (isinstance(items[0], tuple | list) and len(items[0]) == 2):
+            raise TaskError(f"items of a dataset must be (input, target), got {_describe(items[0])}.")
+        inputs, targets = default_collate(items)
+        return tuple(inputs) if isinstance(inputs, list) else inputs, targets
+
+
+@dataclass(frozen=True, eq=False)
+class SubsetSplit:
+    """Some examples of another split, by index, shape ``(n,)``."""
+
+    split: Split
+    indices: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Targets of the examples, where the split keeps them in memory."""
+        targets: torch.Tensor = self.split.targets[self.indices]  # type: ignore[attr-defined]
+        return targets
+
+    def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+        """Read examples by index, shape ``(n,)``."""
+        return self.split.batch(self.indices[indices])
+
+
+def as_split(split: Any, where: str) -> Split:
+    """Make a split of whatever a data callable may return for one.
+
+    Args:
+        split: A split, a pair ``(inputs, targets)`` of tensors or arrays, or a map-style torch dataset.
+        where: What to call it in an error, such as ``"task.data: train"``.
+
+    Raises:
+        TaskError: If it is none of these, or has no examples.
+    """
+    made: Split
+    if hasattr(split, "batch") and hasattr(split, "__len__"):
+        made = split
+    elif isinstance(split, tuple | list) and len(split) == 2:
+        try:
+            made = TensorSplit(*split)
+        except TaskError as error:
+            raise TaskError(f"{where}: {error}") from error
+    elif (
+        hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, str | dict | tuple | list)
+    ):
+        made = DatasetSplit(split)
+    else:
+        raise TaskError(
+            f"{where} must be a pair (inputs, targets), a torch Dataset with a length, or a Split, got "
+            f"{_describe(split)}."
+        )
+    if len(made) == 0:
+        raise TaskError(f"{where} has no examples.")
+    return made
+
+
+def hold_out(n_examples: int, n_held: int, seed: int, where: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Divide examples at random into those to train on and those held out.
+
+    Returns:
+        Indices to train on, shape ``(n_examples - n_held,)``, in random order, and indices held out, shape
+        ``(n_held,)``.
+
+    Raises:
+        TaskError: Unless ``0 < n_held < n_examples``.
+    """
+    if not 0 < n_held < n_examples:
+        raise TaskError(
+            f"{where}: examples held out for validation must be in (0, {n_examples}), the number of training examples, "
+            f"got {n_held}."
+        )
+    order = torch.randperm(n_examples, generator=torch.Generator().manual_seed(seed))
+    return order[n_held:], order[:n_held]
+
+
+def _as_tensor(values: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TaskError(f"a split must hold tensors or numeric arrays, got {_describe(values)} ({error}).") from error
+
+
+def _shapes(tree: Any) -> Any:
+    return tree_map(lambda tensor: tuple(tensor.shape), tree)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}: {', '.join(type(item).__name__ for item in value[:5])}"
+    return f"a {type(value).__name__}" + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")

@@ -1,0 +1,56 @@
+"""What a user brings, in one object: the model, the three data splits, the loss and the metric."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+Inputs = Any
+"""A tensor, or a tuple or dict of tensors, whose first dimension is the batch."""
+
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+"""(outputs, targets) -> mean loss over the batch, a scalar that can be differentiated."""
+
+Metric = Callable[[Any, torch.Tensor], float]
+"""(outputs of the whole split, targets of the whole split) -> a number that is better when higher."""
+
+
+class Split(Protocol):
+    """One data split, read by index."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+        """Read examples by index, shape ``(n,)``; returns inputs and targets with first dimension n, on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """Train, validation and test; the search reads the first two only."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, its data, and how to judge it.
+
+    Attributes:
+        build_model: Builds the network anew with random weights, on the CPU.
+        augment: Changes a training batch's inputs; ``None`` leaves them as they are. Gets (inputs, generator).
+    """
+
+    build_model: Callable[[], nn.Module]
+    data: Data
+    loss: Loss
+    metric: Metric
+    augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
+
+    def example_inputs(self, batch_size: int = 1) -> Inputs:
+        """The first ``batch_size`` training inputs."""
+        return self.data.train.batch(torch.arange(batch_size))[0]

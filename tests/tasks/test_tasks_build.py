@@ -1,0 +1,212 @@
+"""From settings to a task, and the check that its parts fit each other."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from autoprune.errors import TaskError
+from autoprune.spec.task import CallableRef, TaskSettings
+from autoprune.tasks import Data, Task, TensorSplit, build_task, check_task, cross_entropy
+from autoprune.tasks.classification import accuracy
+
+SOURCE = """
+import torch
+from torch import nn
+
+def net(classes=3):
+    return nn.Linear(4, classes)
+
+def not_a_net():
+    return {"a": 1}
+
+def _split(n, classes):
+    return torch.randn(n, 4), torch.arange(n) % classes
+
+def data(classes=3, without=(), extra=()):
+    splits = {"train": _split(40, classes), "validation": _split(6, classes), "test": _split(6, classes)}
+    return {key: value for key, value in splits.items() if key not in without} | {key: 1 for key in extra}
+
+def read_file():
+    open("here.txt").close()
+    return data()
+
+def weighted_loss(outputs, targets, weight):
+    return weight * nn.functional.cross_entropy(outputs, targets)
+
+def noise(inputs, generator, scale=1.0):
+    return inputs + scale * torch.randn(inputs.shape, generator=generator)
+
+def one_argument(outputs):
+    return 0.0
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "build_example.py").write_text(SOURCE)
+    (tmp_path / "here.txt").write_text("")
+    return tmp_path
+
+
+def ref(name: str, **args: object) -> CallableRef:
+    return CallableRef(callable=f"build_example:{name}", args=args)
+
+
+def test_a_users_model_and_data(folder: Path) -> None:
+    task = build_task(TaskSettings(model=ref("net", classes=5), data=ref("data", classes=5)), folder)
+    assert task.build_model()(task.example_inputs(2)).shape == (2, 5)
+    assert not torch.equal(task.build_model().weight, task.build_model().weight)
+    assert [len(split) for split in (task.data.train, task.data.validation, task.data.test)] == [40, 6, 6]
+    assert task.loss is cross_entropy
+    assert task.metric is accuracy
+    assert task.augment is None
+    check_task(task)
+
+
+def test_the_shipped_model_and_data(tmp_path: Path) -> None:
+    settings = TaskSettings(
+        model=CallableRef(callable="autoprune.zoo:small_cnn"), data=CallableRef(callable="autoprune.datasets:digits")
+    )
+    check_task(build_task(settings, tmp_path))
+
+
+def test_arguments_of_loss_and_augmentation_are_bound(folder: Path) -> None:
+    settings = TaskSettings(
+        model=ref("net"), data=ref("data"), loss=ref("weighted_loss", weight=2.0), augment=ref("noise", scale=0.0)
+    )
+    task = build_task(settings, folder)
+    check_task(task)
+    inputs, targets = task.data.train.batch(torch.arange(4))
+    outputs = task.build_model()(inputs)
+    torch.testing.assert_close(task.loss(outputs, targets), 2 * cross_entropy(outputs, targets))
+    torch.testing.assert_close(task.augment(inputs, torch.Generator()), inputs)
+
+
+def test_relative_paths_start_from_the_space_files_folder(folder: Path) -> None:
+    assert len(build_task(TaskSettings(model=ref("net"), data=ref("read_file")), folder).data.train) == 40
+    assert Path.cwd() != folder
+
+
+def test_validation_is_held_out_if_missing(folder: Path) -> None:
+    data = build_task(TaskSettings(model=ref("net"), data=ref("data", without=["validation"])), folder).data
+    assert (len(data.train), len(data.validation)) == (36, 4)
+    rows = torch.cat([split.batch(torch.arange(len(split)))[0] for split in (data.train, data.validation)])
+    assert len(rows.unique(dim=0)) == 40
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            TaskSettings(model=ref("net"), data=ref("data", without=["test"])),
+            r"the key test is missing.*return them as test",
+        ),
+        (TaskSettings(model=ref("net"), data=ref("data", without=["train"])), "the key train is missing"),
+        (
+            TaskSettings(model=ref("net"), data=ref("data", extra=["valid"])),
+            "unknown keys valid. Known: train, validation, test",
+        ),
+        (
+            TaskSettings(model=ref("net"), data=ref("net")),
+            "must return autoprune.tasks.Data or a mapping .* got a Linear",
+        ),
+        (
+            TaskSettings(model=ref("net", width=3), data=ref("data")),
+            r"task.model: net\(classes=3\) can't be called as net\(width=3\)",
+        ),
+        (
+            TaskSettings(model=ref("net"), data=ref("data"), loss=ref("one_argument")),
+            r"task.loss: one_argument\(outputs\)",
+        ),
+        (TaskSettings(model=ref("net"), data=ref("data"), augment=ref("noise", sigma=1)), "task.augment: .*sigma"),
+    ],
+)
+def test_what_is_wrong_is_said(settings: TaskSettings, message: str, folder: Path) -> None:
+    with pytest.raises(TaskError, match=message):
+        build_task(settings, folder)
+
+
+def test_all_parts_that_are_wrong_are_named_together(folder: Path) -> None:
+    settings = TaskSettings(model=ref("nett"), data=ref("dat"), metric=ref("metric"))
+    with pytest.raises(TaskError) as caught:
+        build_task(settings, folder)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "task.model",
+        "task.metric",
+        "task.data",
+    ]
+
+
+def test_a_model_callable_must_return_a_network(folder: Path) -> None:
+    task = build_task(TaskSettings(model=ref("not_a_net"), data=ref("data")), folder)
+    with pytest.raises(TaskError, match=r"not_a_net must return a torch.nn.Module, got a dict"):
+        task.build_model()
+
+
+def task_with(**changes: object) -> Task:
+    split = TensorSplit(torch.randn(21, 4), torch.arange(21) % 7)
+    parts = {"build_model": lambda: nn.Linear(4, 7), "loss": cross_entropy, "metric": accuracy}
+    return Task(**{"data": Data(split, split, split), **parts, **changes})
+
+
+def test_check_passes_and_leaves_the_random_state_to_the_caller() -> None:
+    check_task(task_with())
+    check_task(task_with(build_model=lambda: WithLogits()))
+
+
+class WithLogits(nn.Module):
+    """Returns its scores the way transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 7)
+
+    def forward(self, x: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.linear(x))
+
+
+def negative_targets() -> Data:
+    split = TensorSplit(torch.randn(4, 4), torch.tensor([0, 1, -1, 2]))
+    return Data(split, split, split)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"build_model": lambda: nn.Linear(4, 10)}, "data has 7 classes, model has 10 outputs"),
+        ({"build_model": lambda: nn.Linear(4, 3)}, "data has 7 classes, model has 3 outputs"),
+        ({"build_model": lambda: nn.Linear(5, 7)}, "the model, on two training examples, raised RuntimeError"),
+        ({"build_model": lambda: nn.LSTM(4, 7)}, "returns a tensor or an object with .logits, got tuple"),
+        ({"data": negative_targets()}, "must be class indices from 0, got -1"),
+        (
+            {"loss": lambda outputs, targets: outputs},
+            r"must return a tensor of shape \(\), got a tensor of shape \(2, 7\)",
+        ),
+        ({"loss": lambda outputs, targets: 1.0}, r"must return a tensor of shape \(\), got a float"),
+        ({"loss": lambda outputs, targets: outputs.sum() * torch.nan}, "must be finite .* got nan"),
+        (
+            {"metric": lambda outputs, targets: outputs.mean()},
+            r"must return a float, got a Tensor. Wrap it in float\(\)",
+        ),
+        ({"metric": lambda outputs, targets: float("nan")}, "must be finite, got nan"),
+        ({"metric": lambda outputs, targets: 1 / 0}, "the metric raised ZeroDivisionError"),
+        ({"augment": lambda inputs, generator: 1 / 0}, "the augmentation raised ZeroDivisionError"),
+    ],
+)
+def test_check_says_what_does_not_fit(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        check_task(task_with(**changes))
+
+
+def test_another_loss_is_free_of_the_class_count() -> None:
+    check_task(task_with(build_model=lambda: nn.Linear(4, 10), loss=nn.CrossEntropyLoss()))
+
+
+def test_settings_need_no_torch() -> None:
+    code = "import autoprune.spec.task, autoprune.tasks, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
