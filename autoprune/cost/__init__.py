@@ -1,0 +1,8 @@
+"""What a network costs: counted, measured, and known in advance for any candidate."""
+
+from autoprune.cost.flops import count_macs
+from autoprune.cost.latency import Latency, measure_latency
+from autoprune.cost.measure import measure_cost
+from autoprune.cost.table import CostTable, NetworkCost, build_table
+
+__all__ = ["CostTable", "Latency", "NetworkCost", "build_table", "count_macs", "measure_cost", "measure_latency"]

@@ -1,0 +1,115 @@
+"""Multiply-accumulates of a network, counted by torch's own FLOP counter during one forward pass."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
+
+from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.task import Inputs
+
+
+def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
+    """Count the multiply-accumulates of one example's forward pass.
+
+    Convolutions, matrix products and attention count, a multiply-accumulate as 1; sums, activations, normalisation and
+    pooling don't. The recurrent layers' fused kernels are unknown to torch's counter, and count as 0.
+
+    Args:
+        example_inputs: Only the first example is run.
+    """
+    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+        run_one_example(model, example_inputs)
+    return int(counter.get_total_flops()) // 2
+
+
+def attribute_macs(
+    model: nn.Module, example_inputs: Inputs, owner_of: Callable[[torch.Tensor], str | None]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Count multiply-accumulates as ``count_macs`` does, each on the one parameter or the module that it is due to.
+
+    Args:
+        owner_of: Tells whose tensor an operand of an operation is, and ``None`` for one that has no owner.
+
+    Returns:
+        Owner -> MACs of the operations with that owner's tensor as an operand, and module name -> MACs of the
+        operations that have no operand with an owner, or several (products of activations, such as attention's).
+    """
+    of_owner: dict[str, int] = {}
+    of_module: dict[str, int] = {}
+
+    def recording(formula: Callable[..., int]) -> Callable[..., int]:
+        def record(*args: Any, **kwargs: Any) -> int:
+            flops = formula(*args, **kwargs)
+            owners = {owner_of(operand) for operand in args if isinstance(operand, torch.Tensor) and operand.ndim > 1}
+            owners.discard(None)
+            where, counts = (
+                (owners.pop(), of_owner) if len(owners) == 1 else (_innermost(counter.mod_tracker.parents), of_module)
+            )
+            counts[str(where)] = counts.get(str(where), 0) + flops // 2
+            return flops
+
+        record._get_raw = True  # type: ignore[attr-defined]  # the counter then hands over tensors, not shapes
+        return record
+
+    formulas = {operation: recording(formula) for operation, formula in (flop_registry | _RAW_FORMULAS).items()}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    with counter:
+        run_one_example(model, example_inputs)
+    return of_owner, of_module
+
+
+def run_one_example(model: nn.Module, example_inputs: Inputs) -> None:
+    """Run the first example in eval mode, without gradients, every operation visible to a dispatch mode."""
+    first = tree_map_only(torch.Tensor, lambda tensor: tensor[:1], example_inputs)
+    fast_attention = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with eval_mode(model), torch.no_grad():
+            call_model(model, to_device(first, device_of(model)))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_attention)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module in eval mode; each one's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of the network's first parameter or buffer; the CPU if it has none."""
+    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+
+
+def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+def _raw_cpu_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, out_val: Any = None, **kwargs: Any
+) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+
+
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""torch's counter has a formula for every attention kernel but the CPU's."""
+
+_FORMULAS: dict[Any, Any] = {_CPU_ATTENTION: _cpu_attention}
+_RAW_FORMULAS: dict[Any, Any] = {_CPU_ATTENTION: _raw_cpu_attention}
+
+
+def _innermost(parents: set[str]) -> str:
+    """Of the modules that are running, the innermost's name; the counter begins it with the class of the root."""
+    return max(parents - {"Global"}, key=len, default="").partition(".")[2]
