@@ -1,0 +1,56 @@
+"""Pruning: what of a network can go (plan), how much each part matters (importance), and taking it out (prune, masks).
+
+Names load on first use, so that the plan's and the criteria's names can be had without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autoprune.pruning.apply import Pruned, prune
+    from autoprune.pruning.criteria import CRITERIA, needs_data
+    from autoprune.pruning.gradual import cubic_ratio, gradual_weight_ratios, gradual_widths
+    from autoprune.pruning.layer import find_blocks
+    from autoprune.pruning.neuron import current_widths
+    from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
+    from autoprune.pruning.preflight import make_plan
+    from autoprune.pruning.provenance import masked
+    from autoprune.pruning.weight import WeightMasks
+
+__all__ = [
+    "CRITERIA",
+    "Block",
+    "Group",
+    "LeftOut",
+    "Pruned",
+    "PruningPlan",
+    "WeightMasks",
+    "cubic_ratio",
+    "current_widths",
+    "find_blocks",
+    "gradual_weight_ratios",
+    "gradual_widths",
+    "make_plan",
+    "masked",
+    "needs_data",
+    "prune",
+]
+
+_HOMES = {
+    "apply": ("Pruned", "prune"),
+    "criteria": ("CRITERIA", "needs_data"),
+    "gradual": ("cubic_ratio", "gradual_weight_ratios", "gradual_widths"),
+    "layer": ("find_blocks",),
+    "neuron": ("current_widths",),
+    "plan": ("Block", "Group", "LeftOut", "PruningPlan"),
+    "preflight": ("make_plan",),
+    "provenance": ("masked",),
+    "weight": ("WeightMasks",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,135 @@
+"""Pruning a network, dense or pruned before under the same plan, as a trial asks."""
+
+import copy
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import torch
+from torch import nn
+
+from autoprune.errors import PruningError
+from autoprune.pruning.criteria import check_criterion
+from autoprune.pruning.graph import ChannelGraph
+from autoprune.pruning.importance import Calibration, channel_scores
+from autoprune.pruning.layer import remove_blocks
+from autoprune.pruning.neuron import current_widths, least_important, root_of
+from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.proof import bench
+from autoprune.pruning.provenance import masked, untouched
+from autoprune.tasks.forward import to_device
+from autoprune.tasks.task import Inputs, Loss
+from autoprune.trial import PruningConfig
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned network and what it lost.
+
+    Attributes:
+        kept: Group name -> channels that it has, for every group of the plan; 0 where removed blocks took them all.
+        removed_blocks: Blocks of the plan that it lacks, in the plan's order.
+        provenance: Parameter or buffer name -> flat indices, shape as in the pruned network, into the tensor of that
+            name of the network that was given; ``int64`` on the CPU.
+    """
+
+    model: nn.Module
+    kept: dict[str, int]
+    removed_blocks: tuple[str, ...]
+    provenance: dict[str, torch.Tensor]
+
+
+def prune(
+    model: nn.Module,
+    plan: PruningPlan,
+    config: PruningConfig,
+    *,
+    example_inputs: Inputs,
+    calibration: Calibration | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> Pruned:
+    """Remove the blocks, then the least important channels of each group; single weights are ``WeightMasks``' part.
+
+    Importance is that of the given network without the blocks. The result's output on the example inputs must equal
+    that of the masked network before it is handed back.
+
+    Args:
+        model: The dense network, or one pruned under the same plan; it is not touched.
+        config: Absolute widths to keep, and blocks to remove. Blocks that the network already lacks stay removed;
+            widths of groups inside a removed block are ignored.
+        calibration: Batches for the criteria that need data (``needs_data``).
+        loss: Loss for the ``taylor`` criterion.
+        seed: Seed of the ``random`` criterion.
+
+    Raises:
+        PruningError: If a name is not in the plan, a width is below 1 or above what the network has, the criterion
+            lacks its data, or the pruned network does not do what the masked one does.
+    """
+    check_criterion(config.criterion)
+    _check_names("group", config.widths, plan.group_widths)
+    _check_names("block", config.removed_blocks, plan.block_names)
+    pruned = copy.deepcopy(model)
+    present_blocks = [name for name in plan.block_names if not isinstance(pruned.get_submodule(name), nn.Identity)]
+    removed_now = [name for name in present_blocks if name in config.removed_blocks]
+    remove_blocks(pruned, removed_now)
+    whole = copy.deepcopy(pruned)
+    widths = _widths_to_reach(pruned, plan, config)
+    provenance = untouched(pruned)
+    if widths:
+        device = next(pruned.parameters()).device
+        graph = ChannelGraph(pruned, to_device(example_inputs, device))
+        roots = {
+            group.name: root
+            for group in plan.groups
+            if group.name in widths and (root := root_of(pruned, group, plan.shrink)) is not None
+        }
+        scores = channel_scores(graph, roots, config.criterion, calibration=calibration, loss=loss, seed=seed)
+        lost = {root: least_important(scores[name], len(scores[name]) - widths[name]) for name, root in roots.items()}
+        provenance = graph.remove(lost)
+    kept = current_widths(pruned, plan)
+    for name, asked in widths.items():
+        if kept[name] != asked:
+            raise PruningError(
+                f"group {name} must keep {asked} channels, but kept {kept[name]}. Leave it out of the search."
+            )
+    if widths or removed_now:
+        _prove(pruned, whole, provenance, example_inputs)
+    gone = tuple(name for name in plan.block_names if name in removed_now or name not in present_blocks)
+    return Pruned(pruned, kept, gone, provenance)
+
+
+def _prove(pruned: nn.Module, whole: nn.Module, provenance: dict[str, torch.Tensor], example_inputs: Inputs) -> None:
+    try:
+        stand = bench(whole, example_inputs)
+        stand.prove(stand.cast(pruned), masked(stand.model, provenance))
+    except PruningError as error:
+        raise PruningError(
+            f"the network can't be pruned as asked: {error}. Run `autoprune plan` for what can be pruned."
+        ) from error
+
+
+def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise PruningError(
+            f"unknown {kind} '{unknown[0]}'{hint}. Run `autoprune plan` for the {kind}s of this network."
+        )
+
+
+def _widths_to_reach(model: nn.Module, plan: PruningPlan, config: PruningConfig) -> dict[str, int]:
+    """The asked widths that are below what the network has."""
+    present = current_widths(model, plan)
+    widths: dict[str, int] = {}
+    for name, asked in config.widths.items():
+        if present[name] == 0 and any(name.startswith(block + ".") for block in config.removed_blocks):
+            continue
+        if not 1 <= asked <= present[name]:
+            raise PruningError(
+                f"widths['{name}']: 1 <= channels to keep <= {present[name]} (those present) must hold, got {asked}."
+            )
+        if asked < present[name]:
+            widths[name] = asked
+    return widths

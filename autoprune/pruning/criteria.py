@@ -1,0 +1,28 @@
+"""The importance criteria by name, and which of them need data; importing this loads no torch."""
+
+from difflib import get_close_matches
+
+from autoprune.errors import PruningError
+from autoprune.spec.criteria import CRITERIA
+
+__all__ = ["CRITERIA", "check_criterion", "needs_data"]
+
+_NEED_DATA = frozenset({"taylor", "activation", "apoz"})
+
+
+def needs_data(criterion: str) -> bool:
+    """Whether the criterion looks at activations or gradients, so that pruning by it takes calibration batches.
+
+    Raises:
+        PruningError: If there is no such criterion.
+    """
+    check_criterion(criterion)
+    return criterion in _NEED_DATA
+
+
+def check_criterion(criterion: str) -> None:
+    """Raise PruningError unless ``criterion`` is a known one."""
+    if criterion not in CRITERIA:
+        near = get_close_matches(criterion, CRITERIA, n=1)
+        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        raise PruningError(f"unknown criterion '{criterion}'{hint}. Known: {', '.join(sorted(CRITERIA))}.")

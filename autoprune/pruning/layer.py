@@ -1,0 +1,107 @@
+"""Layer pruning: which modules are residual blocks, what each is worth, and replacing them by the identity."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import nn
+
+from autoprune.errors import PruningError
+from autoprune.pruning.proof import run
+from autoprune.tasks.task import Inputs
+
+
+def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
+    """Find the modules that compute ``x + f(x)``, by a probe of what they do.
+
+    With all of its parameters at zero, such a module gives its input back. A block that ends in a ReLU passes too
+    where its input is the output of another ReLU. Where passing modules nest, as blocks in a stage, the innermost
+    count.
+
+    Args:
+        example_inputs: Inputs on the network's device, for which its activations are not all zero.
+
+    Returns:
+        Names, in module order, of modules that are called once, with one tensor, and give one tensor of its shape.
+
+    Raises:
+        PruningError: If the network can't run on the inputs.
+    """
+    probed = copy.deepcopy(model).eval()
+    seen: dict[str, list[torch.Tensor | None]] = {}
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+            alone = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
+            # A clone, because the module may write into its input.
+            seen.setdefault(name, []).append(args[0].detach().clone() if alone else None)  # type: ignore[attr-defined]
+
+        return hook
+
+    candidates = {
+        name: module
+        for name, module in probed.named_modules()
+        if name and any(parameter.dim() > 1 for parameter in module.parameters())
+    }
+    hooks = [module.register_forward_pre_hook(record(name), with_kwargs=True) for name, module in candidates.items()]
+    with torch.no_grad():
+        run(probed, example_inputs)
+    for handle in hooks:
+        handle.remove()
+    passing = [
+        name
+        for name, module in candidates.items()
+        if len(seen.get(name, [])) == 1 and _gives_input_back(module, seen[name][0])
+    ]
+    return tuple(name for name in passing if not any(other.startswith(name + ".") for other in passing))
+
+
+def remove_blocks(model: nn.Module, names: Iterable[str]) -> None:
+    """Replace blocks by the identity, in place."""
+    for name in names:
+        model.set_submodule(name, nn.Identity())
+
+
+def block_importance(
+    model: nn.Module, names: Sequence[str], measure_loss: Callable[[nn.Module], float] | None
+) -> dict[str, float]:
+    """Measure how much the loss rises when each block alone is replaced by the identity.
+
+    Args:
+        measure_loss: Loss of a network, on data of the caller's choice; ``None`` makes every block worth 0.
+
+    Returns:
+        Name -> rise of the loss, infinite where the loss of the network without the block is not finite.
+
+    Raises:
+        PruningError: If the loss of the network itself is not finite.
+    """
+    if measure_loss is None or not names:
+        return dict.fromkeys(names, 0.0)
+    whole = measure_loss(copy.deepcopy(model))
+    if not math.isfinite(whole):
+        raise PruningError(
+            f"the loss of the dense network must be finite to rank its blocks, got {whole}. Check its weights."
+        )
+    rises: dict[str, float] = {}
+    for name in names:
+        without = copy.deepcopy(model)
+        remove_blocks(without, [name])
+        rise = measure_loss(without) - whole
+        rises[name] = rise if math.isfinite(rise) else math.inf
+    return rises
+
+
+def _gives_input_back(module: nn.Module, inputs: torch.Tensor | None) -> bool:
+    if inputs is None or not bool(inputs.any()):
+        return False
+    zeroed = copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in zeroed.parameters():
+            parameter.zero_()
+        try:
+            outputs = zeroed(inputs.clone())
+        except Exception:
+            return False
+    return isinstance(outputs, torch.Tensor) and outputs.shape == inputs.shape and torch.allclose(outputs, inputs)

@@ -1,0 +1,83 @@
+"""What of a network can be pruned, and what is left out and why; importing this loads no torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that must leave together, across layers.
+
+    Attributes:
+        name: The first layer, in module order, whose output channels these are.
+        width: Channels in the dense network.
+        layers: Modules that lose parameters or buffers with the channels, in module order.
+    """
+
+    name: str
+    width: int
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A residual block that the identity may replace.
+
+    Attributes:
+        importance: Rise of the loss when this block alone is replaced; 0 where no loss was measured.
+    """
+
+    name: str
+    importance: float
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A module that can't be pruned, and why; an empty name is the network as a whole."""
+
+    module: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What of a dense network was proved to be prunable.
+
+    Attributes:
+        blocks: Least important first.
+        weight_layers: Parameter name of a convolution's or linear layer's weight -> its number of elements.
+        shrink: Parameter or buffer name -> dimension -> group name -> entries that this dimension loses for each
+            channel that the group loses. A dimension may lose to several groups; the losses add up.
+    """
+
+    groups: tuple[Group, ...]
+    blocks: tuple[Block, ...]
+    weight_layers: Mapping[str, int]
+    left_out: tuple[LeftOut, ...]
+    shrink: Mapping[str, Mapping[int, Mapping[str, int]]]
+
+    @property
+    def group_widths(self) -> dict[str, int]:
+        """Group name -> channels in the dense network."""
+        return {group.name: group.width for group in self.groups}
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """The blocks' names, least important first."""
+        return tuple(block.name for block in self.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Turn the plan into plain JSON values."""
+        plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(self), mode="json")
+        plain["shrink"] = {
+            name: {str(dim): dict(losses) for dim, losses in dims.items()} for name, dims in self.shrink.items()
+        }
+        return plain
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "PruningPlan":
+        """Rebuild a plan from ``to_dict``'s values; raises ``pydantic.ValidationError`` if they are not a plan."""
+        return TypeAdapter(cls).validate_python(record)

@@ -1,0 +1,113 @@
+"""Importance against brute force on a plain convolution, batch norm, ReLU, convolution."""
+
+import pytest
+import torch
+from pruning_networks import Concat, conv_flatten, settled
+from torch import nn
+from torch.nn import functional as F
+
+from autoprune.errors import PruningError
+from autoprune.pruning import CRITERIA, needs_data
+from autoprune.pruning.graph import ChannelGraph
+from autoprune.pruning.importance import channel_scores
+
+X = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(24) % 10
+
+
+def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(X[:12], Y[:12]), (X[12:], Y[12:])]
+
+
+@pytest.fixture
+def plain() -> nn.Sequential:
+    torch.manual_seed(0)
+    network = settled(nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 10, 3)))
+    return nn.Sequential(*network, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def scores(model: nn.Module, criterion: str, root: str = "0") -> list[float]:
+    graph = ChannelGraph(model, X[:2])
+    found = channel_scores(graph, {"g": root}, criterion, calibration=batches, loss=F.cross_entropy)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    return found["g"].tolist()
+
+
+@pytest.mark.parametrize(("criterion", "power"), [("l1", 1), ("l2", 2)])
+def test_magnitude(plain: nn.Sequential, criterion: str, power: int) -> None:
+    def total(weights: torch.Tensor) -> float:
+        return sum(abs(w) ** power for w in weights.flatten().tolist())
+
+    expected = [
+        (total(plain[0].weight[c]) + total(plain[1].weight[c]) + total(plain[3].weight[:, c])) / 3 for c in range(6)
+    ]
+    assert scores(plain, criterion) == pytest.approx(expected, rel=1e-5)
+
+
+def test_bn_scale(plain: nn.Sequential) -> None:
+    with torch.no_grad():
+        plain[1].weight[2] *= -1
+    assert scores(plain, "bn_scale") == pytest.approx(plain[1].weight.abs().tolist())
+
+
+def test_taylor(plain: nn.Sequential) -> None:
+    plain.eval()
+    loss = F.cross_entropy(plain(X[:12]), Y[:12]) + F.cross_entropy(plain(X[12:]), Y[12:])
+    first, second = torch.autograd.grad(loss, [plain[0].weight, plain[3].weight])
+    products = (plain[0].weight * first).abs().sum((1, 2, 3)) + (plain[3].weight * second).abs().sum((0, 2, 3))
+    assert scores(plain, "taylor") == pytest.approx((products / 2).tolist(), rel=1e-4)
+
+
+@pytest.mark.parametrize("criterion", ["activation", "apoz"])
+def test_activations(plain: nn.Sequential, criterion: str) -> None:
+    with torch.no_grad():
+        received = plain[:3].eval()(X)
+    values = received.abs() if criterion == "activation" else (received > 0).float()
+    expected = [float(values[:, c].mean()) for c in range(6)]
+    assert min(expected) < max(expected)
+    assert scores(plain, criterion) == pytest.approx(expected, rel=1e-5)
+
+
+def test_activations_behind_a_flatten_are_averaged_over_pixels() -> None:
+    torch.manual_seed(0)
+    model = settled(conv_flatten())
+    with torch.no_grad():
+        received = model[:6].eval()(X)
+    assert scores(model, "activation", "4") == pytest.approx(received.mean((0, 2, 3)).tolist(), rel=1e-5)
+
+
+def test_activations_behind_a_concat_are_those_of_the_branch() -> None:
+    torch.manual_seed(0)
+    model = settled(Concat()).eval()
+    with torch.no_grad():
+        received = F.relu(model.bn(torch.cat([model.left(X), model.right(X)], 1)))
+    expected = received.mean((0, 2, 3)).tolist()
+    assert scores(model, "activation", "left") == pytest.approx(expected[:6], rel=1e-5)
+    assert scores(model, "activation", "right") == pytest.approx(expected[6:], rel=1e-5)
+
+
+def test_fpgm_removes_the_filter_nearest_to_all_others(plain: nn.Sequential) -> None:
+    filters = plain[0].weight.detach().flatten(1).tolist()
+    expected = [sum(sum((a - b) ** 2 for a, b in zip(f, g, strict=True)) ** 0.5 for g in filters) for f in filters]
+    assert scores(plain, "fpgm") == pytest.approx(expected, rel=1e-5)
+
+
+def test_lamp_divides_by_what_is_no_smaller(plain: nn.Sequential) -> None:
+    def lamp(squares: list[float]) -> list[float]:
+        return [s / sum(other for other in squares if other >= s) for s in squares]
+
+    first = lamp(plain[0].weight.square().sum((1, 2, 3)).tolist())
+    second = lamp(plain[3].weight.square().sum((0, 2, 3)).tolist())
+    expected = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
+    assert scores(plain, "lamp") == pytest.approx(expected, rel=1e-5)
+
+
+def test_group_without_batch_norm_falls_back_to_l2() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    assert scores(model, "bn_scale", "1") == scores(model, "l2", "1")
+
+
+def test_needs_data() -> None:
+    assert {criterion for criterion in CRITERIA if needs_data(criterion)} == {"taylor", "activation", "apoz"}
+    with pytest.raises(PruningError, match="did you mean 'taylor'"):
+        needs_data("tayler")
