@@ -1,0 +1,44 @@
+"""Training a network under schedules, and judging it. The names that need torch are loaded at first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from autoprune.spec.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from autoprune.training.batch_norm import recalibrate_batch_norm
+    from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
+    from autoprune.training.evaluation import Evaluation, evaluate
+    from autoprune.training.loop import EpochMetrics, Trainer, TrainingDiverged
+    from autoprune.training.optimizers import build_optimizer
+
+__all__ = [
+    "OPTIMIZERS",
+    "EpochMetrics",
+    "Evaluation",
+    "Trainer",
+    "TrainingDiverged",
+    "build_optimizer",
+    "evaluate",
+    "load_checkpoint",
+    "recalibrate_batch_norm",
+    "save_checkpoint",
+]
+
+_MODULES = {
+    "EpochMetrics": "loop",
+    "Evaluation": "evaluation",
+    "Trainer": "loop",
+    "TrainingDiverged": "loop",
+    "build_optimizer": "optimizers",
+    "evaluate": "evaluation",
+    "load_checkpoint": "checkpoint",
+    "recalibrate_batch_norm": "batch_norm",
+    "save_checkpoint": "checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

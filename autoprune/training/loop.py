@@ -1,0 +1,247 @@
+"""The training loop: learning rate and batch size set anew at every step, any epoch restartable."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from autoprune.errors import AutopruneError, TaskError
+from autoprune.schedules import rate_and_batch
+from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.task import Task
+from autoprune.training.optimizers import build_optimizer
+from autoprune.trial import OptimizerConfig, ScheduleConfig
+
+
+class TrainingDiverged(AutopruneError):  # noqa: N818 - an outcome of a trial more than a mistake
+    """A loss became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch of training did.
+
+    Attributes:
+        train_loss: Mean loss over the epoch's examples, each at the step that trained on it.
+        lr: Learning rate at the last step.
+        batch_size: Batch size at the last full step.
+        train_time_s: Wall-clock time of the epoch.
+    """
+
+    train_loss: float
+    lr: float
+    batch_size: int
+    train_time_s: float
+
+
+class Trainer:
+    """Trains one network, epoch by epoch.
+
+    The order of the examples, the augmentation and torch's global random numbers (dropout) follow from ``seed`` and the
+    epoch alone, so that training continued from a checkpoint gives the same network as training that was never
+    interrupted (bit for bit on the CPU).
+
+    Args:
+        model: Moved to ``device`` and trained in place.
+        epochs: Epochs of the whole training, which the schedules are laid over.
+        seed: 0 or more.
+        max_device_batch: Most examples in one forward pass. A larger batch is accumulated in parts of nearly equal
+            size, to the same gradient if the loss is a mean over examples; batch norm, though, sees the parts.
+        reference_batch_size: Batch size that the learning rate is meant for (linear scaling); see ``rate_and_batch``.
+        before_step: Called before every optimizer step with the progress in [0, 1); may call ``resize``.
+        after_step: Called after every optimizer step, for example to set pruned weights to zero again.
+
+    Attributes:
+        model: The network, another one after ``resize``.
+        epoch: Epochs done so far.
+        validation_losses: What ``record_validation`` was told; the plateau schedule looks at it.
+
+    Raises:
+        AutopruneError: If the optimizer's name or a setting is unknown or out of bounds.
+        TaskError: If there are no training examples.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        *,
+        optimizer: OptimizerConfig,
+        lr_schedule: ScheduleConfig,
+        batch_size_schedule: ScheduleConfig,
+        epochs: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        max_device_batch: int | None = None,
+        reference_batch_size: int | None = None,
+        before_step: Callable[[float], None] | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> None:
+        if len(task.data.train) == 0:
+            raise TaskError("task.data: the training split must have examples, got an empty one.")
+        self.epoch = 0
+        self.validation_losses: list[float] = []
+        self._task = task
+        self._optimizer_config = optimizer
+        self._lr_schedule = lr_schedule
+        self._batch_size_schedule = batch_size_schedule
+        self._epochs = epochs
+        self._seed = seed
+        self._device = torch.device(device)
+        self._max_device_batch = max_device_batch
+        self._reference_batch_size = reference_batch_size
+        self._before_step = before_step
+        self._after_step = after_step
+        self._adopt(model)
+
+    def run_epoch(self) -> EpochMetrics:
+        """Train on every training example once.
+
+        Raises:
+            TrainingDiverged: If a step's loss is not finite; that step is not taken.
+            ValueError: If all epochs are done.
+        """
+        if self.epoch >= self._epochs:
+            raise ValueError(f"`epoch < epochs` must hold, but got epoch={self.epoch}, epochs={self._epochs}.")
+        start_time = time.perf_counter()
+        generator = self._seed_epoch()
+        n_train = len(self._task.data.train)
+        order = torch.randperm(n_train, generator=generator)
+        self.model.train()
+        n_seen, total_loss, full_batch_size = 0, 0.0, 0
+        while n_seen < n_train:
+            progress = (self.epoch * n_train + n_seen) / (self._epochs * n_train)
+            if self._before_step is not None:
+                self._before_step(progress)
+            lr, batch_size = rate_and_batch(
+                self._lr_schedule,
+                self._batch_size_schedule,
+                progress,
+                self._epochs,
+                self.validation_losses,
+                self._reference_batch_size,
+                n_train,
+            )
+            if n_train - n_seen >= batch_size:
+                full_batch_size = batch_size
+            if n_train - n_seen == batch_size + 1:
+                batch_size += 1  # batch norm can't normalise a last batch of one example
+            indices = order[n_seen : n_seen + batch_size]
+            total_loss += self._step(indices, lr, generator) * len(indices)
+            n_seen += len(indices)
+        self.epoch += 1
+        return EpochMetrics(total_loss / n_train, lr, full_batch_size, time.perf_counter() - start_time)
+
+    def record_validation(self, loss: float) -> None:
+        """Tell the mean validation loss of the epoch just done.
+
+        Raises:
+            TrainingDiverged: If it is not finite.
+        """
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"epoch {self.epoch}: the validation loss must be finite, got {loss}. A lower learning rate may help."
+            )
+        self.validation_losses.append(loss)
+
+    def resize(self, model: nn.Module, provenance: Mapping[str, torch.Tensor]) -> None:
+        """Go on with a network that has lost channels; what the optimizer knows of the entries that are left is kept.
+
+        Args:
+            model: The smaller network; may be the old one, changed in place.
+            provenance: Parameter name -> flat indices into the old parameter, in the shape of the new one, dtype int64.
+                A parameter that is not named has kept all its entries.
+
+        Raises:
+            ValueError: If a parameter's new shape and its provenance don't fit.
+        """
+        old_parameters, old_state = self._parameters, self._optimizer.state
+        self._adopt(model)
+        for name, parameter in self._parameters.items():
+            old = old_parameters.get(name)
+            if old is None or old not in old_state:
+                continue
+            source = provenance.get(name)
+            if (old.shape if source is None else source.shape) != parameter.shape:
+                raise ValueError(
+                    f"provenance of '{name}' must have the new parameter's shape {tuple(parameter.shape)}, "
+                    f"got {None if source is None else tuple(source.shape)}."
+                )
+            self._optimizer.state[parameter] = {
+                key: _select(value, old.shape, source) for key, value in old_state[old].items()
+            }
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy, on the CPU, of all that is needed to go on after the last whole epoch.
+
+        Returns:
+            Nested dicts of tensors and numbers that ``torch.load(weights_only=True)`` can read.
+        """
+        state = {
+            "epoch": self.epoch,
+            "validation_losses": list(self.validation_losses),
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        copied: dict[str, Any] = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().cpu().clone(), state)
+        return copied
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that a Trainer with the same arguments and a network of the same shapes has given.
+
+        Raises:
+            RuntimeError: If the state is of a network with other names or shapes.
+        """
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.epoch = state["epoch"]
+        self.validation_losses = list(state["validation_losses"])
+
+    def _adopt(self, model: nn.Module) -> None:
+        self.model = model.to(self._device).train()
+        self._parameters = dict(model.named_parameters())
+        self._optimizer = build_optimizer(self._optimizer_config, self._parameters.values(), lr=0.0)
+
+    def _seed_epoch(self) -> torch.Generator:
+        """Seed torch's global generators, and make the one for the order and the augmentation."""
+        own_seed, global_seed = np.random.SeedSequence([self._seed, self.epoch]).generate_state(2, np.uint64)
+        torch.manual_seed(int(global_seed))
+        return torch.Generator().manual_seed(int(own_seed))
+
+    def _step(self, indices: torch.Tensor, lr: float, generator: torch.Generator) -> float:
+        """Take one optimizer step; returns the mean loss over the batch."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.zero_grad()
+        n_parts = math.ceil(len(indices) / (self._max_device_batch or len(indices)))
+        batch_loss = 0.0
+        for part in indices.tensor_split(n_parts):
+            inputs, targets = self._task.data.train.batch(part)
+            if self._task.augment is not None:
+                inputs = self._task.augment(inputs, generator)
+            outputs = call_model(self.model, to_device(inputs, self._device))
+            loss = self._task.loss(outputs, targets.to(self._device)) * (len(part) / len(indices))
+            batch_loss += loss.item()
+            if not math.isfinite(batch_loss):
+                raise TrainingDiverged(
+                    f"epoch {self.epoch + 1}: the training loss must be finite, got {batch_loss} at lr={lr:.3g}. "
+                    "A lower learning rate may help."
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if self._after_step is not None:
+            self._after_step()
+        return batch_loss
+
+
+def _select(value: Any, shape: torch.Size, source: torch.Tensor | None) -> Any:
+    """Pick the entries of one optimizer state that belong to the parameter's kept entries."""
+    if source is None or not isinstance(value, torch.Tensor) or value.shape != shape:
+        return value
+    return value.flatten()[source.to(value.device)]

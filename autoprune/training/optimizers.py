@@ -1,0 +1,36 @@
+"""Building a torch optimizer from its configuration."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from autoprune.schedules.parameters import resolve_params
+from autoprune.spec.optimizers import OPTIMIZERS
+from autoprune.trial import OptimizerConfig
+
+
+def build_optimizer(
+    config: OptimizerConfig, parameters: Iterable[torch.nn.Parameter], lr: float
+) -> torch.optim.Optimizer:
+    """Build the optimizer that ``config`` names.
+
+    Weight decay acts on every parameter, biases and batch norm included, as torch does by default. Nesterov without
+    momentum is plain SGD.
+
+    Raises:
+        AutopruneError: If the name or a setting is not one of ``OPTIMIZERS``.
+
+    Source:
+        sgd: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html, in torch's form.
+        adam: Kingma & Ba 2015, https://arxiv.org/abs/1412.6980, algorithm 1.
+        adamw: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2.
+    """
+    params: dict[str, Any] = resolve_params("optimizer", OPTIMIZERS, config.name, config.params)
+    weight_decay: float = params["weight_decay"]
+    if config.name == "sgd":
+        momentum: float = params["momentum"]
+        nesterov = params["nesterov"] and momentum > 0
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
+    adam = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return adam(parameters, lr, betas=(params["beta1"], params["beta2"]), weight_decay=weight_decay)
