@@ -1,0 +1,109 @@
+"""``manifest.json``: what an export holds, where it comes from, and how far it was checked."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from autoprune.errors import ExportError
+
+FILE_NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """An input or output of the exported network; ``"batch"`` stands in ``shape`` for the batch dimension."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class FormatRecord:
+    """One format of the export.
+
+    Attributes:
+        batch: ``"dynamic"``, or the only batch size that the file takes.
+        max_difference: Largest absolute difference from the trial's network over all outputs on real inputs.
+        note: Why the batch is fixed, where it is.
+    """
+
+    files: tuple[str, ...]
+    batch: Literal["dynamic"] | int
+    max_difference: float
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file's length and the SHA-256 of its content, in hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An export, as ``manifest.json`` has it.
+
+    Attributes:
+        source: Study, trial number and parameters that the network comes from.
+        metrics: The trial's accuracy and costs.
+        versions: Of Python, autoprune, and the packages that wrote and checked the files.
+    """
+
+    source: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    formats: Mapping[str, FormatRecord]
+    files: Mapping[str, FileRecord]
+    versions: Mapping[str, str]
+    schema: Literal["autoprune-export-1"] = "autoprune-export-1"
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json`` into the export's folder."""
+        (folder / FILE_NAME).write_text(json.dumps(asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read an export's manifest.
+
+    Raises:
+        ExportError: If ``folder`` holds no manifest, or one that autoprune did not write.
+    """
+    path = Path(folder) / FILE_NAME
+    try:
+        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+    except OSError as error:
+        raise ExportError(f"{path}: an export must hold its manifest, got: {error.strerror}. Export again.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ExportError(f"{path}: not a manifest of autoprune's: {place}: {first['msg']}. Export again.") from None
+
+
+def describe_file(path: Path) -> FileRecord:
+    """Measure and hash a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return FileRecord(path.stat().st_size, digest.hexdigest())
+
+
+def plain(value: Any) -> Any:
+    """Turn nested mappings, sequences and NumPy scalars into JSON values; NaN and infinities become ``None``."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

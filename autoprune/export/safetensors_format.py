@@ -1,0 +1,33 @@
+"""``model.safetensors`` and ``architecture.json``: no pickle; ``autoprune.load`` makes them a module again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoprune.export._base import Exporter
+from autoprune.export.network import Network
+from autoprune.saved_model import load, save_model
+from autoprune.tasks.forward import call_model
+from autoprune.tasks.task import Inputs
+
+
+class SafetensorsExporter(Exporter):
+    """The network as a PyTorch module, to train on or to change."""
+
+    name = "safetensors"
+    files = ("model.safetensors", "architecture.json")
+    packages = ("safetensors",)
+
+    def write(self, folder: Path, network: Network, batch: int | None) -> None:
+        save_model(folder, network.model, network.architecture)
+
+    def load(self, folder: Path, network: Network) -> Callable[[Inputs], Any]:
+        model = load(folder, base_dir=network.base_dir).eval()
+
+        def run(inputs: Inputs) -> Any:
+            with torch.inference_mode():
+                return call_model(model, inputs)
+
+        return run

@@ -1,0 +1,189 @@
+"""Choosing the trial to export: the knee, the best, a trial number, or a condition on the columns of the front."""
+
+import operator
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+
+from autoprune.errors import ExportError
+from autoprune.pareto import knee
+
+DEFAULT_ACCURACY_DROP = 0.01
+
+_FORMS = 'knee, best, a trial number, or a condition such as "flops<=0.5x" or "accuracy>=0.95 and latency_ms<=4"'
+_OPERATORS: Mapping[str, Callable[["pd.Series[float]", float], "pd.Series[bool]"]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_CONDITION = re.compile(r"(?P<column>[^<>=]+?)\s*(?P<symbol><=|>=|<|>)\s*(?P<value>[^\s<>=]+?)\s*(?P<relative>x?)")
+
+
+def select_trial(
+    front: pd.DataFrame,
+    trials: pd.DataFrame,
+    select: str,
+    dense: Mapping[str, float],
+    accuracy_drop: float | None,
+    objectives: Sequence[str],
+    *,
+    kept: Collection[int] | None = None,
+) -> int:
+    """Choose one trial of a study.
+
+    - ``knee``: the knee of the front (``autoprune.pareto.knee``).
+    - ``best``: the cheapest trial of the front, by the first cost objective, whose accuracy is at most
+      ``accuracy_drop`` below the dense network's.
+    - ``12``: trial 12, on the front or not, if it finished and its model was kept.
+    - ``flops<=0.5x and latency_ms<=4``: of the front's trials for which every condition holds, the most accurate; where
+      all conditions are on ``accuracy``, the cheapest by the first cost objective. Conditions are joined by ``and`` or
+      ``,``, compare a numeric column by ``<=``, ``>=``, ``<`` or ``>``, and ``0.5x`` is half the dense network's
+      figure.
+
+    Args:
+        front: The non-dominated trials, with the columns of ``front.parquet``.
+        trials: All trials, with the columns of ``trials.parquet``.
+        dense: Accuracy and costs of the dense network, by column name.
+        accuracy_drop: As in the space file's constraints; ``None`` is 0.01.
+        objectives: Names of the study's objectives; ``accuracy`` is maximised, every other one minimised.
+        kept: Numbers of the trials whose model is on disk; ``None`` means the front's.
+
+    Returns:
+        The trial's number.
+
+    Raises:
+        ExportError: If ``select`` can't be read, a column is unknown, no trial satisfies the conditions, or the
+            numbered trial is missing, did not finish, or has no model.
+    """
+    wanted = select.strip()
+    if re.fullmatch(r"\d+", wanted):
+        return _numbered(int(wanted), front, trials, kept)
+    if front.empty:
+        raise ExportError(f"select {wanted!r}: the front is empty, no trial has finished yet. Search first.")
+    if wanted == "knee":
+        directions = ["maximize" if name == "accuracy" else "minimize" for name in objectives]
+        known = front.dropna(subset=list(objectives))
+        if known.empty:
+            raise ExportError(f"select 'knee': no trial of the front has values for {', '.join(objectives)}.")
+        return int(known["number"].iloc[knee(known[list(objectives)], directions)])
+    cost = next((name for name in objectives if name != "accuracy"), "params")
+    if wanted == "best":
+        drop = DEFAULT_ACCURACY_DROP if accuracy_drop is None else accuracy_drop
+        floor = _Condition("accuracy", ">=", dense["accuracy"] - drop)
+        said = f"best (accuracy within {drop:g} of dense, {dense['accuracy']:.4g})"
+        return _cheapest(_satisfying(front, [floor], said), cost)
+    conditions = [_parse(part, wanted, front, dense) for part in re.split(r"\s+and\s+|,", wanted)]
+    left = _satisfying(front, conditions, wanted)
+    if all(condition.column == "accuracy" for condition in conditions):
+        return _cheapest(left, cost)
+    return int(left.sort_values(["accuracy", cost], ascending=[False, True], kind="stable")["number"].iloc[0])
+
+
+@dataclass(frozen=True)
+class _Condition:
+    column: str
+    symbol: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"{self.column}{self.symbol}{self.limit:.6g}"
+
+    def holds(self, table: pd.DataFrame) -> "pd.Series[bool]":
+        # Room for rounding in a limit such as dense accuracy - 0.01: a trial that is exactly there must not be lost.
+        slack = 1e-9 * max(1.0, abs(self.limit)) if "=" in self.symbol else 0.0
+        return _OPERATORS[self.symbol](
+            _numbers(table, self.column), self.limit + (slack if self.symbol[0] == "<" else -slack)
+        )
+
+
+def _numbers(table: pd.DataFrame, column: str) -> "pd.Series[float]":
+    return pd.to_numeric(table[column]).astype(float)
+
+
+def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float]) -> _Condition:
+    match = _CONDITION.fullmatch(text.strip())
+    try:
+        value = float(match["value"]) if match else None
+    except ValueError:
+        value = None
+    if match is None or value is None:
+        raise ExportError(f"select {whole!r} can't be read{_nearest(text, ['knee', 'best'])}. Write {_FORMS}.")
+    column = match["column"]
+    # A column without any value, such as a latency that was not measured, has no numeric type.
+    numeric = [
+        name
+        for name in front.columns
+        if name not in ("accuracy_test", "error")
+        and (pd.api.types.is_numeric_dtype(front[name]) or front[name].isna().all())
+    ]
+    if column == "accuracy_test":
+        raise ExportError(
+            "select: accuracy_test can't choose a trial, for then the test split no longer tests. Use accuracy."
+        )
+    if column not in numeric:
+        known = ", ".join(name for name in numeric if not name.startswith(("param.", "kept.")))
+        raise ExportError(
+            f"select: unknown column {column!r}{_nearest(column, numeric)}. Known: {known}, "
+            "and the numeric param.<name> and kept.<group>."
+        )
+    if match["relative"]:
+        if dense.get(column) is None:
+            raise ExportError(
+                f"select: {text.strip()} is relative to the dense network, whose {column} is not known. "
+                f"Relative limits can be put on: {', '.join(name for name in dense if dense[name] is not None)}."
+            )
+        value *= dense[column]
+    return _Condition(column, match["symbol"], value)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    close = get_close_matches(word.strip(), known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _satisfying(front: pd.DataFrame, conditions: Sequence[_Condition], select: str) -> pd.DataFrame:
+    """Keep the rows for which all conditions hold, at least one; the error says how near the nearest comes."""
+    left = front
+    for position, condition in enumerate(conditions):
+        holding = left[condition.holds(left)]
+        if holding.empty:
+            among = " with " + " and ".join(map(str, conditions[:position])) if position else ""
+            values = _numbers(left, condition.column)
+            if values.isna().all():
+                nearest = f"None of those{among} has a value for {condition.column}."
+            else:
+                row = int(np.nanargmin(values) if condition.symbol[0] == "<" else np.nanargmax(values))
+                nearest = (
+                    f"Of those{among}, trial {left['number'].iloc[row]} comes nearest to {condition}, "
+                    f"with {condition.column} {values.iloc[row]:.6g}."
+                )
+            raise ExportError(f"select {select}: no trial of the front satisfies it. {nearest}")
+        left = holding
+    return left
+
+
+def _cheapest(table: pd.DataFrame, cost: str) -> int:
+    return int(table.sort_values([cost, "accuracy"], ascending=[True, False], kind="stable")["number"].iloc[0])
+
+
+def _numbered(number: int, front: pd.DataFrame, trials: pd.DataFrame, kept: Collection[int] | None) -> int:
+    row = trials[trials["number"] == number]
+    if row.empty:
+        has = f"The study has trials 0 to {trials['number'].max()}." if len(trials) else "The study has no trial yet."
+        raise ExportError(f"select {number}: there is no trial {number}. {has}")
+    state, error = row["state"].iloc[0], row["error"].iloc[0]
+    if state != "finished":
+        cause = f" ({error})" if isinstance(error, str) and error else ""
+        raise ExportError(f"select {number}: only a finished trial can be exported, trial {number} is {state}{cause}.")
+    available = sorted(set(front["number"] if kept is None else kept))
+    if number not in available:
+        raise ExportError(
+            f"select {number}: the model of trial {number} was not kept, as other trials dominate it. "
+            f"Kept: {', '.join(map(str, available)) or 'none'}."
+        )
+    return number

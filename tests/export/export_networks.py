@@ -1,0 +1,89 @@
+"""Small networks to export, imported by name when one is loaded again."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def cnn(width: int = 8) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, padding=1, stride=2, bias=False),
+        nn.BatchNorm2d(2 * width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(2 * width, 10),
+    )
+
+
+def mlp(width: int = 20) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+
+class TextNet(nn.Module):
+    """Takes a dict, returns a dict."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(12, width)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, Any]:
+        embedded = self.embedding(ids) * mask[..., None]
+        pooled = embedded.sum(1) / mask.sum(1, keepdim=True)
+        return {"logits": self.head(pooled), "hidden": (pooled, None)}
+
+
+def text_net(width: int = 6) -> nn.Module:
+    return TextNet(width)
+
+
+class TwoInputs(nn.Module):
+    """Takes a tuple, returns a tuple, one of its outputs being an input handed through."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.left = nn.Linear(4, width)
+        self.right = nn.Linear(5, width)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.left(left).relu() * self.right(right), left
+
+
+def two_inputs(width: int = 3) -> nn.Module:
+    return TwoInputs(width)
+
+
+class FixedBatch(nn.Module):
+    """Takes batches of six and no others."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.view(6, 64))
+
+
+def fixed_batch(width: int = 4) -> nn.Module:
+    return FixedBatch(width)
+
+
+def one_at_a_time(width: int = 4) -> nn.Module:
+    return PerExample(width)
+
+
+class PerExample(nn.Module):
+    """Runs on any batch, but by a Python loop over it, which a trace can only unroll."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self.head(example.flatten()) for example in x])

@@ -1,0 +1,107 @@
+"""Choosing a trial from a small study written out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from autoprune.errors import ExportError
+from autoprune.export import select_trial
+
+TRIALS = pd.DataFrame(
+    [
+        # number, state, accuracy, params, flops, error, on_front
+        (0, "finished", 0.970, 9000, 1000, None, True),
+        (1, "finished", 0.968, 6000, 520, None, True),
+        (2, "finished", 0.960, 5000, 400, None, True),
+        (3, "failed", np.nan, 4000, 390, "RuntimeError: loss is NaN", False),
+        (4, "finished", 0.700, 3000, 150, None, True),
+        (5, "finished", 0.500, 1000, 100, None, True),
+        (6, "finished", 0.400, 2000, 200, None, False),
+        (7, "infeasible", np.nan, 9000, 990, "flops over 0.9x", False),
+    ],
+    columns=["number", "state", "accuracy", "params", "flops", "error", "on_front"],
+).assign(latency_ms=[None] * 8, **{"kept.layer1.0.conv1": [16, 8, 8, 8, 4, 2, 2, 16], "param.kind": "cosine"})
+FRONT = TRIALS[TRIALS["on_front"]].assign(accuracy_test=0.9)
+DENSE = {"accuracy": 0.970, "params": 9000, "flops": 1000}
+
+
+def choose(select: str, accuracy_drop: float | None = None, **extra: object) -> int:
+    return select_trial(FRONT, TRIALS, select, DENSE, accuracy_drop, ["accuracy", "flops"], **extra)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("select", "number"),
+    [
+        ("knee", 2),
+        ("best", 2),
+        ("0", 0),
+        (" 4 ", 4),
+        ("flops<=0.5x", 2),
+        ("flops <= 0.52x", 1),
+        ("flops<520", 2),
+        ("flops<=520", 1),
+        ("flops<=1.5e2", 4),
+        ("accuracy>=0.95", 2),
+        ("accuracy>=1.0x", 0),
+        ("accuracy>0.6, accuracy<0.9", 4),
+        ("flops<=0.9x and params<=5_000", 2),
+        ("kept.layer1.0.conv1<=8", 1),
+        ("params>=5000 and flops>=600", 0),
+    ],
+)
+def test_the_trial_that_is_meant_is_found(select: str, number: int) -> None:
+    assert choose(select) == number
+
+
+def test_best_counts_a_trial_that_is_exactly_at_the_limit() -> None:
+    assert choose("best", 0.002) == 1
+    assert choose("best", 0.0) == 0
+    assert choose("best", 0.3) == 4
+
+
+def test_a_dominated_trial_can_be_named_if_its_model_was_kept() -> None:
+    assert choose("6", kept={0, 6}) == 6
+
+
+def test_equal_accuracy_goes_to_the_cheaper_trial() -> None:
+    front = pd.DataFrame({"number": [3, 8], "accuracy": [0.9, 0.9], "params": [5, 7], "flops": [40, 20]})
+    assert select_trial(front, front, "flops<=50", DENSE, None, ["accuracy", "flops"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("select", "said"),
+    [
+        ("kneee", "'kneee' can't be read .did you mean 'knee'... Write knee, best, a trial number"),
+        ("-1", "can't be read"),
+        ("flops<=half", "can't be read"),
+        ("flops<=0.5x or params<=3", "can't be read"),
+        ("flop<=3", r"unknown column 'flop' \(did you mean 'flops'\?\). Known: number, accuracy, params, flops"),
+        ("param.kind<=3", "unknown column 'param.kind'"),
+        ("accuracy_test>=0.9", "the test split no longer tests. Use accuracy"),
+        ("latency_ms<=0.5x", "whose latency_ms is not known.* put on: accuracy, params, flops"),
+        ("latency_ms<=4", "None of those has a value for latency_ms"),
+        ("flops<=0.05x", "Of those, trial 5 comes nearest to flops<=50, with flops 100"),
+        ("accuracy>=0.99", "Of those, trial 0 comes nearest to accuracy>=0.99, with accuracy 0.97"),
+        (
+            "accuracy>=0.9 and flops<=300",
+            "Of those with accuracy>=0.9, trial 2 comes nearest to flops<=300, with flops 400",
+        ),
+        ("12", "there is no trial 12. The study has trials 0 to 7"),
+        ("3", r"trial 3 is failed \(RuntimeError: loss is NaN\)"),
+        ("7", r"trial 7 is infeasible \(flops over 0.9x\)"),
+        ("6", "the model of trial 6 was not kept.* Kept: 0, 1, 2, 4, 5"),
+    ],
+)
+def test_what_names_no_trial_is_explained(select: str, said: str) -> None:
+    with pytest.raises(ExportError, match=said):
+        choose(select)
+
+
+def test_best_says_how_near_the_front_comes() -> None:
+    with pytest.raises(ExportError, match=r"best \(accuracy within 0 of dense, 0.99\).*trial 0 comes nearest"):
+        select_trial(FRONT, TRIALS, "best", DENSE | {"accuracy": 0.99}, 0.0, ["accuracy", "flops"])
+
+
+def test_an_empty_front_is_explained() -> None:
+    with pytest.raises(ExportError, match="the front is empty"):
+        select_trial(FRONT.iloc[:0], TRIALS, "knee", DENSE, None, ["accuracy", "flops"])
