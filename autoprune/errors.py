@@ -1,5 +1,6 @@
 """The errors that autoprune raises on purpose: each message says where, what is wrong, and the way out."""
 
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,8 +39,10 @@ class ExportError(AutopruneError):
 
 
 def describe_error(error: BaseException) -> str:
-    """One line with the error's kind, its message, and where it was raised."""
+    """One line with the error's kind, its message, and where it was raised: the innermost line of no library."""
+    libraries = tuple(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))] or frames
+    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
     message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}{place}"
+    return f"{type(error).__name__}{f': {message}' if message else ''}{place}"

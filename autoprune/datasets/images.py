@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from autoprune.errors import TaskError
-from autoprune.tasks.splits import hold_out
+from autoprune.tasks.splits import hold_out, shuffled
 from autoprune.tasks.task import Data
 
 
@@ -45,6 +46,7 @@ def image_data(
     test: tuple[torch.Tensor, torch.Tensor],
     *,
     validation: int,
+    validation_from: Literal["train", "test"] = "train",
     limit_train: int | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
@@ -60,6 +62,7 @@ def image_data(
         n_train: Training examples that there are, those for validation included.
         test: Images and targets of the test split.
         validation: Number of examples held out.
+        validation_from: Where they are held out; from ``"test"``, the test split is what is left of it.
         limit_train: Number of the remaining examples to train on; ``None`` takes all.
         mean: Of every channel, for pixels in [0, 1]; ``None`` is that of the examples trained on.
         std: As ``mean``.
@@ -68,13 +71,19 @@ def image_data(
     Raises:
         TaskError: If ``validation`` or ``limit_train`` leave nothing, or mean and std don't fit the channels.
     """
-    train_indices, held_indices = hold_out(n_train, validation, seed, where)
+    n_examples = n_train if validation_from == "train" else len(test[1])
+    rest, held_indices = hold_out(n_examples, validation, seed, where)
+    train_indices = rest if validation_from == "train" else shuffled(n_train, seed)
     if limit_train is not None:
         if limit_train < 1:
             raise TaskError(f"{where}: limit_train must be at least 1, got {limit_train}.")
         train_indices = train_indices[:limit_train]
     images, targets = read_train(train_indices)
-    held_images, held_targets = read_train(held_indices)
+    if validation_from == "train":
+        held_images, held_targets = read_train(held_indices)
+    else:
+        held_images, held_targets = (part[held_indices] for part in test)
+        test = (test[0][rest], test[1][rest])
     n_channels = images.shape[1]
     for name, values in (("mean", mean), ("std", std)):
         if values is not None and len(values) != n_channels:

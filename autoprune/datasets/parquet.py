@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ def parquet_images(
     image_column: str = "img",
     label_column: str = "label",
     validation: int = 5000,
+    validation_from: Literal["train", "test"] = "train",
     limit_train: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -36,7 +37,9 @@ def parquet_images(
         test: File with the test examples.
         image_column: Encoded images (JPEG, PNG, ...): a struct with the field ``bytes``, or plain binary.
         label_column: Class indices, integers.
-        validation: Training examples held out to choose by, drawn at random.
+        validation: Examples held out to choose by, drawn at random.
+        validation_from: File that they are held out from. Weights that were trained on the whole training file have
+            seen any validation examples in it and look better on them than they are; then take ``"test"``.
         limit_train: Number of the remaining examples to train on; ``None`` takes all. Only these are decoded.
         mean: Of every channel, for pixels in [0, 1]; ``None`` is that of the examples trained on.
         std: As ``mean``.
@@ -49,12 +52,15 @@ def parquet_images(
         TaskError: If a file or column is missing, an image can't be decoded or has another size, or Pillow is not
             installed.
     """
+    if validation_from not in ("train", "test"):
+        raise TaskError(f"validation_from must be 'train' or 'test', got '{validation_from}'.")
     train_file, test_file = (_ImageFile(path, image_column, label_column) for path in (train, test))
     return image_data(
         train_file.read,
         train_file.n_rows,
         test_file.read(torch.arange(test_file.n_rows)),
         validation=validation,
+        validation_from=validation_from,
         limit_train=limit_train,
         mean=mean,
         std=std,

@@ -7,6 +7,8 @@ from autoprune.spec.model import SearchSpec
 FREE_TO_CHANGE = ("search.trials", "search.max_failures", "search.max_retries", "resources")
 """Settings that change how long and where a study runs, not what its trials are."""
 
+_ABSENT = "(not given)"
+
 
 def differences(old: SearchSpec, new: SearchSpec) -> list[str]:
     """Each difference as ``"place: old -> new"``, but for those that a study may change between two runs."""
@@ -22,7 +24,7 @@ def _compare(old: Any, new: Any, place: str) -> list[tuple[str, str]]:
         return [
             found
             for key in dict.fromkeys([*old, *new])
-            for found in _compare(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
+            for found in _compare(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{place}.{key}" if place else str(key))
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [

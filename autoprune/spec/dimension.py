@@ -1,20 +1,31 @@
 """A searchable value in a space file: a fixed scalar, a list of choices, or a range."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Discriminator, GetPydanticSchema, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, GetPydanticSchema, PlainValidator, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from autoprune.spec.strict import Section, unknown
+from autoprune.schedules.parameters import ParamKind
+from autoprune.spec.strict import Mistake, Section, all_of, repeated, unknown
 
-Number = int | float
+
+def _check_number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise PydanticCustomError("number", "must be a number, got {value}", {"value": repr(value)})
+    return value
+
+
+Number = Annotated[int | float, PlainValidator(_check_number)]
 Scalar = bool | int | float | str
 
 
 class Range(Section):
-    """Every value from ``low`` to ``high``, both included; ``log`` samples the exponent evenly."""
+    """Every value from ``low`` to ``high``, both included; ``log`` samples the exponent evenly.
+
+    With ``step``, only ``low``, ``low + step`` and so on, as far as ``high``.
+    """
 
     low: Number
     high: Number
@@ -23,18 +34,18 @@ class Range(Section):
 
     @model_validator(mode="after")
     def _check_ends(self) -> "Range":
+        shown = {"low": self.low, "high": self.high, "step": self.step}
+        broken = []
         if self.low > self.high:
-            raise PydanticCustomError(
-                "range_order",
-                "low <= high must hold, but got low={low}, high={high}",
-                {"low": self.low, "high": self.high},
-            )
+            broken.append("low <= high must hold, but got low={low}, high={high}")
         if self.log and self.low <= 0:
-            raise PydanticCustomError("range_log", "low > 0 must hold when log is true, got {low}", {"low": self.low})
+            broken.append("low > 0 must hold when log is true, got {low}")
         if self.log and self.step is not None:
-            raise PydanticCustomError("range_step", "log and step can't be used together")
+            broken.append("log and step can't be used together")
         if self.step is not None and self.step <= 0:
-            raise PydanticCustomError("range_step", "step > 0 must hold, got {step}", {"step": self.step})
+            broken.append("step > 0 must hold, got {step}")
+        if broken:
+            raise all_of(Mistake((), PydanticCustomError("range", rule, shown), self) for rule in broken)
         return self
 
 
@@ -42,85 +53,58 @@ Dimension = Scalar | Range | list[Scalar]
 """A fixed value, a range, or a list of choices."""
 
 
-def _kind(value: Any) -> str:
+def _form(value: Any) -> str:
     if isinstance(value, dict | Range):
         return "range"
     return "choice" if isinstance(value, list) else "fixed"
 
 
-def endpoints(dimension: Any) -> Iterator[tuple[str, Any]]:
-    """Every value that bounds a dimension, with its place inside it: ``""``, ``".high"`` or ``"[1]"``."""
+def endpoints(dimension: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Every value that bounds a dimension, with its place inside it: ``()``, ``("high",)`` or ``(1,)``."""
     if isinstance(dimension, Range):
-        yield ".low", dimension.low
-        yield ".high", dimension.high
+        yield ("low",), dimension.low
+        yield ("high",), dimension.high
     elif isinstance(dimension, list):
-        yield from ((f"[{index}]", choice) for index, choice in enumerate(dimension))
+        yield from (((index,), choice) for index, choice in enumerate(dimension))
     else:
-        yield "", dimension
+        yield (), dimension
 
 
-def numeric(
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    low_open: bool = False,
-    high_open: bool = False,
-    integer: bool = False,
-) -> GetPydanticSchema:
-    """For ``Annotated[Dimension, ...]``: a searchable number with its endpoints between ``low`` and ``high``."""
-    interval = (
-        f"{'(' if low_open or low is None else '['}{'-inf' if low is None else _plain(low)}, "
-        f"{'inf' if high is None else _plain(high)}{')' if high_open or high is None else ']'}"
-    )
-    rule = f"a whole number in {interval}" if integer else f"in {interval}"
+def searchable(kind: ParamKind, what: str = "value") -> GetPydanticSchema:
+    """For ``Annotated[Dimension, ...]``: a searchable value whose endpoints or choices the kind allows.
+
+    Args:
+        what: How messages call a choice.
+    """
+
+    def broken(value: Any) -> PydanticCustomError:
+        if kind.type == "choice":
+            return unknown(what, value, kind.choices)
+        rule = kind.rule.removeprefix("a number ")
+        return PydanticCustomError("rule", "must be {rule}, got {value}", {"rule": rule, "value": repr(value)})
 
     def check(dimension: Any) -> Any:
-        for place, value in endpoints(dimension):
-            good = isinstance(value, int if integer else int | float) and not isinstance(value, bool)
-            good = good and math.isfinite(value)
-            good = good and (low is None or (value > low if low_open else value >= low))
-            good = good and (high is None or (value < high if high_open else value <= high))
-            if not good:
-                raise PydanticCustomError(
-                    "out_of_range",
-                    "{place} must be {rule}, got {value}" if place else "must be {rule}, got {value}",
-                    {"place": place, "rule": rule, "value": value},
-                )
-        if integer and isinstance(dimension, Range) and not isinstance(dimension.step, int | None):
-            raise PydanticCustomError("out_of_range", ".step must be a whole number, got {v}", {"v": dimension.step})
-        return dimension
-
-    return _dimension(check)
-
-
-def choice_of(names: tuple[Any, ...], what: str) -> GetPydanticSchema:
-    """For ``Annotated[Dimension, ...]``: a searchable name, one of ``names`` or a list of some of them."""
-
-    def check(dimension: Any) -> Any:
-        if isinstance(dimension, Range):
+        if isinstance(dimension, Range) and kind.type == "choice":
             raise PydanticCustomError("not_a_choice", "must be one name or a list of names, got a range")
-        for _, value in endpoints(dimension):
-            if value not in names:
-                raise unknown(what, value, names)
+        if dimension == []:
+            raise PydanticCustomError("empty_choice", "must be one value or a list of some, got an empty list")
+        mistakes = [
+            Mistake(place, broken(value), value) for place, value in endpoints(dimension) if not kind.allows(value)
+        ]
+        for value in repeated(dimension if isinstance(dimension, list) else []):
+            error = PydanticCustomError("repeated", "names {value} twice", {"value": repr(value)})
+            mistakes.append(Mistake((), error, dimension))
+        if kind.type == "int" and isinstance(dimension, Range) and isinstance(dimension.step, float):
+            error = PydanticCustomError("step", "must be an integer, got {value}", {"value": dimension.step})
+            mistakes.append(Mistake(("step",), error, dimension.step))
+        if mistakes:
+            raise all_of(mistakes)
         return dimension
-
-    return _dimension(check)
-
-
-def _dimension(check: Callable[[Any], Any]) -> GetPydanticSchema:
-    def check_list(choices: list[Any]) -> list[Any]:
-        if not choices:
-            raise PydanticCustomError("empty_choice", "a list of choices can't be empty")
-        if len(set(map(repr, choices))) < len(choices):
-            raise PydanticCustomError("repeated_choice", "a choice stands twice in the list")
-        return choices
 
     return as_type(
         Annotated[
-            Annotated[Scalar, Tag("fixed")]
-            | Annotated[Range, Tag("range")]
-            | Annotated[list[Scalar], AfterValidator(check_list), Tag("choice")],
-            Discriminator(_kind),
+            Annotated[Any, Tag("fixed")] | Annotated[Range, Tag("range")] | Annotated[list[Any], Tag("choice")],
+            Discriminator(_form),
             AfterValidator(check),
         ]
     )
@@ -129,7 +113,3 @@ def _dimension(check: Callable[[Any], Any]) -> GetPydanticSchema:
 def as_type(annotation: Any) -> GetPydanticSchema:
     """Metadata by which a field is validated as a type that is made at run time."""
     return GetPydanticSchema(lambda _, handler: handler(annotation))
-
-
-def _plain(value: float) -> str:
-    return f"{value:g}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from autoprune.errors import SpecError
 from autoprune.spec.model import SearchSpec
@@ -14,11 +15,12 @@ Place = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1's safe loader, but ``1e-5`` is a number, as in YAML 1.2."""
+    """YAML 1.1's safe loader, but ``1e-5`` is a number and ``2024-01-31`` a text, as in YAML 1.2."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
@@ -42,21 +44,22 @@ def load_spec(path: Path) -> SearchSpec:
 
 def parse_spec(text: str, name: str) -> SearchSpec:
     """Validate the text of a space file; ``name`` stands for the file in messages. Raises SpecError."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-        raw = yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError([f"{name}:{line}: not valid YAML: {error.problem or error.context}"]) from None
-    except yaml.YAMLError as error:
-        raise SpecError([f"{name}:1: not valid YAML: {error}"]) from None
-    if not isinstance(raw, dict):
-        raise SpecError(
-            [f"{name}:1: a space file is a mapping with keys such as study and task, got {type(raw).__name__}."]
-        )
     lines: dict[Place, int] = {(): 1}
     problems: list[tuple[int, str]] = []
-    _walk(node, (), lines, problems)
+    try:
+        raw = yaml.load(text, Loader=_Loader)
+        _walk(yaml.compose(text, Loader=_Loader), (), lines, problems)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError([f"{name}:{line}: not valid YAML: {error.problem or error.context}."]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpecError([f"{name}:{line}: not valid YAML: {error.reason}."]) from None
+    except (ValueError, RecursionError) as error:  # a tag such as !!int before a text; an alias inside its own anchor
+        raise SpecError([f"{name}:1: not valid YAML: {error}."]) from None
+    if not isinstance(raw, dict):
+        found = "nothing" if raw is None else type(raw).__name__
+        raise SpecError([f"{name}:1: a space file is a mapping with keys such as study and task, got {found}."])
     try:
         spec = SearchSpec.model_validate(raw)
     except ValidationError as error:
@@ -82,34 +85,28 @@ def _walk(node: Any, place: Place, lines: dict[Place, int], problems: list[tuple
             _walk(value, (*place, index), lines, problems)
 
 
-def _tell(problem: Any, raw: Any, lines: dict[Place, int]) -> tuple[int, str]:
+def _tell(problem: ErrorDetails, raw: Any, lines: dict[Place, int]) -> tuple[int, str]:
     """Turn one pydantic problem into a line number and a message with a dotted place."""
     place: Place = ()
     value = raw
     for part in problem["loc"]:
-        if (isinstance(value, dict) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
+        if isinstance(value, dict) and part in value:
             value = value[part]
-        elif problem["type"] == "missing" and part == problem["loc"][-1]:
-            value = None
-        else:
-            continue  # a union's tag, or the 0 of a single section where a list may stand: the file shows neither
-        place = (*place, part)
+            place = (*place, str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+            place = (*place, part)
+        # Else it is a union's tag, or the 0 of a single section where a list may stand: the file shows neither.
     message = problem["msg"]
-    dotted = _dotted(place)
     if problem["type"] == "missing":
-        return _line(place[:-1], lines), f"{dotted} is missing."
-    if problem["type"] == "unknown" and message.startswith("unknown key"):
+        return _line(place, lines), f"{_dotted((*place, problem['loc'][-1]))} is missing."
+    if message.startswith("unknown key"):
         return _line(place, lines), f"{_dotted(place[:-1]) or 'the file'}: {message}."
-    if message[0] in ".[":  # the place goes on inside the value: .high, [1]
-        key = message.split(" ", 1)[0].strip(".[]")
-        inner = (*place, int(key) if key.isdigit() else key)
-        return _line(inner, lines), f"{dotted}{message}."
     if message.startswith(("must ", "needs ", "names ")):
-        return _line(place, lines), f"{dotted} {message}."
-    plain = not isinstance(value, dict | list) and message.startswith(("Input ", "String ", "Value "))
-    return _line(place, lines), f"{dotted}: {message[0].lower()}{message[1:]}{f', got {value!r}' if plain else ''}."
+        return _line(place, lines), f"{_dotted(place)} {message}."
+    plain = not isinstance(value, dict | list) and message.startswith(("Input ", "String "))
+    got = f", got {value!r}" if plain else ""
+    return _line(place, lines), f"{_dotted(place)}: {message[0].lower()}{message[1:]}{got}."
 
 
 def _line(place: Place, lines: dict[Place, int]) -> int:

@@ -4,15 +4,25 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, GetPydanticSchema, Tag, create_model
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetPydanticSchema,
+    PlainValidator,
+    Tag,
+    WrapValidator,
+    create_model,
+)
 from pydantic_core import PydanticCustomError
 
 from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.schedules.parameters import Kind, ParamKind
-from autoprune.spec.criteria import CRITERIA
-from autoprune.spec.dimension import Dimension, Range, as_type, choice_of, numeric
+from autoprune.spec.dimension import Dimension, Range, as_type, searchable
+from autoprune.spec.methods import METHODS, LayerMethod, NeuronMethod, WeightMethod
 from autoprune.spec.optimizers import OPTIMIZERS
-from autoprune.spec.strict import Section, unknown
+from autoprune.spec.strict import Mistake, Section, all_of, also, repeated, unknown
 from autoprune.spec.task import TaskSettings
 
 COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
@@ -22,18 +32,6 @@ SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")
 
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
-
-
-def _parameter_type(parameter: ParamKind) -> GetPydanticSchema:
-    if parameter.choices:
-        return choice_of(tuple(parameter.choices), "value")
-    return numeric(
-        parameter.low,
-        parameter.high,
-        low_open=parameter.low_open,
-        high_open=parameter.high_open,
-        integer=parameter.type == "int",
-    )
 
 
 def _told_apart_by(tag: str, known: tuple[str, ...], members: Any) -> Any:
@@ -54,19 +52,16 @@ def _told_apart_by(tag: str, known: tuple[str, ...], members: Any) -> Any:
     return Annotated[members, Discriminator(tag_of), BeforeValidator(check)]
 
 
-def _no_repeats(tag: str) -> Any:
-    def check(sections: list[Any]) -> list[Any]:
-        names = [getattr(section, tag) for section in sections]
-        for name in names:
-            if names.count(name) > 1:
-                raise PydanticCustomError(
-                    "repeated",
-                    "names the {tag} '{name}' twice; put the values of both into one",
-                    {"tag": tag, "name": name},
-                )
-        return sections
+def _no_repeats(tag: str) -> WrapValidator:
+    def find(sections: list[Any]) -> list[Mistake]:
+        rule = "names the {tag} '{name}' twice; put the values of both into one"
+        names = [section.get(tag) for section in sections if isinstance(section, dict) and tag in section]
+        return [
+            Mistake((), PydanticCustomError("repeated", rule, {"tag": tag, "name": str(name)}), sections)
+            for name in repeated(names)
+        ]
 
-    return check
+    return also(find)
 
 
 def _sections(registry: Mapping[str, Kind], tag: str, what: str) -> GetPydanticSchema:
@@ -74,7 +69,7 @@ def _sections(registry: Mapping[str, Kind], tag: str, what: str) -> GetPydanticS
     members: Any = None
     for kind, member_kind in registry.items():
         fields: dict[str, Any] = {
-            name: (Annotated[Dimension, _parameter_type(parameter)], ... if parameter.required else parameter.default)
+            name: (Annotated[Dimension, searchable(parameter)], ... if parameter.required else parameter.default)
             for name, parameter in member_kind.params.items()
         }
         fields[tag] = (Literal[kind], kind)
@@ -86,8 +81,8 @@ def _sections(registry: Mapping[str, Kind], tag: str, what: str) -> GetPydanticS
         Annotated[
             list[sections],
             Field(min_length=1),
+            _no_repeats(tag),
             BeforeValidator(_as_list),
-            AfterValidator(_no_repeats(tag)),
         ]
     )
 
@@ -108,16 +103,18 @@ class Ceiling(Section):
         return self.value * dense if self.relative else self.value
 
 
+_MULTIPLE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*x\s*")
+
+
 def _parse_ceiling(value: Any) -> Any:
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*x\s*", value)
-        try:
-            return {"value": float(match.group(1)), "relative": True} if match else {"value": float(value)}
-        except ValueError:
-            raise PydanticCustomError(
-                "ceiling", "must be a number or a multiple of dense such as 0.5x, got '{value}'", {"value": value}
-            ) from None
-    return {"value": value} if isinstance(value, int | float) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"value": value}
+    if isinstance(value, dict | Ceiling):
+        return value
+    if isinstance(value, str) and (multiple := _MULTIPLE.fullmatch(value)):
+        return {"value": float(multiple[1]), "relative": True}
+    rule = "must be a number or a multiple of dense such as 0.5x, got {value}"
+    raise PydanticCustomError("ceiling", rule, {"value": repr(value)})
 
 
 CeilingField = Annotated[Ceiling, BeforeValidator(_parse_ceiling)] | None
@@ -142,12 +139,11 @@ class Constraints(Section):
 
 def _fixed_only(sections: list[Any]) -> list[Any]:
     if len(sections) > 1:
-        raise PydanticCustomError("fixed_only", "the dense network is trained one way only: give one, not a list")
-    for name, value in sections[0].model_dump().items():
-        if isinstance(value, dict | list):
-            raise PydanticCustomError(
-                "fixed_only", "{name} must be a fixed value: the dense network is trained once", {"name": f".{name}"}
-            )
+        raise PydanticCustomError("fixed_only", "must be one, not a list: the dense network is trained one way only")
+    error = PydanticCustomError("fixed_only", "must be a fixed value: the dense network is trained once")
+    mistakes = [Mistake((0, name), error, value) for name, value in sections[0] if isinstance(value, Range | list)]
+    if mistakes:
+        raise all_of(mistakes)
     return sections
 
 
@@ -165,7 +161,7 @@ class DenseTraining(Section):
 class Training(Section):
     """How a pruned network is retrained; values, ranges and lists are searched."""
 
-    epochs: Annotated[Dimension, numeric(1, integer=True)] = 5
+    epochs: Annotated[Dimension, searchable(ParamKind("int", low=1))] = 5
     optimizer: Annotated[list[Any], OPTIMIZER_SECTIONS] = [
         {"name": "sgd", "momentum": 0.9, "weight_decay": {"low": 1.0e-5, "high": 1.0e-3, "log": True}}
     ]
@@ -173,70 +169,10 @@ class Training(Section):
         {"kind": "cosine", "lr": {"low": 0.001, "high": 0.3, "log": True}}
     ]
     batch_size_schedule: Annotated[list[Any], BATCH_SIZE_SECTIONS] = [{"kind": "constant", "size": [32, 64, 128]}]
-    gradual_pruning: Annotated[Dimension, numeric(0, 1)] = 0
+    gradual_pruning: Annotated[Dimension, searchable(ParamKind("float", low=0, high=1))] = 0
     reference_batch_size: int | None = Field(None, ge=1)
     max_device_batch: int | None = Field(None, ge=1)
     recalibration_examples: int = Field(1024, ge=0)
-
-
-Ratio = Annotated[Dimension, numeric(0, 1, high_open=True)]
-
-
-class RatioOverride(Section):
-    """What differs for some layers; a key left out keeps the method's value."""
-
-    low: float | None = None
-    high: float | None = None
-    log: bool | None = None
-    step: float | None = None
-
-
-def _parse_layers(value: Any) -> Any:
-    return {} if value is None else value
-
-
-LayerRule = (
-    Annotated[Literal["skip"], Tag("skip")] | Annotated[RatioOverride, Tag("range")] | Annotated[Ratio, Tag("ratio")]
-)
-
-
-def _layer_rule(value: Any) -> str:
-    if isinstance(value, dict | RatioOverride):
-        return "range"
-    return "skip" if isinstance(value, str) else "ratio"
-
-
-Layers = Annotated[dict[str, Annotated[LayerRule, Discriminator(_layer_rule)]], BeforeValidator(_parse_layers)]
-
-
-class NeuronMethod(Section):
-    """Remove channels and neurons, with a ratio for every group."""
-
-    method: Literal["neuron"]
-    criterion: Annotated[Dimension, choice_of(CRITERIA, "criterion")] = "l2"
-    ratio: Ratio = Range(low=0.0, high=0.9)
-    layers: Layers = {}
-    round_to: int = Field(1, ge=1)
-
-
-class LayerMethod(Section):
-    """Remove whole residual blocks, the least important first."""
-
-    method: Literal["layer"]
-    ratio: Ratio = Range(low=0.0, high=0.5)
-    layers: dict[str, Literal["skip"]] = {}
-
-
-class WeightMethod(Section):
-    """Set single weights to zero, by magnitude."""
-
-    method: Literal["weight"]
-    scope: Annotated[Dimension, choice_of(("layer", "global"), "scope")] = "layer"
-    ratio: Ratio = Range(low=0.0, high=0.8)
-    layers: Layers = {}
-
-
-METHODS = ("neuron", "layer", "weight")
 
 
 Method = _told_apart_by(
@@ -261,10 +197,16 @@ class Search(Section):
     storage: str | None = None
 
 
+def _check_workers(value: Any) -> Any:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise PydanticCustomError("workers", "must be auto or an integer in [1, inf), got {v}", {"v": repr(value)})
+    return value
+
+
 class Resources(Section):
     """Where trials run."""
 
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    workers: Annotated[Literal["auto"] | int, PlainValidator(_check_workers)] = "auto"
     gpus_per_trial: float = Field(0, ge=0)
 
 
@@ -279,17 +221,22 @@ def _check_study_name(name: str) -> str:
 
 
 def _check_objectives(objectives: Any) -> Any:
+    mistakes = []
     if not isinstance(objectives, list) or not 2 <= len(objectives) <= 3:
-        raise PydanticCustomError(
-            "n_objectives", "must be a list of two or three. Known: {k}", {"k": ", ".join(OBJECTIVES)}
-        )
-    for index, name in enumerate(objectives):
+        error = PydanticCustomError("n_objectives", "must be a list of two or three out of: " + ", ".join(OBJECTIVES))
+        mistakes.append(Mistake((), error, objectives))
+    names = objectives if isinstance(objectives, list) else []
+    for index, name in enumerate(names):
         if name not in OBJECTIVES:
-            raise unknown("objective", name, OBJECTIVES)
-        if name in objectives[:index]:
-            raise PydanticCustomError("same_objective", "names '{name}' twice", {"name": name})
-    if "accuracy" not in objectives:
-        raise PydanticCustomError("no_accuracy", "must hold 'accuracy': without it the smallest network is best")
+            mistakes.append(Mistake((index,), unknown("objective", name, OBJECTIVES), name))
+    for name in repeated(names):
+        error = PydanticCustomError("repeated", "names '{name}' twice", {"name": str(name)})
+        mistakes.append(Mistake((), error, objectives))
+    if not mistakes and "accuracy" not in names:
+        error = PydanticCustomError("no_accuracy", "must hold 'accuracy': without it the smallest network is best")
+        mistakes.append(Mistake((), error, objectives))
+    if mistakes:
+        raise all_of(mistakes)
     return objectives
 
 
@@ -302,9 +249,9 @@ class SearchSpec(Section):
     constraints: Constraints = Constraints()
     dense: DenseTraining = DenseTraining()
     training: Training = Training()
-    pruning: Annotated[list[Any], as_type(list[Method]), Field(min_length=1), AfterValidator(_no_repeats("method"))] = [
-        {"method": "neuron"}
-    ]
+    pruning: Annotated[
+        list[Any], as_type(list[Method]), Field(min_length=1), _no_repeats("method"), BeforeValidator(_as_list)
+    ] = [{"method": "neuron"}]
     search: Search = Search()
     resources: Resources = Resources()
 

@@ -1,39 +1,95 @@
-"""The base of every section of a space file: unknown keys are errors that name the nearest known key."""
+"""The base of every section of a space file, and how validators report all that is wrong, each in its place."""
 
 import difflib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
-class Section(BaseModel):
-    """A frozen mapping with known keys only."""
+class Mistake(NamedTuple):
+    """One thing wrong with a value.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+    Attributes:
+        place: Keys and indices from the value down to what is wrong.
+    """
+
+    place: tuple[str | int, ...]
+    error: PydanticCustomError
+    value: object
+
+
+class Section(BaseModel):
+    """A frozen mapping with known keys only; no value is turned into another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _name_nearest_key(cls, value: Any, handler: ModelWrapValidatorHandler["Section"]) -> "Section":
+    def _name_known_keys(cls, value: Any, handler: ModelWrapValidatorHandler["Section"]) -> "Section":
         try:
             return handler(value)
         except ValidationError as error:
-            details = [
-                InitErrorDetails(
-                    type=cls._unknown_key(str(problem["loc"][0]))
-                    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1
-                    else PydanticCustomError(problem["type"], "{message}", {"message": problem["msg"]}),
-                    loc=problem["loc"],
-                    input=problem["input"],
-                )
-                for problem in error.errors(include_url=False)
-            ]
-        raise ValidationError.from_exception_data(cls.__name__, details)
+            mistakes = [cls._retold(mistake) for mistake in mistakes_of(error)]
+        raise all_of(mistakes)
 
     @classmethod
-    def _unknown_key(cls, key: str) -> PydanticCustomError:
-        return unknown("key", key, list(cls.model_fields))
+    def _retold(cls, mistake: Mistake) -> Mistake:
+        known = list(cls.model_fields)
+        if mistake.error.type == "extra_forbidden" and len(mistake.place) == 1:
+            return mistake._replace(error=unknown("key", mistake.place[0], known))
+        if mistake.error.type == "model_type" and not mistake.place:
+            rule = "must be a mapping with keys out of: {known}"
+            return mistake._replace(error=PydanticCustomError("no_mapping", rule, {"known": ", ".join(known)}))
+        return mistake
+
+
+def all_of(mistakes: Iterable[Mistake]) -> ValidationError:
+    """One exception that carries several mistakes."""
+    details = [InitErrorDetails(type=each.error, loc=each.place, input=each.value) for each in mistakes]
+    return ValidationError.from_exception_data("space file", details)
+
+
+def mistakes_of(error: ValidationError) -> list[Mistake]:
+    """The mistakes that an exception carries."""
+    return [
+        Mistake(
+            problem["loc"],
+            PydanticCustomError(problem["type"], "{message}", {"message": problem["msg"]}),
+            problem["input"],
+        )
+        for problem in error.errors(include_url=False)
+    ]
+
+
+def also(find_mistakes: Callable[[Any], list[Mistake]]) -> WrapValidator:
+    """Look for more mistakes in a raw value, besides those that its own type finds."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        mistakes = find_mistakes(value)
+        try:
+            validated = handler(value)
+        except ValidationError as error:
+            mistakes += mistakes_of(error)
+        if mistakes:
+            raise all_of(mistakes)
+        return validated
+
+    return WrapValidator(check)
+
+
+def repeated(values: Sequence[Any]) -> list[Any]:
+    """The values that stand more than once, each once."""
+    return [value for index, value in enumerate(values) if values[: index + 1].count(value) == 2]
 
 
 def unknown(what: str, value: object, known: Sequence[object]) -> PydanticCustomError:

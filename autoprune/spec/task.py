@@ -24,7 +24,12 @@ class CallableRef(Section):
 
 
 def _from_name(value: Any) -> Any:
-    return {"callable": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"callable": value}
+    if not isinstance(value, dict | CallableRef):
+        rule = "must be module:callable, or a mapping with callable and args, got {value}"
+        raise PydanticCustomError("callable", rule, {"value": repr(value)})
+    return value
 
 
 Callable = Annotated[CallableRef, BeforeValidator(_from_name)]

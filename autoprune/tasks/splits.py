@@ -142,8 +142,13 @@ def hold_out(n_examples: int, n_held: int, seed: int, where: str) -> tuple[torch
             f"{where}: examples held out for validation must be in (0, {n_examples}), the number of training examples, "
             f"got {n_held}."
         )
-    order = torch.randperm(n_examples, generator=torch.Generator().manual_seed(seed))
+    order = shuffled(n_examples, seed)
     return order[n_held:], order[:n_held]
+
+
+def shuffled(n_examples: int, seed: int) -> torch.Tensor:
+    """The indices 0 to ``n_examples - 1`` in random order, shape ``(n_examples,)``."""
+    return torch.randperm(n_examples, generator=torch.Generator().manual_seed(seed))
 
 
 def _as_tensor(values: Any) -> torch.Tensor:

@@ -67,6 +67,19 @@ def test_given_normalisation_and_limit(pixels: np.ndarray, tmp_path: Path) -> No
     )
 
 
+def test_validation_may_come_from_the_test_file(pixels: np.ndarray, tmp_path: Path) -> None:
+    train = write(tmp_path / "train.parquet", [png(image) for image in pixels[:14]])
+    test = write(tmp_path / "test.parquet", [png(image) for image in pixels[14:]])
+    data = parquet_images(train, test, validation=4, validation_from="test")
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [14, 4, 6]
+    found = torch.cat([data.validation.images, data.test.images]).flatten(1)
+    expected = torch.tensor(pixels[14:].transpose(0, 3, 1, 2).reshape(10, -1))
+    assert sorted(found.tolist()) == sorted(expected.tolist())
+    labels = torch.cat([data.validation.targets, data.test.targets])
+    for image, target in zip(found, labels, strict=True):
+        assert target == int((expected == image).all(dim=1).nonzero()) % 3
+
+
 def test_grey_images_and_other_column_names(pixels: np.ndarray, tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [png(image[:, :, 0]) for image in pixels], image="image", label="fine")
     data = parquet_images(path, path, image_column="image", label_column="fine", validation=3)

@@ -1,0 +1,114 @@
+"""The `pruning` section of a space file: the three methods, their ratios, and what differs for some layers."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from autoprune.schedules.parameters import ParamKind
+from autoprune.spec.criteria import CRITERIA
+from autoprune.spec.dimension import Dimension, Number, Range, searchable
+from autoprune.spec.strict import Mistake, Section, all_of, mistakes_of
+
+METHODS = ("neuron", "layer", "weight")
+
+Ratio = Annotated[Dimension, searchable(ParamKind("float", low=0, high=1, high_open=True))]
+_RATIO: TypeAdapter[Any] = TypeAdapter(Ratio)
+
+
+class RatioOverride(Section):
+    """What of a method's range differs for some layers; a key left out keeps the method's value."""
+
+    low: Number | None = None
+    high: Number | None = None
+    log: bool | None = None
+    step: Number | None = None
+
+
+def _rule_form(value: Any) -> str:
+    if isinstance(value, dict | RatioOverride):
+        return "override"
+    return "skip" if isinstance(value, str) else "ratio"
+
+
+LayerRule = Annotated[
+    Annotated[Literal["skip"], Tag("skip")]
+    | Annotated[RatioOverride, Tag("override")]
+    | Annotated[Ratio, Tag("ratio")],
+    Discriminator(_rule_form),
+]
+
+
+def _check_patterns(layers: Any) -> Any:
+    if layers is None:
+        return {}
+    if isinstance(layers, dict):
+        error = PydanticCustomError("pattern", "must be text: put the layer's name in quotes")
+        mistakes = [Mistake((pattern,), error, pattern) for pattern in layers if not isinstance(pattern, str)]
+        if mistakes:
+            raise all_of(mistakes)
+    return layers
+
+
+class _RatioPerLayer(Section):
+    """A method with a ratio for every layer: its own, unless a pattern of ``layers`` says otherwise."""
+
+    ratio: Ratio
+    layers: Annotated[dict[str, LayerRule], BeforeValidator(_check_patterns)] = Field(default_factory=dict)
+
+    def ratio_under(self, rule: Any) -> Any:
+        """The ratio of a layer that a rule other than ``"skip"`` holds for; raises pydantic's ValidationError."""
+        if not isinstance(rule, RatioOverride):
+            return rule
+        base = self.ratio.model_dump() if isinstance(self.ratio, Range) else {}
+        return _RATIO.validate_python(base | {key: value for key, value in rule if value is not None})
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        mistakes = []
+        for pattern, rule in self.layers.items():
+            try:
+                self.ratio_under(rule)
+            except ValidationError as error:
+                mistakes += [
+                    mistake._replace(place=("layers", pattern, *mistake.place)) for mistake in mistakes_of(error)
+                ]
+        if mistakes:
+            raise all_of(mistakes)
+        return self
+
+
+class NeuronMethod(_RatioPerLayer):
+    """Remove channels and neurons, with a ratio for every group."""
+
+    method: Literal["neuron"]
+    criterion: Annotated[Dimension, searchable(ParamKind("choice", choices=CRITERIA), "criterion")] = "l2"
+    ratio: Ratio = Range(low=0.0, high=0.9)
+    round_to: int = Field(1, ge=1)
+
+
+class LayerMethod(Section):
+    """Remove whole residual blocks, the least important first."""
+
+    method: Literal["layer"]
+    ratio: Ratio = Range(low=0.0, high=0.5)
+    layers: Annotated[dict[str, Literal["skip"]], BeforeValidator(_check_patterns)] = Field(default_factory=dict)
+
+
+class WeightMethod(_RatioPerLayer):
+    """Set single weights to zero, by magnitude."""
+
+    method: Literal["weight"]
+    scope: Annotated[Dimension, searchable(ParamKind("choice", choices=("layer", "global")), "scope")] = "layer"
+    ratio: Ratio = Range(low=0.0, high=0.8)
+
+    @model_validator(mode="after")
+    def _check_scope(self) -> Self:
+        if self.scope in ("global", ["global"]):
+            error = PydanticCustomError("scope", "must be skip: with scope global, one ratio holds for all layers")
+            mistakes = [
+                Mistake(("layers", pattern), error, rule) for pattern, rule in self.layers.items() if rule != "skip"
+            ]
+            if mistakes:
+                raise all_of(mistakes)
+        return self

@@ -1,0 +1,135 @@
+"""Trial records go through JSON text and come back the same."""
+
+import json
+import math
+from dataclasses import FrozenInstanceError
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from autoprune.trial import (
+    Cost,
+    EpochReport,
+    OptimizerConfig,
+    PruningConfig,
+    ScheduleConfig,
+    TrialConfig,
+    TrialResult,
+    config_from_dict,
+    result_from_dict,
+    to_dict,
+)
+
+counts = st.integers(0, 2**53)
+finite = st.floats(allow_nan=False)
+names = st.text(max_size=8)
+scalars = st.integers(-(2**53), 2**53) | finite | st.booleans() | names
+params = st.dictionaries(names, scalars, max_size=3)
+costs = st.builds(Cost, counts, counts, counts, counts, st.none() | finite)
+schedules = st.builds(ScheduleConfig, names, params)
+prunings = st.builds(
+    PruningConfig,
+    widths=st.dictionaries(names, counts, max_size=3),
+    removed_blocks=st.lists(names, max_size=3).map(tuple),
+    weight_ratios=st.dictionaries(names, st.floats(0, 1), max_size=3),
+    weight_scope=st.sampled_from(["layer", "global"]),
+    gradual_share=st.floats(0, 1),
+)
+configs = st.builds(
+    TrialConfig,
+    number=counts,
+    seed=st.integers(0, 2**63 - 1),
+    epochs=counts,
+    optimizer=st.builds(OptimizerConfig, names, params),
+    lr_schedule=schedules,
+    batch_size_schedule=schedules,
+    pruning=prunings,
+    parent=st.none() | counts,
+    params=params,
+)
+results = st.builds(
+    TrialResult,
+    number=counts,
+    state=st.sampled_from(["finished", "stopped", "failed", "infeasible"]),
+    accuracy=st.none() | finite,
+    loss=st.none() | finite,
+    cost=st.none() | costs,
+    kept=st.dictionaries(names, counts, max_size=3),
+    removed_blocks=st.lists(names, max_size=3).map(tuple),
+    train_time_s=finite,
+    seed=st.integers(0, 2**63 - 1),
+    error=st.none() | names,
+)
+
+
+def through_text(record: Any) -> Any:
+    return json.loads(json.dumps(to_dict(record)))
+
+
+def kinds(values: Any) -> list[type]:
+    return [type(value) for value in values.values()]
+
+
+@given(configs)
+def test_config(config: TrialConfig) -> None:
+    found = config_from_dict(through_text(config))
+    assert found == config
+    assert kinds(found.params) == kinds(config.params)  # 1, 1.0 and True are equal, and not the same
+    assert kinds(found.lr_schedule.params) == kinds(config.lr_schedule.params)
+
+
+@given(results)
+def test_result(result: TrialResult) -> None:
+    assert result_from_dict(through_text(result)) == result
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite(loss: float) -> None:
+    assert repr(result_from_dict(through_text(TrialResult(0, "failed", loss=loss))).loss) == repr(loss)
+
+
+def test_records_are_plain() -> None:
+    report = EpochReport(3, 1, accuracy=0.9, loss=0.1, train_loss=0.2, lr=0.01, batch_size=32, train_time_s=1.5)
+    assert to_dict(report) == {
+        "number": 3,
+        "epoch": 1,
+        "accuracy": 0.9,
+        "loss": 0.1,
+        "train_loss": 0.2,
+        "lr": 0.01,
+        "batch_size": 32,
+        "train_time_s": 1.5,
+    }
+    assert to_dict(Cost(1, 2, 3, 4)) == {
+        "params": 1,
+        "nonzero_params": 2,
+        "size_bytes": 3,
+        "macs": 4,
+        "latency_ms": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"number": 0}, {"number": "x", "state": "finished"}, {"number": 0, "state": "over"}, None, []]
+)
+def test_what_is_no_result(record: Any) -> None:
+    with pytest.raises(ValidationError):
+        result_from_dict(record)
+
+
+@pytest.mark.parametrize("record", [{}, {"number": 0, "seed": 0, "epochs": 1}, None])
+def test_what_is_no_config(record: Any) -> None:
+    with pytest.raises(ValidationError):
+        config_from_dict(record)
+
+
+def test_flops_are_two_for_each_multiply_accumulate() -> None:
+    assert Cost(params=1, nonzero_params=1, size_bytes=1, macs=40).flops == 80
+
+
+def test_records_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TrialResult(0, "failed").number = 1  # type: ignore[misc]
