@@ -5,6 +5,7 @@ that the weight is applied to) depend on no width. This holds for dense, grouped
 and for linear layers, so the MACs of a pruned network follow from the shapes of its weights.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -112,7 +113,7 @@ class CostTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Turn the table into plain JSON values."""
-        plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(self), mode="json")
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     @classmethod

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from autoprune.pruning.layer import find_blocks
     from autoprune.pruning.neuron import current_widths
     from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
-    from autoprune.pruning.preflight import make_plan
+    from autoprune.pruning.preflight import make_plan, rank_blocks
     from autoprune.pruning.provenance import masked
     from autoprune.pruning.weight import WeightMasks
 
@@ -34,6 +34,7 @@ __all__ = [
     "masked",
     "needs_data",
     "prune",
+    "rank_blocks",
 ]
 
 _HOMES = {
@@ -43,7 +44,7 @@ _HOMES = {
     "layer": ("find_blocks",),
     "neuron": ("current_widths",),
     "plan": ("Block", "Group", "LeftOut", "PruningPlan"),
-    "preflight": ("make_plan",),
+    "preflight": ("make_plan", "rank_blocks"),
     "provenance": ("masked",),
     "weight": ("WeightMasks",),
 }

@@ -64,12 +64,12 @@ def remove_blocks(model: nn.Module, names: Iterable[str]) -> None:
 
 
 def block_importance(
-    model: nn.Module, names: Sequence[str], measure_loss: Callable[[nn.Module], float] | None
+    model: nn.Module, names: Sequence[str], measure_loss: Callable[[nn.Module], float]
 ) -> dict[str, float]:
     """Measure how much the loss rises when each block alone is replaced by the identity.
 
     Args:
-        measure_loss: Loss of a network, on data of the caller's choice; ``None`` makes every block worth 0.
+        measure_loss: Loss of a network, on data of the caller's choice.
 
     Returns:
         Name -> rise of the loss, infinite where the loss of the network without the block is not finite.
@@ -77,8 +77,8 @@ def block_importance(
     Raises:
         PruningError: If the loss of the network itself is not finite.
     """
-    if measure_loss is None or not names:
-        return dict.fromkeys(names, 0.0)
+    if not names:
+        return {}
     whole = measure_loss(copy.deepcopy(model))
     if not math.isfinite(whole):
         raise PruningError(

@@ -1,5 +1,6 @@
 """What of a network can be pruned, and what is left out and why; importing this loads no torch."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -71,10 +72,7 @@ class PruningPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Turn the plan into plain JSON values."""
-        plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(self), mode="json")
-        plain["shrink"] = {
-            name: {str(dim): dict(losses) for dim, losses in dims.items()} for name, dims in self.shrink.items()
-        }
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
     @classmethod

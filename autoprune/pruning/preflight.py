@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -52,17 +52,37 @@ def make_plan(
     preflight = _Preflight(bench(randomised(model, seed=0), batch_of_two(example_inputs)), skip)
     groups, shrink = preflight.prove_groups()
     names = preflight.prove_blocks(groups, shrink)
-    rises = block_importance(model, names, measure_loss)
-    for name in names:
-        if rises[name] == float("inf"):
-            preflight.leave_out(name, "without this block the loss is not finite")
-    blocks = [Block(name, rises[name]) for name in names if rises[name] != float("inf")]
-    return PruningPlan(
+    plan = PruningPlan(
         groups=tuple(groups),
-        blocks=tuple(sorted(blocks, key=lambda block: block.importance)),
+        blocks=tuple(Block(name, 0.0) for name in names),
         weight_layers=_weight_layers(model, skip),
         left_out=tuple(preflight.left_out),
         shrink=shrink,
+    )
+    return plan if measure_loss is None else rank_blocks(plan, model, measure_loss)
+
+
+def rank_blocks(plan: PruningPlan, model: nn.Module, measure_loss: Callable[[nn.Module], float]) -> PruningPlan:
+    """Order a plan's blocks by importance, the rise of the loss when each alone is replaced by the identity.
+
+    Args:
+        model: The trained dense network; it is not touched.
+        measure_loss: Loss of a network, on data of the caller's choice.
+
+    Returns:
+        The plan with its blocks least important first. A block without which the loss is not finite is left out.
+
+    Raises:
+        PruningError: If the network has no finite loss.
+    """
+    rises = block_importance(model, plan.block_names, measure_loss)
+    needed = [name for name, rise in rises.items() if rise == float("inf")]
+    blocks = [Block(name, rise) for name, rise in rises.items() if name not in needed]
+    reason = "without this block the loss is not finite"
+    return replace(
+        plan,
+        blocks=tuple(sorted(blocks, key=lambda block: block.importance)),
+        left_out=(*plan.left_out, *(LeftOut(name, reason) for name in needed)),
     )
 
 
