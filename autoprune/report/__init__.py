@@ -1,0 +1,1 @@
+"""Studies as text: tables for the terminal."""

@@ -1,0 +1,81 @@
+"""Tables of a study for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+LABELS = {
+    "accuracy": "accuracy",
+    "accuracy_test": "test",
+    "params": "params",
+    "nonzero_params": "nonzero",
+    "size_bytes": "size",
+    "macs": "MACs",
+    "flops": "FLOPs",
+    "latency_ms": "latency",
+}
+"""Column of trials.parquet -> heading."""
+
+COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
+
+
+def front_table(
+    front: pd.DataFrame,
+    dense: Mapping[str, float],
+    objectives: Sequence[str],
+    *,
+    dense_test: float | None = None,
+    title: str | None = None,
+) -> Table:
+    """The front, most accurate first, below the dense network it is compared with.
+
+    Args:
+        front: Rows of ``front.parquet``.
+        dense: The dense network's accuracy and costs, by name.
+        objectives: Their costs come first, and these alone are also given relative to dense: 80 columns hold no more.
+        dense_test: The dense network's accuracy on the test split, where that was read.
+    """
+    costs = [name for name in objectives if name != "accuracy"]
+    costs += [name for name in ("flops", "params", "size_bytes", "latency_ms") if name not in costs]
+    with_test = "accuracy_test" in front and front["accuracy_test"].notna().any()
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table.add_column("trial", justify="right")
+    for name in ["accuracy", *(["accuracy_test"] if with_test else []), *costs]:
+        table.add_column(LABELS[name], justify="right")
+
+    def cells(name: str, row: Mapping[Any, Any], test: float | None) -> list[str]:
+        accuracies = [_accuracy(row["accuracy"]), *([_accuracy(test)] if with_test else [])]
+        return [name, *accuracies, *(cost_cell(n, row.get(n), dense if n in objectives else None) for n in costs)]
+
+    table.add_row(*cells("dense", dense, dense_test))
+    for row in front.sort_values("accuracy", ascending=False).to_dict("records"):
+        table.add_row(*cells(str(row["number"]), row, row.get("accuracy_test")))
+    return table
+
+
+def cost_cell(name: str, value: float | None, dense: Mapping[str, float] | None = None) -> str:
+    """A cost with its unit, and its ratio to the dense network's if that is given: ``81.2M 0.50x``."""
+    if value is None or pd.isna(value):
+        return "-"
+    if not dense or not dense.get(name):
+        return quantity(name, value)
+    ratio = value / dense[name]
+    return f"{quantity(name, value)} {ratio:{'.2f' if ratio >= 0.1 else '.2g'}}x"
+
+
+def quantity(name: str, value: float) -> str:
+    """A cost with its unit, in at most three significant digits: ``81.2M``, ``1.07MB``, ``2.31ms``."""
+    rounded = float(f"{value:.3g}")  # before the unit is chosen, so that 999,999 is 1M
+    if name == "latency_ms":
+        return f"{rounded / 1e3:g}s" if rounded >= 1e3 else f"{rounded:g}ms"
+    unit = "B" if name == "size_bytes" else ""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if rounded >= factor:
+            return f"{rounded / factor:.3g}{prefix}{unit}"
+    return f"{rounded:g}{unit}"
+
+
+def _accuracy(value: float | None) -> str:
+    return "-" if value is None or pd.isna(value) else f"{value:.4f}"

@@ -1,0 +1,133 @@
+"""results/<study>/: where everything lies, and how it is read and written."""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from autoprune.atomic_file import replacing
+from autoprune.errors import StudyError
+
+
+class StudyFolder:
+    """The paths of one study, and how its files are read and written.
+
+    Args:
+        root: ``results/<study>``; it need not exist yet.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.space = self.root / "space.yaml"
+        self.database = self.root / "study.db"
+        self.origin = self.root / "study.json"
+        self.plan = self.root / "plan.json"
+        self.dense = self.root / "dense"
+        self.reference = self.dense / "reference.json"
+        self.checkpoints = self.root / "checkpoints"
+        self.trials = self.root / "trials.parquet"
+        self.front = self.root / "front.parquet"
+        self.test = self.root / "test.json"
+
+    @classmethod
+    def existing(cls, root: Path) -> "StudyFolder":
+        """The folder of a study that was started before; raises StudyError if there is none."""
+        folder = cls(root)
+        if not folder.space.is_file():
+            raise StudyError(f"{root}: not a study (it holds no space.yaml). `autoprune search space.yaml` starts one.")
+        return folder
+
+    def create(self) -> None:
+        """Make the folder; raises StudyError if that can't be done."""
+        try:
+            for folder in (self.root, self.dense, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise StudyError(
+                f"{self.root}: can't be written: {error.strerror}. Name another folder with --results."
+            ) from None
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that the user's own modules are imported from."""
+        return (self.root / str(self.read_json(self.origin)["base_dir"])).resolve()
+
+    def model(self, number: int | None) -> Path:
+        """Folder of a trial's trained network; ``None`` is the dense one."""
+        return self.dense if number is None else self.checkpoints / str(number)
+
+    def training_checkpoint(self, number: int) -> Path:
+        """File with a running trial's training state after its last epoch."""
+        return self.checkpoints / f"{number}.training"
+
+    def has_model(self, number: int) -> bool:
+        """Whether the trial's network is kept."""
+        return (self.model(number) / "model.safetensors").is_file()
+
+    def forget_model(self, number: int) -> None:
+        """Delete a trial's network and training state."""
+        shutil.rmtree(self.model(number), ignore_errors=True)
+        self.training_checkpoint(number).unlink(missing_ok=True)
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Write plain JSON values."""
+        with replacing(path) as handle:
+            handle.write(json.dumps(value, indent=1).encode())
+
+    def read_json(self, path: Path) -> Any:
+        """Read what :meth:`write_json` wrote; raises StudyError if it is missing or damaged."""
+        try:
+            return json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path}: can't be read: {error}. Restore it, or start the study anew.") from None
+
+    def write_frame(self, path: Path, frame: pd.DataFrame) -> None:
+        """Write a Parquet file."""
+        with replacing(path) as handle:
+            frame.to_parquet(handle, index=False)
+
+    def read_frame(self, path: Path) -> pd.DataFrame:
+        """Read a Parquet file of the study; raises StudyError if it is missing or damaged."""
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"{path}: can't be read: {error}. `autoprune search` on its space file writes it."
+            ) from None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the study for this process.
+
+        The kernel drops the lock when its owner dies, so none is ever left behind.
+
+        Raises:
+            StudyError: If a living process holds it, or the folder's file system knows no locks.
+        """
+        with (self.root / "lock").open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                raise StudyError(
+                    f"{self.root} is being searched by process {handle.read().strip() or 'unknown'}. "
+                    "Wait for it to end, or stop it."
+                ) from None
+            except OSError as error:
+                raise StudyError(
+                    f"{self.root} can't be locked: {error.strerror}. "
+                    "Name a folder on another file system with --results."
+                ) from None
+            handle.truncate(0)
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield

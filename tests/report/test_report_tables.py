@@ -1,0 +1,133 @@
+"""The front as a table: figures a person can read, in 80 columns."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from autoprune.report.tables import cost_cell, front_table, quantity
+
+DENSE = {
+    "accuracy": 0.98765,
+    "params": 268_336,
+    "nonzero_params": 268_336,
+    "size_bytes": 1_093_000,
+    "macs": 40_600_000,
+    "flops": 81_200_000,
+    "latency_ms": 4.2,
+}
+FRONT = pd.DataFrame(
+    {
+        "number": [3, 1204, 17],
+        "accuracy": [0.9, 0.9734, 0.5],
+        "accuracy_test": [0.89, np.nan, 0.51],
+        "params": pd.array([134_168, 268_336, 1_500], dtype="Int64"),
+        "nonzero_params": pd.array([100_000, 200_000, 1_000], dtype="Int64"),
+        "size_bytes": pd.array([546_400, 1_093_000, 9_999], dtype="Int64"),
+        "macs": pd.array([20_300_000, 36_540_000, 200_000], dtype="Int64"),
+        "flops": pd.array([40_600_000, 73_080_000, 400_000], dtype="Int64"),
+        "latency_ms": [2.1, None, 0.123456],
+    }
+)
+
+
+def rendered(table: RenderableType, width: int = 80) -> list[str]:
+    file = io.StringIO()
+    Console(width=width, file=file).print(table)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("flops", 81_200_000, "81.2M"),
+        ("macs", 2_000_000_000_000, "2T"),
+        ("params", 268_336, "268k"),
+        ("params", 999, "999"),
+        ("params", 0, "0"),
+        ("params", 999_499, "999k"),
+        ("params", 999_500, "1M"),
+        ("flops", 999_999_999, "1G"),
+        ("size_bytes", 1_070_000, "1.07MB"),
+        ("size_bytes", 512, "512B"),
+        ("latency_ms", 2.3149, "2.31ms"),
+        ("latency_ms", 0.0012345, "0.00123ms"),
+        ("latency_ms", 123.9, "124ms"),
+        ("latency_ms", 1234.5, "1.23s"),
+    ],
+)
+def test_quantity(name: str, value: float, text: str) -> None:
+    assert quantity(name, value) == text
+
+
+@given(st.integers(0, 10**15 - 10**12))
+def test_quantity_says_the_value_to_three_digits(value: int) -> None:
+    text = quantity("flops", value)
+    factor = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1], 1)
+    assert "e" not in text
+    assert float(text.rstrip("kMGT")) * factor == pytest.approx(value, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (40_600_000, "40.6M 0.50x"),
+        (81_200_000, "81.2M 1.00x"),
+        (812_000_000, "812M 10.00x"),
+        (400_000, "400k 0.0049x"),
+        (None, "-"),
+        (float("nan"), "-"),
+        (pd.NA, "-"),
+    ],
+)
+def test_cost_cell(value: float | None, text: str) -> None:
+    assert cost_cell("flops", value, DENSE) == text
+
+
+def test_cost_cell_without_a_dense_figure() -> None:
+    assert cost_cell("flops", 400_000) == "400k"
+    assert cost_cell("latency_ms", 2.0, {"latency_ms": 0}) == "2ms"
+    assert cost_cell("latency_ms", 2.0, {"flops": 1}) == "2ms"
+
+
+def test_front_table() -> None:
+    assert rendered(front_table(FRONT, DENSE, ["accuracy", "flops"], dense_test=0.98, title="front of s")) == [
+        "front of s",
+        "trial  accuracy    test         FLOPs  params    size  latency",
+        "dense    0.9877  0.9800   81.2M 1.00x    268k  1.09MB    4.2ms",
+        " 1204    0.9734       -   73.1M 0.90x    268k  1.09MB        -",
+        "    3    0.9000  0.8900   40.6M 0.50x    134k   546kB    2.1ms",
+        "   17    0.5000  0.5100  400k 0.0049x    1.5k    10kB  0.123ms",
+    ]
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [["accuracy", "flops"], ["size_bytes", "accuracy", "latency_ms"], ["accuracy", "nonzero_params", "latency_ms"]],
+)
+def test_every_row_is_one_line_of_at_most_80_columns(objectives: list[str]) -> None:
+    lines = rendered(front_table(FRONT, DENSE, objectives, dense_test=0.98))
+    assert len(lines) == 5
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+    assert sum(line.count("x") for line in lines[1:]) <= 4 * (len(objectives) - 1)
+
+
+def test_test_accuracies_only_once_they_were_read() -> None:
+    unread = FRONT.assign(accuracy_test=np.nan)
+    for front in (unread, FRONT.drop(columns="accuracy_test")):
+        assert rendered(front_table(front, DENSE, ["accuracy", "flops"]))[0].split()[:3] == [
+            "trial",
+            "accuracy",
+            "FLOPs",
+        ]
+
+
+def test_an_empty_front_still_shows_the_dense_network() -> None:
+    heading, dense = rendered(front_table(FRONT.iloc[:0], DENSE, ["accuracy", "flops"]))
+    assert heading.split()[0] == "trial"
+    assert dense.split() == ["dense", "0.9877", "81.2M", "1.00x", "268k", "1.09MB", "4.2ms"]
