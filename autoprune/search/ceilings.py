@@ -1,0 +1,56 @@
+"""The most that a network may cost, checked against what is known of a candidate before it is trained."""
+
+from collections.abc import Mapping
+
+from autoprune.cost.table import CostTable
+from autoprune.errors import StudyError
+from autoprune.space import SearchSpace
+from autoprune.spec import SearchSpec
+from autoprune.trial import PruningConfig
+
+
+class Ceilings:
+    """The ceilings of a study on the costs that are known without running a network: parameters, MACs and FLOPs.
+
+    The others (size, latency) are measured by the worker, before it trains.
+
+    Args:
+        dense: The dense network's costs by name; only those of the ceilings that are known in advance are needed.
+    """
+
+    def __init__(self, spec: SearchSpec, table: CostTable, dense: Mapping[str, float]) -> None:
+        self._table = table
+        self._limits = {
+            name: ceiling.limit(dense[name])
+            for name, ceiling in spec.constraints.ceilings.items()
+            if name in self._known(PruningConfig())
+        }
+
+    def broken_by(self, pruning: PruningConfig) -> str | None:
+        """Which ceiling a candidate is over, in words; ``None`` if it is over none."""
+        if not self._limits:
+            return None
+        known = self._known(pruning)
+        for name, limit in self._limits.items():
+            if known[name] > limit:
+                return f"{name} {known[name]:,} is over the ceiling {limit:,.0f}"
+        return None
+
+    def check_reachable(self, space: SearchSpace) -> None:
+        """Raise StudyError if even the smallest network of the space is over a ceiling."""
+        broken = self.broken_by(space.smallest())
+        if broken is not None:
+            raise StudyError(
+                f"constraints: even for the smallest network of this space, {broken}. "
+                "Raise the ceiling or the ratios' high ends."
+            )
+
+    def _known(self, pruning: PruningConfig) -> dict[str, int]:
+        cost = self._table.cost(pruning.widths, pruning.removed_blocks)
+        return {"params": cost.params, "macs": cost.macs, "flops": 2 * cost.macs}
+
+
+def known_costs(table: CostTable) -> dict[str, float]:
+    """The dense network's costs that are known before it is trained."""
+    cost = table.cost({})
+    return {"params": cost.params, "macs": cost.macs, "flops": 2 * cost.macs}

@@ -1,0 +1,307 @@
+"""The driver: it alone owns the study. Engines ask it for trials and tell it what became of them."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.cost.table import CostTable
+from autoprune.search.ceilings import Ceilings
+from autoprune.search.critical import CriticalSection
+from autoprune.search.final import with_test_accuracy
+from autoprune.search.front import Front
+from autoprune.search.parents import nearest_parent
+from autoprune.search.records import CONFIG, LADDER, RESULT, RETRIES, config_of, result_of, trials_frame
+from autoprune.search.samplers import make_sampler
+from autoprune.search.seeds import derive_seed
+from autoprune.search.storage import open_study
+from autoprune.space import SearchSpace
+from autoprune.store import StudyFolder
+from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
+
+MAX_CANDIDATES = 1000
+"""Candidates over a ceiling that are drawn in a row before the search gives up."""
+
+CONSTRAINT = "ceilings"
+"""Name of the Optuna constraint that is above 0 for a candidate over a ceiling."""
+
+WRITE_INTERVAL_S = 5.0
+"""Least time between two writes of trials.parquet and front.parquet while trials run."""
+
+_OPTUNA_STATE = {
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "infeasible": TrialState.PRUNED,
+}
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """How a study stands.
+
+    Attributes:
+        n_trials: Trials asked for; infeasible ones do not count.
+        running: Trial number -> its last epoch report, ``None`` before the first.
+        hypervolume: As :meth:`autoprune.search.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
+        time_left_s: Estimate from the pace since this command started; ``None`` before the first trial ended.
+    """
+
+    n_trials: int
+    n_finished: int
+    n_stopped: int
+    n_failed: int
+    n_infeasible: int
+    n_waiting: int
+    running: Mapping[int, EpochReport | None]
+    front: tuple[TrialResult, ...]
+    hypervolume: float
+    time_left_s: float | None
+
+
+class Driver:
+    """Suggests trials, takes their reports, and writes every change to the study before anyone acts on it.
+
+    Args:
+        folder: The study's folder, with its dense and plan stages done.
+        dense: The dense network's ``accuracy`` and costs, by name.
+        n_trials: Trials that the study is to reach; ``None`` takes the space file's.
+        on_change: Called after every change, for a progress display.
+
+    Raises:
+        StudyError: If the storage can't be opened or is no study of ours.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        space: SearchSpace,
+        table: CostTable,
+        dense: Mapping[str, float],
+        n_trials: int | None = None,
+        on_change: Callable[["Driver"], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.space, self.spec = folder, space, space.spec
+        self.table, self.dense = table, dense
+        self.n_trials = n_trials or self.spec.search.trials
+        self.stopped_because: str | None = None
+        self._on_change = on_change
+        self._ceilings = Ceilings(self.spec, table, dense)
+        self._started = time.monotonic()
+        self._written = self._started
+        self._n_told_now = 0
+        self._failures_in_a_row = 0
+        self._infeasible_in_a_row = 0
+        self._running: dict[int, optuna.Trial] = {}
+        self._reports: dict[int, EpochReport | None] = {}
+        self._critical = CriticalSection()
+        self.front = Front(self.spec.objectives, self.spec.directions)
+        self._counts = dict.fromkeys(_OPTUNA_STATE, 0)
+        self._ceilings.check_reachable(space)
+        self.study = open_study(folder, self.spec.search.storage, self.spec.study, self.spec.directions)
+        self._reconcile()
+
+    def suggest(self) -> TrialConfig | None:
+        """The next trial to run, or ``None`` if there is none to start now.
+
+        Interrupted trials come first, under their old number. A candidate over a ceiling is told as infeasible and
+        replaced.
+        """
+        while self.stopped_because is None and self.n_told + len(self._running) < self.n_trials:
+            with self._critical:
+                number = self._next_number()
+                self.study.sampler = make_sampler(self.spec.search.sampler, self.spec.search.seed, number)
+                trial = self.study.ask()
+                self._running[trial.number], self._reports[trial.number] = trial, None
+                config = self._configure(trial)
+                broken = self._ceilings.broken_by(config.pruning)
+                if broken is None:
+                    self._on_change(self)
+                    return config
+                self._tell(TrialResult(config.number, "infeasible", seed=config.seed, error=broken))
+        return None
+
+    def report(self, report: EpochReport) -> None:
+        """Take note of a running trial's last epoch."""
+        self._reports[report.number] = report
+        self._on_change(self)
+
+    def complete(self, result: TrialResult) -> None:
+        """Tell the study how a trial ended."""
+        with self._critical:
+            self._tell(result)
+            self._write_now_and_then()
+        self._on_change(self)
+
+    def fail(self, number: int, error: str) -> None:
+        """Tell the study that a trial's worker ended without a result."""
+        config = config_of(self.study.get_trials(deepcopy=False)[number])
+        self.complete(TrialResult(number, "failed", seed=config.seed if config else 0, error=error))
+
+    def stop(self, reason: str) -> None:
+        """Give out no more trials, for a reason that is no trial's fault; running trials stay as they are."""
+        self.stopped_because = self.stopped_because or reason
+
+    def release(self, number: int) -> None:
+        """Put a running trial back in the queue, to go on from its last epoch next time."""
+        with self._critical:
+            self._requeue(self._running.pop(number)._trial_id)
+            self._reports.pop(number)
+
+    def interrupt(self) -> None:
+        """Put the running trials back in the queue, to go on from their last epoch next time, and write the tables."""
+        with self._critical:
+            for number in list(self._running):
+                self.release(number)
+            self.write()
+
+    def write(self) -> None:
+        """Write trials.parquet and front.parquet."""
+        frame = self.frame()
+        self.folder.write_frame(self.folder.trials, frame)
+        front = frame[frame["on_front"]].sort_values("accuracy", ascending=False)
+        self.folder.write_frame(self.folder.front, with_test_accuracy(self.folder, front))
+        self._written = time.monotonic()
+
+    def frame(self) -> pd.DataFrame:
+        """The study as a table, one row a trial that has ended."""
+        return trials_frame(
+            self.study.get_trials(deepcopy=False),
+            [group.name for group in self.space.plan.groups],
+            self.front.members,
+            self.space.dimensions(),
+        )
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """A context in which Ctrl-C raises KeyboardInterrupt, but never in the middle of a change to the study.
+
+        A second Ctrl-C ends the process at once.
+        """
+        return self._critical.catching()
+
+    @property
+    def n_told(self) -> int:
+        """Trials that have ended and count towards ``n_trials``."""
+        return sum(self._counts.values()) - self._counts["infeasible"]
+
+    def status(self) -> StudyStatus:
+        """How the study stands now."""
+        left = self.n_trials - self.n_told
+        pace = (time.monotonic() - self._started) / self._n_told_now if self._n_told_now else None
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return StudyStatus(
+            n_trials=self.n_trials,
+            n_finished=self._counts["finished"],
+            n_stopped=self._counts["stopped"],
+            n_failed=self._counts["failed"],
+            n_infeasible=self._counts["infeasible"],
+            n_waiting=len(waiting),
+            running=dict(self._reports),
+            front=tuple(sorted(self.front.members.values(), key=lambda result: -(result.accuracy or 0.0))),
+            hypervolume=self.front.hypervolume(self.dense),
+            time_left_s=None if pace is None else pace * left,
+        )
+
+    def _next_number(self) -> int:
+        """The number that the next trial will have: the first in the queue, or a new one."""
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return waiting[0].number if waiting else len(self.study.get_trials(deepcopy=False))
+
+    def _configure(self, trial: optuna.Trial) -> TrialConfig:
+        """The trial's configuration: the recorded one if it was dispatched before, else a new one, recorded now."""
+        recorded = trial.user_attrs.get(CONFIG)
+        if recorded is not None:
+            config = config_of(self.study.get_trials(deepcopy=False)[trial.number])
+            assert config is not None
+            return config
+        config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
+        if self.spec.search.start == "nearest":
+            config = nearest_parent(
+                config, self.study.get_trials(deepcopy=False), self.space.plan, self.folder.has_model
+            )
+        trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
+        return config
+
+    def _tell(self, result: TrialResult) -> None:
+        number = result.number
+        if result.state == "finished" and any(v != v for v in self.front.values(result)):
+            result = TrialResult(number, "failed", seed=result.seed, error="an objective is not a number")
+        trial = self._running[number]
+        if (
+            self.spec.constraints.ceilings
+            and CONSTRAINT not in self.study.get_trials(deepcopy=False)[number].constraints
+        ):
+            trial.set_constraint(CONSTRAINT, 1.0 if result.state == "infeasible" else 0.0)
+        trial.set_user_attr(RESULT, json.dumps(to_dict(result)))
+        self._tell_optuna(result)
+        del self._running[number]
+        self._reports.pop(number, None)
+        self._n_told_now += result.state != "infeasible"
+        self._failures_in_a_row = self._failures_in_a_row + 1 if result.state == "failed" else 0
+        if self._failures_in_a_row >= self.spec.search.max_failures:
+            self.stopped_because = (
+                f"{self._failures_in_a_row} trials in a row failed, the last one (trial {number}): {result.error}"
+            )
+        self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if result.state == "infeasible" else 0
+        if self._infeasible_in_a_row >= MAX_CANDIDATES:
+            self.stopped_because = (
+                f"{MAX_CANDIDATES} candidates in a row were over a ceiling, the last one (trial {number}): "
+                f"{result.error}. Raise the ceiling, or the ratios' low ends."
+            )
+        self._take_in(result)
+
+    def _tell_optuna(self, result: TrialResult) -> None:
+        values = self.front.values(result) if result.state == "finished" else None
+        self.study.tell(result.number, values, state=_OPTUNA_STATE[result.state])
+
+    def _take_in(self, result: TrialResult) -> None:
+        """Count an ended trial, put it on the front if it belongs there, and drop the networks nobody needs."""
+        self._counts[result.state] += 1
+        self.folder.training_checkpoint(result.number).unlink(missing_ok=True)
+        dominated = self.front.add(result) if result.state == "finished" else [result.number]
+        for number in dominated:
+            if self.spec.search.start == "dense" or (number == result.number and result.state != "finished"):
+                self.folder.forget_model(number)
+
+    def _reconcile(self) -> None:
+        """Bring a study that may have died anywhere back to a sound state: nothing lost, nothing left running."""
+        trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            result = result_of(trial)
+            if trial.state.is_finished():
+                if result is not None:
+                    self._take_in(result)
+            elif result is not None:  # died between the record and the telling
+                self._tell_optuna(result)
+                self._take_in(result)
+            elif trial.state == TrialState.RUNNING:
+                self._retry(trial)
+        present = {trial.user_attrs[LADDER] for trial in trials if LADDER in trial.user_attrs}
+        for ratio, params in self.space.ladder(self.spec.search.ladder).items():
+            if ratio not in present:
+                self.study.enqueue_trial(params, user_attrs={LADDER: ratio})
+
+    def _retry(self, trial: FrozenTrial) -> None:
+        retries = int(trial.user_attrs.get(RETRIES, 0)) + 1
+        self.study._storage.set_trial_user_attr(trial._trial_id, RETRIES, retries)
+        if retries <= self.spec.search.max_retries:
+            self._requeue(trial._trial_id)
+            return
+        config = config_of(trial)
+        error = f"the process died {retries} times while this trial ran"
+        result = TrialResult(trial.number, "failed", seed=config.seed if config else 0, error=error)
+        self.study._storage.set_trial_user_attr(trial._trial_id, RESULT, json.dumps(to_dict(result)))
+        self._tell_optuna(result)
+        self._take_in(result)
+
+    def _requeue(self, trial_id: int) -> None:
+        self.study._storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
+
+    def _write_now_and_then(self) -> None:
+        if time.monotonic() - self._written >= WRITE_INTERVAL_S:
+            self.write()

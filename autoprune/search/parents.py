@@ -1,0 +1,46 @@
+"""Which trained network a trial starts from."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from optuna.trial import FrozenTrial
+
+from autoprune.pruning.plan import PruningPlan
+from autoprune.search.records import config_of, result_of
+from autoprune.trial import PruningConfig, TrialConfig, TrialResult
+
+
+def nearest_parent(
+    config: TrialConfig, trials: Iterable[FrozenTrial], plan: PruningPlan, has_model: Callable[[int], bool]
+) -> TrialConfig:
+    """Start a trial from the cheapest finished trial that still holds all that the new one keeps.
+
+    A trial qualifies if it is at least as wide in every group, has removed no block that the new one keeps, and has
+    zeroed no larger share of any weight. Where none does, the trial starts from the dense network.
+
+    Args:
+        has_model: Whether a trial's network is kept.
+    """
+    best: TrialResult | None = None
+    for trial in trials:
+        other, result = config_of(trial), result_of(trial)
+        if other is None or result is None or result.cost is None or result.state != "finished":
+            continue
+        cheaper = best is None or best.cost is None or result.cost.flops < best.cost.flops
+        if cheaper and _holds(result, other.pruning, config.pruning, plan) and has_model(trial.number):
+            best = result
+    return config if best is None else replace(config, parent=best.number)
+
+
+def _holds(wider: TrialResult, wider_pruning: PruningConfig, narrower: PruningConfig, plan: PruningPlan) -> bool:
+    if not set(wider.removed_blocks) <= set(narrower.removed_blocks):
+        return False
+    if any(ratio > narrower.weight_ratios.get(name, 0.0) for name, ratio in wider_pruning.weight_ratios.items()):
+        return False
+    if wider_pruning.weight_ratios and wider_pruning.weight_scope == "global" != narrower.weight_scope:
+        return False  # ranked together, single parameters may have lost more than their ratios
+    gone = tuple(f"{block}." for block in narrower.removed_blocks)
+    return all(
+        group.name.startswith(gone) or wider.kept[group.name] >= narrower.widths.get(group.name, group.width)
+        for group in plan.groups
+    )

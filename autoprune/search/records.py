@@ -1,0 +1,93 @@
+"""Trials as tables: the columns of trials.parquet and front.parquet."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from autoprune.space import Dimension
+from autoprune.trial import TrialConfig, TrialResult, config_from_dict, result_from_dict
+
+CONFIG, RESULT, RETRIES, LADDER = "autoprune:config", "autoprune:result", "autoprune:retries", "autoprune:ladder"
+"""Names of the user attributes that hold a trial's record in the study storage."""
+
+COST_COLUMNS = ("params", "nonzero_params", "size_bytes", "macs", "flops")
+
+
+def config_of(trial: FrozenTrial) -> TrialConfig | None:
+    """The configuration a trial was dispatched with, or ``None`` if it never was."""
+    record = trial.user_attrs.get(CONFIG)
+    return None if record is None else config_from_dict(json.loads(record))
+
+
+def result_of(trial: FrozenTrial) -> TrialResult | None:
+    """The result a trial was told with, or ``None`` if it has not ended."""
+    record = trial.user_attrs.get(RESULT)
+    return None if record is None else result_from_dict(json.loads(record))
+
+
+def trials_frame(
+    trials: Iterable[FrozenTrial], groups: Sequence[str], front: Iterable[int], dimensions: Iterable[Dimension]
+) -> pd.DataFrame:
+    """One row a trial that has ended, by number; a column's type does not depend on the rows.
+
+    Args:
+        groups: Every group of the pruning plan, for the ``kept.`` columns.
+        front: Numbers of the trials on the front.
+        dimensions: Every dimension of the space, for the ``param.`` columns.
+    """
+    on_front = set(front)
+    params = {dimension.name: _column_type(dimension) for dimension in dimensions}
+    rows = []
+    for trial in trials:
+        result = result_of(trial)
+        if result is not None:
+            rows.append(_row(config_of(trial), result, trial.number in on_front, groups, params))
+    frame = pd.DataFrame(rows, columns=_columns(groups, params), dtype="object")
+    whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in groups)]
+    numbers = ["accuracy", "latency_ms", "train_time_s"]
+    return frame.astype(
+        dict.fromkeys(whole, "Int64")
+        | dict.fromkeys(numbers, "float64")
+        | {"number": "int64", "seed": "int64", "on_front": "bool", "state": "str", "error": "str"}
+        | {f"param.{name}": dtype for name, dtype in params.items()}
+    )
+
+
+def _column_type(dimension: Dimension) -> str:
+    if not isinstance(dimension.domain, list):
+        return "Int64" if dimension.integer else "float64"
+    kinds = {type(choice) for choice in dimension.domain}
+    if kinds == {bool}:
+        return "boolean"
+    if kinds == {int}:
+        return "Int64"
+    return "float64" if kinds <= {int, float} else "str"
+
+
+def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
+    first = ["number", "state", "accuracy", *COST_COLUMNS, "latency_ms", "parent", "epochs", "epochs_lineage"]
+    first += ["train_time_s", "seed", "error", "on_front"]
+    return first + [f"param.{name}" for name in params] + [f"kept.{group}" for group in groups]
+
+
+def _row(
+    config: TrialConfig | None, result: TrialResult, on_front: bool, groups: Sequence[str], params: Iterable[str]
+) -> Mapping[str, object]:
+    cost = result.cost
+    return {
+        "number": result.number,
+        "state": result.state,
+        "accuracy": result.accuracy,
+        **{name: getattr(cost, name, None) for name in (*COST_COLUMNS, "latency_ms")},
+        "parent": config.parent if config else None,
+        "epochs": result.epochs,
+        "epochs_lineage": result.epochs_lineage,
+        "train_time_s": result.train_time_s,
+        "seed": result.seed,
+        "error": result.error,
+        "on_front": on_front,
+        **{f"param.{name}": config.params.get(name) if config else None for name in params},
+        **{f"kept.{group}": result.kept.get(group) for group in groups},
+    }

@@ -1,0 +1,80 @@
+"""A whole search: check, prepare, run trials on an engine, and read the test split at the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoprune.places import Places, find_places
+from autoprune.search.driver import Driver
+from autoprune.search.final import read_test_split
+from autoprune.search.session import Session, check_same_study, check_space_file, open_session
+from autoprune.spec import load_spec
+from autoprune.store import StudyFolder
+
+Engine = Callable[[Driver, StudyFolder, Places], None]
+"""Runs trials until the driver has no more to give."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a search ended.
+
+    Attributes:
+        driver: The study as it stands; ``driver.stopped_because`` tells of too many failures.
+        was_complete: The study had all its trials before.
+        interrupted: Ctrl-C ended it.
+    """
+
+    session: Session
+    driver: Driver
+    was_complete: bool
+    interrupted: bool
+
+
+def run_search(
+    space_file: Path,
+    results: Path,
+    engine: Engine,
+    n_trials: int | None = None,
+    on_stage: Callable[[str], None] = lambda _: None,
+    on_change: Callable[[Driver], None] = lambda _: None,
+) -> Outcome:
+    """Run the study of a space file, or go on with it, until it has its trials or Ctrl-C is pressed.
+
+    Nothing is written before the space file and all that it names were tried.
+
+    Args:
+        results: Folder that holds the studies.
+        n_trials: Trials that the study is to reach; ``None`` takes the space file's.
+        on_stage: Told, in a few words, what is done before and after the trials.
+        on_change: Told of every change while trials run.
+
+    Raises:
+        AutopruneError: If the space file, the task, the study or the folder can't be used.
+    """
+    spec = load_spec(space_file)
+    folder = StudyFolder(results / spec.study)
+    check_same_study(folder, spec)
+    places = find_places(spec.resources)
+    checked = check_space_file(space_file, folder.plan)
+    folder.create()
+    with folder.lock():
+        session = open_session(space_file, folder, places, on_stage, checked)
+        driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
+        was_complete = driver.n_told >= driver.n_trials
+        interrupted = False
+        try:
+            if not was_complete:
+                on_stage("starting the trials")
+                with driver.interruptible():
+                    engine(driver, folder, places)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            driver.interrupt()
+        if not interrupted and driver.stopped_because is None:
+            on_stage("reading the test split for the front")
+            front = driver.frame()
+            read_test_split(folder, session.task, front[front["on_front"]], places.device)
+            driver.write()
+    return Outcome(session, driver, was_complete, interrupted)

@@ -1,0 +1,248 @@
+"""From a space file to a study that is ready for trials: checks, then the dense stage, then the plan stage."""
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.atomic_file import replacing
+from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
+from autoprune.errors import StudyError
+from autoprune.places import Places
+from autoprune.pruning import make_plan, rank_blocks
+from autoprune.pruning.plan import PruningPlan
+from autoprune.saved_model import describe, load_model, save_model
+from autoprune.search.ceilings import Ceilings, known_costs
+from autoprune.search.seeds import derive_seed
+from autoprune.space import SearchSpace
+from autoprune.spec import SearchSpec, differences, load_spec
+from autoprune.store import StudyFolder
+from autoprune.tasks import SubsetSplit, build_task, check_task, load_weights
+from autoprune.tasks.paths import expand
+from autoprune.tasks.task import Task
+from autoprune.training import Trainer, evaluate, load_checkpoint, save_checkpoint
+from autoprune.trial import Cost, OptimizerConfig, ScheduleConfig, to_dict
+
+N_BLOCK_EXAMPLES = 1024
+"""Training examples that a block's importance is measured on."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A study that is ready for trials.
+
+    Attributes:
+        dense: The dense network's ``accuracy``, ``loss`` and costs, by name.
+    """
+
+    spec: SearchSpec
+    folder: StudyFolder
+    task: Task
+    space: SearchSpace
+    table: CostTable
+    dense: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a space file names, tried and found to fit together.
+
+    Attributes:
+        model: The dense network, with the given weights or untrained.
+        plan: What of it can be pruned, the blocks not ranked.
+    """
+
+    spec: SearchSpec
+    task: Task
+    model: nn.Module
+    plan: PruningPlan
+    table: CostTable
+
+
+def check_space_file(space_file: Path, plan_file: Path | None = None) -> Checked:
+    """Read a space file and try everything it names, without writing anything.
+
+    Args:
+        plan_file: Plan of the study that was started from this file, if one was: saves finding it again.
+
+    Raises:
+        SpecError: If the file has mistakes, or names layers that can't be pruned.
+        TaskError: If what it names does not fit together.
+        StudyError: If no network of the space is under its ceilings.
+    """
+    spec = load_spec(space_file)
+    base_dir = space_file.absolute().parent
+    task = build_task(spec.task, base_dir)
+    check_task(task)
+    torch.manual_seed(derive_seed(spec.search.seed, 0, "dense"))
+    model = task.build_model()
+    if spec.task.weights is not None:
+        load_weights(model, base_dir / expand(spec.task.weights))
+    if plan_file is not None and plan_file.exists():
+        plan, table = _read_plan(plan_file)
+    else:
+        plan = make_plan(model, task.example_inputs(2))
+        table = build_table(model, task.example_inputs(), plan.shrink, plan.block_names)
+    Ceilings(spec, table, known_costs(table)).check_reachable(SearchSpace(spec, plan))
+    return Checked(spec, task, model, plan, table)
+
+
+def check_same_study(folder: StudyFolder, spec: SearchSpec) -> None:
+    """Refuse to go on with a study that was started from another space file; raises StudyError with the differences."""
+    if not folder.space.exists():
+        return
+    changed = differences(load_spec(folder.space), spec)
+    if changed:
+        raise StudyError(
+            f"{folder.root} was started from a different space file ({'; '.join(changed)}). "
+            "Give the study another name, or restore the file."
+        )
+
+
+def open_session(
+    space_file: Path,
+    folder: StudyFolder,
+    places: Places,
+    on_stage: Callable[[str], None] = lambda _: None,
+    checked: Checked | None = None,
+) -> Session:
+    """Make a study ready for trials, or ready again; what is there already is kept.
+
+    The caller holds the folder's lock.
+
+    Args:
+        places: Where to train, and with how many threads every latency of the study is measured.
+        on_stage: Told, in a few words, what is being done.
+        checked: What :func:`check_space_file` gave for this file, if that was called before.
+
+    Raises:
+        AutopruneError: If the space file, the task or the folder can't be used.
+    """
+    checked = checked or check_space_file(space_file, folder.plan)
+    spec, task = checked.spec, checked.task
+    check_same_study(folder, spec)
+    folder.create()
+    if not folder.origin.exists():
+        base_dir = os.path.relpath(space_file.absolute().parent, folder.root)
+        folder.write_json(folder.origin, {"base_dir": base_dir, "versions": versions()})
+    if not folder.space.exists():
+        with replacing(folder.space) as handle:
+            handle.write(space_file.read_bytes())
+    if not folder.reference.exists():
+        _dense_stage(spec, task, checked.model, folder, places.device, places.threads, on_stage)
+    if not folder.plan.exists():
+        on_stage("ranking what can be pruned")
+        plan = rank_plan(spec, task, checked.plan, load_model(folder.dense, task.build_model), places.device)
+        folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict()})
+    return resume_session(folder, task)
+
+
+def resume_session(folder: StudyFolder, task: Task | None = None) -> Session:
+    """Open a study whose dense and plan stages are done; raises StudyError if they are not."""
+    spec = load_spec(folder.space)
+    plan, table = _read_plan(folder.plan)
+    return Session(
+        spec=spec,
+        folder=folder,
+        task=task or build_task(spec.task, folder.base_dir),
+        space=SearchSpace(spec, plan),
+        table=table,
+        dense=folder.read_json(folder.reference)["dense"],
+    )
+
+
+def rank_plan(spec: SearchSpec, task: Task, plan: PruningPlan, model: nn.Module, device: torch.device) -> PruningPlan:
+    """Order the plan's blocks by importance on training examples, if the space file removes blocks."""
+    if spec.method("layer") is None:
+        return plan
+    train = task.data.train
+    first = SubsetSplit(train, torch.arange(min(N_BLOCK_EXAMPLES, len(train))))
+    return rank_blocks(plan, model, lambda candidate: evaluate(candidate, first, task, device).loss)
+
+
+def saved_size(model: nn.Module, task: Task, spec: SearchSpec) -> int:
+    """Bytes of the file that the network would be saved in."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return save_model(Path(scratch), model, describe(task.build_model(), model, spec.task.model, ()))
+
+
+def dense_costs(cost: Cost) -> dict[str, float]:
+    """A cost by name, flops included."""
+    return {key: value for key, value in {**asdict(cost), "flops": cost.flops}.items() if value is not None}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a trial's outcome."""
+    names = ("autoprune", "torch", "torch-pruning", "optuna", "ray", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _read_plan(path: Path) -> tuple[PruningPlan, CostTable]:
+    record = StudyFolder.read_json(path)
+    return PruningPlan.from_dict(record["plan"]), CostTable.from_dict(record["table"])
+
+
+def _dense_stage(
+    spec: SearchSpec,
+    task: Task,
+    model: nn.Module,
+    folder: StudyFolder,
+    device: torch.device,
+    threads: int,
+    on_stage: Callable[[str], None],
+) -> None:
+    """Train the dense network unless weights were given, then measure it and keep it."""
+    epochs = 0
+    if spec.task.weights is None:
+        epochs = spec.dense.epochs
+        for epoch, accuracy in _train_dense(spec, task, model, folder, device):
+            on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")
+    on_stage("measuring the dense network")
+    validation = evaluate(model, task.data.validation, task, device)
+    size_bytes = save_model(folder.dense, model.to("cpu"), describe(task.build_model(), model, spec.task.model, ()))
+    model.to(device)
+    latency = measure_latency(model, task.example_inputs(), device, threads)
+    cost = replace(
+        measure_cost(model, task.example_inputs(), size_bytes, device, latency=False), latency_ms=latency.latency_ms
+    )
+    dense: dict[str, Any] = {"accuracy": validation.accuracy, "loss": validation.loss, **dense_costs(cost)}
+    folder.write_json(
+        folder.reference, {"dense": dense, "epochs": epochs, "latency": asdict(latency), "cost": to_dict(cost)}
+    )
+    (folder.dense / "training").unlink(missing_ok=True)
+
+
+def _train_dense(
+    spec: SearchSpec, task: Task, model: nn.Module, folder: StudyFolder, device: torch.device
+) -> Iterable[tuple[int, float]]:
+    """Train from the last epoch's checkpoint if there is one; yields (epochs done, validation accuracy)."""
+    optimizer = spec.dense.optimizer[0].model_dump()
+    lr_schedule = spec.dense.lr_schedule[0].model_dump()
+    trainer = Trainer(
+        model,
+        task,
+        optimizer=OptimizerConfig(optimizer.pop("name"), optimizer),
+        lr_schedule=ScheduleConfig(lr_schedule.pop("kind"), lr_schedule),
+        batch_size_schedule=ScheduleConfig("constant", {"size": spec.dense.batch_size}),
+        epochs=spec.dense.epochs,
+        seed=derive_seed(spec.search.seed, 0, "dense"),
+        device=device,
+        max_device_batch=spec.training.max_device_batch,
+    )
+    path = folder.dense / "training"
+    state = load_checkpoint(path)
+    if state is not None:
+        trainer.load_state_dict(state)
+    while trainer.epoch < spec.dense.epochs:
+        trainer.run_epoch()
+        validation = evaluate(model, task.data.validation, task, device)
+        trainer.record_validation(validation.loss)
+        save_checkpoint(path, trainer.state_dict())
+        yield trainer.epoch, validation.accuracy

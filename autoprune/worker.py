@@ -1,0 +1,302 @@
+"""One trial from beginning to end: load the parent, prune, retrain epoch by epoch, measure, save."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.cost import measure_cost
+from autoprune.errors import describe_error
+from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, needs_data, prune
+from autoprune.pruning.plan import PruningPlan
+from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
+from autoprune.spec import SearchSpec, load_spec
+from autoprune.spec.model import Ceiling
+from autoprune.store import StudyFolder
+from autoprune.tasks import build_task
+from autoprune.tasks.task import Inputs, Task
+from autoprune.training import Trainer, evaluate, load_checkpoint, recalibrate_batch_norm, save_checkpoint
+from autoprune.trial import Cost, EpochReport, PruningConfig, TrialConfig, TrialResult, result_from_dict, to_dict
+
+N_GRADUAL_CUTS = 10
+"""Cuts that gradual pruning is spread over."""
+
+N_CALIBRATION, CALIBRATION_BATCH = 512, 128
+"""Training examples, and examples a batch, that data-driven importance criteria look at."""
+
+
+class Worker:
+    """Runs trials of one study; made once a process, so that the data is loaded once.
+
+    Args:
+        folder: The study's folder, with its dense and plan stages done.
+        device: Where networks are trained and measured.
+    """
+
+    def __init__(self, folder: StudyFolder, device: torch.device | str = "cpu") -> None:
+        self.folder = folder
+        self.device = torch.device(device)
+        self.spec: SearchSpec = load_spec(folder.space)
+        self.task: Task = build_task(self.spec.task, folder.base_dir)
+        self.plan = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"])
+        reference = folder.read_json(folder.reference)
+        self.dense = reference["dense"]
+        self.latency_threads: int = reference["latency"]["threads"]
+
+    def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
+        """Run a trial, from its last epoch checkpoint if there is one.
+
+        Yields:
+            An EpochReport after every epoch and a TrialResult at the end. Whatever goes wrong in between, in the user's
+            code too, ends the trial as ``"failed"`` with its cause; nothing is raised but what ends the process.
+        """
+        last: EpochReport | None = None
+        try:
+            for event in _Run(self, config).steps():
+                last = event if isinstance(event, EpochReport) else last
+                yield event
+        except Exception as error:
+            yield TrialResult(
+                config.number,
+                "failed",
+                epochs=last.epoch if last else 0,
+                train_time_s=last.train_time_s if last else 0.0,
+                seed=config.seed,
+                error=describe_error(error),
+            )
+        finally:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+class _Run:
+    """The state of one running trial."""
+
+    def __init__(self, worker: Worker, config: TrialConfig) -> None:
+        self.worker, self.config = worker, config
+        self.folder, self.task, self.plan = worker.folder, worker.task, worker.plan
+        self.example = self.task.example_inputs(2)
+        self.masks: WeightMasks | None = None
+        self.kept: dict[str, int] = {}
+        self.removed_blocks: tuple[str, ...] = ()
+        self.n_cuts = 0
+        self.train_time_s = 0.0
+        self.parent_widths = self.plan.group_widths
+        self.parent_weight_ratios: dict[str, float] = {}
+        self.lineage = config.epochs
+        if config.parent is not None:
+            parent = result_from_dict(self.folder.read_json(self.folder.record(config.parent))["result"])
+            self.parent_widths = dict(parent.kept)
+            self.lineage += parent.epochs_lineage
+
+    def steps(self) -> Iterator[EpochReport | TrialResult]:
+        checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.number))
+        if checkpoint is None:
+            model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
+            gradual = self.config.pruning.gradual_share > 0
+            ceilings = self.worker.spec.constraints.ceilings
+            if ceilings or not gradual:
+                pruned = self._cut(model, self.config.pruning, None)
+                broken = self._broken_ceiling(pruned, ceilings)
+                if broken is not None:
+                    yield TrialResult(self.config.number, "infeasible", seed=self.config.seed, error=broken)
+                    return
+            if gradual:
+                self.masks = None
+                self.parent_weight_ratios = _zero_shares(model, self.config.pruning.weight_ratios)
+            else:
+                model = pruned
+            trainer = self._trainer(model)
+        else:
+            trainer = self._restored(checkpoint)
+        while trainer.epoch < self.config.epochs:
+            yield self._epoch(trainer)
+        if self.config.pruning.gradual_share:
+            self._cut_gradually(trainer, 1.0)  # the cuts that came due within the last step
+        yield self._finish(trainer)
+
+    def _trainer(self, model: nn.Module) -> Trainer:
+        config, training = self.config, self.worker.spec.training
+        trainer = Trainer(
+            model,
+            self.task,
+            optimizer=config.optimizer,
+            lr_schedule=config.lr_schedule,
+            batch_size_schedule=config.batch_size_schedule,
+            epochs=config.epochs,
+            seed=config.seed,
+            device=self.worker.device,
+            max_device_batch=training.max_device_batch,
+            reference_batch_size=training.reference_batch_size,
+            before_step=(lambda progress: self._cut_gradually(trainer, progress))
+            if config.pruning.gradual_share
+            else None,
+            after_step=self._apply_masks,
+        )
+        return trainer
+
+    def _epoch(self, trainer: Trainer) -> EpochReport:
+        metrics = trainer.run_epoch()
+        self.train_time_s += metrics.train_time_s
+        validation = evaluate(trainer.model, self.task.data.validation, self.task, self.worker.device)
+        trainer.record_validation(validation.loss)
+        self._save_checkpoint(trainer)
+        return EpochReport(
+            number=self.config.number,
+            epoch=trainer.epoch,
+            accuracy=validation.accuracy,
+            loss=validation.loss,
+            train_loss=metrics.train_loss,
+            lr=metrics.lr,
+            batch_size=metrics.batch_size,
+            train_time_s=self.train_time_s,
+        )
+
+    def _finish(self, trainer: Trainer) -> TrialResult:
+        model, device = trainer.model, self.worker.device
+        n_examples = self.worker.spec.training.recalibration_examples
+        if n_examples:
+            recalibrate_batch_norm(model, self.task.data.train, device, n_examples=n_examples, seed=self.config.seed)
+        validation = evaluate(model, self.task.data.validation, self.task, device)
+        target = self.folder.model(self.config.number)
+        size_bytes = save_model(target, model.to("cpu"), self._architecture(model))
+        cost = measure_cost(
+            model.to(device),
+            self.task.example_inputs(),
+            size_bytes,
+            device,
+            latency=True,
+            threads=self.worker.latency_threads,
+        )
+        result = TrialResult(
+            number=self.config.number,
+            state="finished",
+            accuracy=validation.accuracy,
+            loss=validation.loss,
+            cost=cost,
+            kept=self.kept,
+            removed_blocks=self.removed_blocks,
+            epochs=self.config.epochs,
+            epochs_lineage=self.lineage,
+            train_time_s=self.train_time_s,
+            seed=self.config.seed,
+        )
+        self.folder.write_json(
+            self.folder.record(self.config.number), {"config": to_dict(self.config), "result": to_dict(result)}
+        )
+        return result
+
+    def _cut(self, model: nn.Module, pruning: PruningConfig, trainer: Trainer | None) -> nn.Module:
+        """Prune to ``pruning``; in mid-training, ``trainer`` goes on with the smaller network."""
+        pruned = prune(
+            model,
+            self.plan,
+            pruning,
+            example_inputs=self.example,
+            calibration=self._calibration if needs_data(pruning.criterion) else None,
+            loss=self.task.loss,
+            seed=self.config.seed,
+        )
+        self.kept, self.removed_blocks = pruned.kept, pruned.removed_blocks
+        if trainer is not None:
+            trainer.resize(pruned.model, pruned.provenance)
+        self.masks = (
+            WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope) if pruning.weight_ratios else None
+        )
+        self._apply_masks()
+        return pruned.model
+
+    def _cut_gradually(self, trainer: Trainer, progress: float) -> None:
+        """Make the cuts that are due on the cubic schedule (Zhu & Gupta 2017), in N_GRADUAL_CUTS steps of progress."""
+        share = self.config.pruning.gradual_share
+        due = min(N_GRADUAL_CUTS, 1 + int(progress / share * N_GRADUAL_CUTS))
+        if due <= self.n_cuts:
+            return
+        self.n_cuts = due
+        self._cut(trainer.model, self._pruning_at(due / N_GRADUAL_CUTS), trainer)
+
+    def _pruning_at(self, t: float) -> PruningConfig:
+        final = self.config.pruning
+        return PruningConfig(
+            widths=gradual_widths(self.parent_widths, final.widths, t),
+            criterion=final.criterion,
+            removed_blocks=final.removed_blocks,
+            weight_ratios=gradual_weight_ratios(self.parent_weight_ratios, final.weight_ratios, t),
+            weight_scope=final.weight_scope,
+        )
+
+    def _apply_masks(self) -> None:
+        if self.masks is not None:
+            self.masks.apply_()
+
+    def _calibration(self) -> Iterable[tuple[Inputs, torch.Tensor]]:
+        generator = torch.Generator().manual_seed(self.config.seed)
+        order = torch.randperm(len(self.task.data.train), generator=generator)[:N_CALIBRATION]
+        return (self.task.data.train.batch(part) for part in torch.split(order, CALIBRATION_BATCH))
+
+    def _broken_ceiling(self, pruned: nn.Module, ceilings: Mapping[str, Ceiling]) -> str | None:
+        """The ceiling that the trial's final network breaks, measured on that network before it is trained."""
+        if not ceilings:
+            return None
+        cost = self._measure_untrained(pruned, latency="latency_ms" in ceilings)
+        for name, ceiling in ceilings.items():
+            limit, value = ceiling.limit(self.worker.dense[name]), getattr(cost, name)
+            if value > limit:
+                return f"{name} {value:,.6g} is over the ceiling {limit:,.6g}"
+        return None
+
+    def _measure_untrained(self, model: nn.Module, *, latency: bool) -> Cost:
+        with tempfile.TemporaryDirectory() as scratch:
+            size_bytes = save_model(Path(scratch), model, self._architecture(model))
+        return measure_cost(
+            model,
+            self.task.example_inputs(),
+            size_bytes,
+            self.worker.device,
+            latency=latency,
+            threads=self.worker.latency_threads,
+        )
+
+    def _architecture(self, model: nn.Module) -> Architecture:
+        return describe(self.task.build_model(), model, self.worker.spec.task.model)
+
+    def _save_checkpoint(self, trainer: Trainer) -> None:
+        save_checkpoint(
+            self.folder.training_checkpoint(self.config.number),
+            {
+                "trainer": trainer.state_dict(),
+                "architecture": asdict(self._architecture(trainer.model)),
+                "masks": self.masks.masks if self.masks else {},
+                "kept": dict(self.kept),
+                "removed_blocks": list(self.removed_blocks),
+                "n_cuts": self.n_cuts,
+                "parent_weight_ratios": self.parent_weight_ratios,
+                "train_time_s": self.train_time_s,
+            },
+        )
+
+    def _restored(self, checkpoint: Mapping[str, Any]) -> Trainer:
+        architecture = Architecture(**checkpoint["architecture"])
+        trainer = self._trainer(rebuild(self.task.build_model(), architecture))
+        trainer.load_state_dict(checkpoint["trainer"])
+        if checkpoint["masks"]:
+            self.masks = WeightMasks.from_masks(trainer.model, checkpoint["masks"])
+        self.kept = checkpoint["kept"]
+        self.removed_blocks = tuple(checkpoint["removed_blocks"])
+        self.n_cuts = checkpoint["n_cuts"]
+        self.parent_weight_ratios = checkpoint["parent_weight_ratios"]
+        self.train_time_s = checkpoint["train_time_s"]
+        return trainer
+
+
+def _zero_shares(model: nn.Module, at_most: Mapping[str, float]) -> dict[str, float]:
+    """Parameter name -> share of its single weights that are zero, for the parameters named in ``at_most``."""
+    return {
+        name: min(at_most[name], float((parameter == 0).float().mean()))
+        for name, parameter in model.named_parameters()
+        if name in at_most
+    }

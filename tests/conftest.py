@@ -1,0 +1,45 @@
+"""Studies of a tiny task, ready for trials; every test runs torch on one thread."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import ONE_THREAD, TINY_TASK, copy_study, train_tiny
+
+from autoprune.cost import measure
+from autoprune.search.session import Session, open_session
+from autoprune.store import StudyFolder
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def trained_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny study whose dense and plan stages are done; not to be changed."""
+    return train_tiny(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def brief_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, a latency is the median of a few runs only, so that a trial takes milliseconds."""
+    monkeypatch.setattr(measure, "measure_latency", partial(measure.measure_latency, min_runs=3, max_seconds=0.0))
+
+
+@pytest.fixture
+def tiny_study(tmp_path: Path, trained_tiny: Path, brief_latency: None) -> Callable[..., Session]:
+    """Makes a tiny study that is ready for trials, without training the dense network again.
+
+    Arguments are changes to the space file, the folder it is made in, and the text of the user's module. A folder used
+    before holds a study that is opened again.
+    """
+
+    def make(changes: dict[str, Any] | None = None, name: str = "a", task: str = TINY_TASK) -> Session:
+        root = tmp_path / name
+        if not root.exists():
+            copy_study(trained_tiny, root, changes or {}, task)
+        return open_session(root / "space.yaml", StudyFolder(root / "results" / "tiny"), ONE_THREAD)
+
+    return make

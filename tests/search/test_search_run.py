@@ -1,0 +1,101 @@
+"""A whole search by the space file alone, in this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from autoprune.engines import load_engine
+from autoprune.errors import StudyError, TaskError
+from autoprune.search.driver import Driver
+from autoprune.search.run import Outcome, run_search
+from autoprune.search.session import Session
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(tiny_study: Callable[..., Session]) -> Run:
+    """Searches a tiny study, made from changes to the space file, on the inline engine."""
+
+    def search(changes: dict[str, Any] | None = None, n_trials: int | None = None, **told: Any) -> Outcome:
+        folder = tiny_study({"training": {"epochs": 1}, **(changes or {})}).folder
+        return run_search(folder.base_dir / "space.yaml", folder.root.parent, load_engine("inline"), n_trials, **told)
+
+    return search
+
+
+def test_a_study_is_run_kept_and_extended(run: Run) -> None:
+    stages: list[str] = []
+    outcome = run(n_trials=3, on_stage=stages.append)
+    assert (outcome.interrupted, outcome.was_complete, outcome.driver.n_told) == (False, False, 3)
+    assert stages == ["starting the trials", "reading the test split for the front"]
+    folder = outcome.session.folder
+    trials, front = pd.read_parquet(folder.trials), pd.read_parquet(folder.front)
+    assert trials["number"].tolist() == [0, 1, 2]
+    assert front["accuracy_test"].notna().all()
+    n_read = outcome.session.task.data.test.n_read  # type: ignore[attr-defined]
+    assert n_read == 150 * (1 + len(front))
+
+    again = run(n_trials=3)
+    assert again.was_complete
+    assert again.session.task.data.test.n_read == 0  # type: ignore[attr-defined]
+    pd.testing.assert_frame_equal(pd.read_parquet(folder.trials), trials)
+    pd.testing.assert_frame_equal(pd.read_parquet(folder.front), front)
+
+    more = run(n_trials=5)
+    assert (more.was_complete, more.driver.n_told) == (False, 5)
+    extended = pd.read_parquet(folder.trials)
+    pd.testing.assert_frame_equal(extended[:3].drop(columns="on_front"), trials.drop(columns="on_front"))
+
+
+def test_ctrl_c_leaves_a_study_that_goes_on(run: Run) -> None:
+    def press(driver: Driver) -> None:
+        if driver.n_told == 2:
+            raise KeyboardInterrupt
+
+    outcome = run(n_trials=4, on_change=press)
+    assert outcome.interrupted
+    assert [trial.state.name for trial in outcome.driver.study.trials].count("RUNNING") == 0
+    front = pd.read_parquet(outcome.session.folder.front)
+    assert len(pd.read_parquet(outcome.session.folder.trials)) == 2
+    assert front["accuracy_test"].isna().all()
+    assert run(n_trials=4).driver.n_told == 4
+
+
+def test_too_many_failures_end_it_with_their_cause(run: Run) -> None:
+    fails = {"kind": "constant", "lr": 1.0e30}
+    outcome = run({"training": {"lr_schedule": fails, "epochs": 4}, "search": {"max_failures": 2, "ladder": 0}})
+    assert outcome.driver.n_told == 2
+    assert outcome.driver.stopped_because is not None
+    assert "2 trials in a row failed" in outcome.driver.stopped_because
+    assert "must be finite" in outcome.driver.stopped_because
+    assert pd.read_parquet(outcome.session.folder.front).empty
+
+
+def test_an_engine_that_breaks_leaves_nothing_running(run: Run, tiny_study: Callable[..., Session]) -> None:
+    folder = tiny_study({"training": {"epochs": 1}}).folder
+
+    def breaks(driver: Driver, *_: Any) -> None:
+        driver.suggest()
+        raise TaskError("no data")
+
+    with pytest.raises(TaskError):
+        run_search(folder.base_dir / "space.yaml", folder.root.parent, breaks)
+    assert run(n_trials=2).driver.n_told == 2
+
+
+def test_a_study_is_searched_by_one_process_at_a_time(run: Run, tiny_study: Callable[..., Session]) -> None:
+    folder = tiny_study({"training": {"epochs": 1}}).folder
+    with folder.lock(), pytest.raises(StudyError, match="is being searched by process"):
+        run()
+
+
+def test_a_mistake_is_found_before_anything_is_written(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+    space = tiny_study().folder.base_dir / "space.yaml"
+    space.write_text(space.read_text().replace("tiny_task:data", "tiny_task:date"))
+    with pytest.raises(TaskError, match="did you mean 'data'"):
+        run_search(space, tmp_path / "new", load_engine("inline"))
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,133 @@
+"""From a space file to a study that is ready for trials, and what is refused on the way."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import ONE_THREAD
+
+from autoprune.errors import StudyError, TaskError
+from autoprune.saved_model import load_model
+from autoprune.search import session as session_module
+from autoprune.search.driver import Driver
+from autoprune.search.session import Session, check_space_file, open_session, resume_session
+from autoprune.search.storage import load_study, open_study
+from autoprune.store import StudyFolder
+from autoprune.training import evaluate
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "study.json"
+    }
+
+
+def test_the_dense_network_is_trained_once_and_its_record_is_true(tiny_study: Callable[..., Session]) -> None:
+    session = tiny_study()
+    dense = load_model(session.folder.dense, session.task.build_model)
+    measured = evaluate(dense, session.task.data.validation, session.task)
+    assert session.dense["accuracy"] == pytest.approx(measured.accuracy)
+    assert session.dense["accuracy"] > 0.5
+    n_params = sum(parameter.numel() for parameter in dense.parameters())
+    assert session.dense["params"] == session.dense["nonzero_params"] == n_params
+    assert session.dense["flops"] == 2 * session.dense["macs"]
+    assert session.dense["size_bytes"] == (session.folder.dense / "model.safetensors").stat().st_size
+    reference = session.folder.read_json(session.folder.reference)
+    assert reference["latency"]["latency_ms"] == session.dense["latency_ms"]
+    before = tree(session.folder.root)
+    again = tiny_study()
+    assert tree(session.folder.root) == before
+    assert again.dense == session.dense
+    assert again.space.plan == session.space.plan
+    assert again.table == session.table
+    assert resume_session(session.folder).table == session.table
+
+
+def test_dense_training_goes_on_after_a_death(
+    tiny_study: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = tiny_study()
+    weights = load_file(done.folder.dense / "model.safetensors")
+    shutil.rmtree(done.folder.dense)
+    n_epochs, save = [], session_module.save_checkpoint
+
+    def save_and_die(path: Path, state: dict[str, Any]) -> None:
+        save(path, state)
+        n_epochs.append(state["epoch"])
+        if state["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(session_module, "save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_study()
+    monkeypatch.setattr(session_module, "save_checkpoint", lambda path, state: n_epochs.append(state["epoch"]))
+    tiny_study()
+    assert n_epochs == list(range(1, done.spec.dense.epochs + 1))
+    torch.testing.assert_close(load_file(done.folder.dense / "model.safetensors"), weights, rtol=0, atol=0)
+
+
+def test_given_weights_are_taken_as_they_are(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+    given = tmp_path / "given.safetensors"
+    trained = tiny_study()
+    shutil.copy(trained.folder.dense / "model.safetensors", given)
+    session = tiny_study({"task": {"weights": str(given)}}, "b")
+    shutil.rmtree(session.folder.dense)
+    session = tiny_study(name="b")
+    assert session.dense["accuracy"] == trained.dense["accuracy"]
+    assert session.folder.read_json(session.folder.reference)["epochs"] == 0
+
+
+def test_another_space_file_is_refused(tiny_study: Callable[..., Session]) -> None:
+    session = tiny_study()
+    space = session.folder.base_dir / "space.yaml"
+    space.write_text(space.read_text().replace("sampler: random", "sampler: tpe"))
+    before = tree(session.folder.root)
+    expected = "started from a different space file (search.sampler: random -> tpe). Give the study another name"
+    with pytest.raises(StudyError, match=re.escape(expected)):
+        open_session(space, session.folder, ONE_THREAD)
+    assert tree(session.folder.root) == before
+
+
+def test_a_task_that_does_not_fit_writes_nothing(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+    session = tiny_study()
+    task = (session.folder.base_dir / "tiny_task.py").read_text().replace("nn.Linear(128, 10)", "nn.Linear(64, 10)")
+    (tmp_path / "tiny_task.py").write_text(task)
+    space = Path(shutil.copy(session.folder.base_dir / "space.yaml", tmp_path))
+    folder = StudyFolder(tmp_path / "results" / "tiny")
+    with pytest.raises(TaskError, match="the model, on two training examples, raised"):
+        check_space_file(space)
+    with pytest.raises(TaskError):
+        open_session(space, folder, ONE_THREAD)
+    assert not folder.root.exists()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut"])
+def test_a_damaged_database_is_one_clear_error(tiny_study: Callable[..., Session], damage: str) -> None:
+    session = tiny_study()
+    driver = Driver(session.folder, session.space, session.table, session.dense)
+    driver.suggest()
+    content = session.folder.database.read_bytes()
+    session.folder.database.write_bytes(b"no database" * 1000 if damage == "garbage" else content[: len(content) // 2])
+    with pytest.raises(StudyError, match=r"study\.db: can't be opened as a study: .+\. Restore it, or give the study"):
+        Driver(session.folder, session.space, session.table, session.dense)
+
+
+def test_storages_that_can_not_be_used(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    with pytest.raises(StudyError, match=r"study\.db: no such file"):
+        load_study(folder, None, "tiny")
+    for url in ("nonsense", f"sqlite:///{tmp_path}/no/such/folder/study.db", "unknown://x/y"):
+        with pytest.raises(StudyError, match=f"^{re.escape(url)}: can't be opened as a study: "):
+            open_study(folder, url, "tiny", ["maximize"])
+    open_study(folder, None, "tiny", ["maximize", "minimize"])
+    with pytest.raises(StudyError, match=r"can't be opened as a study: .*Record does not exist"):
+        load_study(folder, None, "other")
+    with pytest.raises(StudyError, match=r"holds a study 'tiny' with directions .*, not \['maximize'\]"):
+        open_study(folder, None, "tiny", ["maximize"])
