@@ -1,0 +1,178 @@
+"""Trials on Ray Tune, several at once, retried when a worker dies. Ray decides where they run, the driver what."""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# Read when Ray is imported. Its processes listen on loopback only, for which `_node_ip_address` alone is not enough. It
+# prints nothing of its own, keeps no state on disk (the study is the truth), and leaves Ctrl-C to the driver.
+os.environ |= {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+import ray
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
+
+from autoprune.errors import AutopruneError, describe_error
+from autoprune.places import Places
+from autoprune.search.driver import Driver
+from autoprune.store import StudyFolder
+from autoprune.trial import EpochReport, TrialResult, config_from_dict, result_from_dict, to_dict
+
+
+def run_ray(driver: Driver, folder: StudyFolder, places: Places) -> None:
+    """Run trials until the driver has no more to give, on a Ray that is started for it and ended after it."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places.workers)  # else the processes start one after the other
+    scratch = tempfile.mkdtemp(prefix="autoprune-tune-")
+    causes = _Causes()
+    try:
+        ray.init(
+            address="local",
+            num_cpus=places.workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(_TrialActor, {"CPU": 1, "GPU": places.gpus_per_trial}),
+            param_space={"folder": str(folder.root), "threads": places.threads},
+            tune_config=tune.TuneConfig(
+                search_alg=_DriverSearcher(driver, places.workers, causes),
+                scheduler=causes,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=driver.spec.search.max_retries),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _DriverSearcher(Searcher):
+    """Asks the driver for trials and tells it of results; knows nothing itself."""
+
+    def __init__(self, driver: Driver, workers: int, causes: "_Causes") -> None:
+        super().__init__(metric=None, mode=None)
+        self._causes = causes
+        self._driver = driver
+        self._workers = workers
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        if len(self._numbers) >= self._workers:
+            return None
+        config = self._driver.suggest()
+        if config is None:
+            return None if self._numbers else Searcher.FINISHED
+        self._numbers[trial_id] = config.number
+        return {"trial": json.dumps(to_dict(config))}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if "epoch_report" in result:
+            self._driver.report(EpochReport(**json.loads(result["epoch_report"])))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        number = self._numbers.pop(trial_id)
+        if result is not None and "trial_result" in result and not error:
+            self._driver.complete(result_from_dict(json.loads(result["trial_result"])))
+        elif result is not None and "no_worker" in result:
+            self._driver.release(number)
+            self._driver.stop(f"a worker process could not make ready for trials: {result['no_worker']}")
+        else:
+            self._driver.fail(number, self._causes.of.pop(trial_id, "the worker gave no result"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles the searcher into its own state, which nobody reads: the study is the truth."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study is the truth."""
+
+
+class _Causes(FIFOScheduler):
+    """Keeps the cause of a trial's failure, which Tune tells its scheduler but not its searcher."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.of: dict[str, str] = {}
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        error = trial.get_pickled_error()
+        if isinstance(error, RayTaskError):
+            error = error.cause
+        self.of[trial.trial_id] = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"
+
+
+class _TrialActor(tune.Trainable):
+    """A worker process: one Worker for all the trials it is given.
+
+    What keeps it from making ready, such as data that this machine lacks, is given back instead of a trial's events:
+    trying again would not help, and no trial is to blame.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        import torch
+
+        from autoprune.worker import Worker
+
+        torch.set_num_threads(config["threads"])
+        device = "cuda" if ray.get_gpu_ids() else "cpu"
+        self._worker: Worker | None = None
+        self._no_worker = ""
+        try:
+            self._worker = Worker(StudyFolder(Path(config["folder"])), device)
+        except AutopruneError as error:
+            self._no_worker = str(error)
+        except Exception as error:
+            self._no_worker = describe_error(error)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        if self._worker is None:
+            return {"no_worker": self._no_worker, "done": True}
+        event = next(self._events)
+        if isinstance(event, TrialResult):
+            return {"trial_result": json.dumps(to_dict(event)), "done": True}
+        return {"epoch_report": json.dumps(to_dict(event))}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to save here: the trial itself writes a checkpoint after every epoch."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to load here: the trial goes on from its own checkpoint."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        if self._worker is not None:
+            self._events = self._worker.run(config_from_dict(json.loads(config["trial"])))

@@ -1,0 +1,89 @@
+"""Ctrl-C and ``kill -9`` of a whole search: nothing told is lost, nothing is left running, the next run goes on."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from engines_cli import Search, searching, wait_until
+
+N_TRIALS = 5
+CHANGES = {"search": {"trials": N_TRIALS}, "training": {"epochs": 4}}
+RAY = pytest.param("ray", marks=pytest.mark.slow)
+
+
+def amid_a_trial(search: Search) -> bool:
+    """Whether a trial has finished and another one has done an epoch."""
+    return bool(search.told()) and bool(search.amid())
+
+
+def assert_the_next_run_completes(search: Search, engine: str, finished: dict[int, list[float]]) -> None:
+    done = search.run(engine)
+    assert done.returncode == 0, done.stderr
+    frame = search.frame()
+    assert frame["number"].tolist() == list(range(N_TRIALS))
+    assert frame["error"].dropna().tolist() == []
+    assert set(frame["state"]) == {"finished"}
+    assert set(frame["epochs"]) == {4}
+    assert search.states() == ["COMPLETE"] * N_TRIALS
+    assert {trial.number: trial.values for trial in search.trials() if trial.number in finished} == finished
+    assert search.leftovers() == []
+
+
+def finished(search: Search) -> dict[int, list[float]]:
+    return {trial.number: trial.values for trial in search.trials() if trial.state.name == "COMPLETE"}
+
+
+@pytest.mark.parametrize("engine", ["inline", RAY])
+def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
+    with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
+        search.start(engine)
+        wait_until(lambda: amid_a_trial(search))
+        search.ctrl_c()
+        began = time.monotonic()
+        code, out, err = search.end()
+        assert time.monotonic() - began < 20
+        assert (code, err) == (130, "")
+        assert "the same command goes on" in out
+        assert "Traceback" not in out
+        assert "RUNNING" not in search.states()
+        assert "WAITING" in search.states()
+        told = finished(search)
+        assert search.frame()["number"].tolist() == sorted(told)
+        assert (search.results / "front.parquet").exists()
+        assert search.leftovers() == []
+        assert list(search.scratch.glob("autoprune*")) == []
+        assert_the_next_run_completes(search, engine, told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_a_second_ctrl_c_ends_at_once(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
+    with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
+        search.start(engine)
+        wait_until(lambda: amid_a_trial(search))
+        told = finished(search)
+        search.ctrl_c()
+        time.sleep(0.3)
+        search.ctrl_c()
+        began = time.monotonic()
+        code, out, err = search.end()
+        assert time.monotonic() - began < 5
+        assert code in (130, -signal.SIGINT)  # the latter if the interpreter was about to end anyway
+        assert "Traceback" not in out + err
+        wait_until(lambda: search.leftovers() == [])
+        assert_the_next_run_completes(search, engine, told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "ray"])
+def test_kill_9_of_all_processes_loses_no_finished_trial(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
+    with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
+        search.start(engine)
+        wait_until(lambda: amid_a_trial(search))
+        search.kill()
+        assert search.leftovers() == []
+        told = finished(search)
+        assert told
+        assert "RUNNING" in search.states()
+        assert_the_next_run_completes(search, engine, told)
