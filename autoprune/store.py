@@ -69,6 +69,10 @@ class StudyFolder:
         """File with a running trial's training state after its last epoch."""
         return self.checkpoints / f"{number}.training"
 
+    def record(self, number: int) -> Path:
+        """File beside a trial's network with its configuration and its result."""
+        return self.model(number) / "trial.json"
+
     def has_model(self, number: int) -> bool:
         """Whether the trial's network is kept."""
         return (self.model(number) / "model.safetensors").is_file()
@@ -83,7 +87,8 @@ class StudyFolder:
         with replacing(path) as handle:
             handle.write(json.dumps(value, indent=1).encode())
 
-    def read_json(self, path: Path) -> Any:
+    @staticmethod
+    def read_json(path: Path) -> Any:
         """Read what :meth:`write_json` wrote; raises StudyError if it is missing or damaged."""
         try:
             return json.loads(path.read_text())

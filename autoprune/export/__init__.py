@@ -3,6 +3,7 @@
 from autoprune.export.export import EXPORTERS, export_model
 from autoprune.export.manifest import FileRecord, FormatRecord, Manifest, TensorRecord, read_manifest
 from autoprune.export.select import DEFAULT_ACCURACY_DROP, select_trial
+from autoprune.export.study import export_trial
 
 __all__ = [
     "DEFAULT_ACCURACY_DROP",
@@ -12,6 +13,7 @@ __all__ = [
     "Manifest",
     "TensorRecord",
     "export_model",
+    "export_trial",
     "read_manifest",
     "select_trial",
 ]

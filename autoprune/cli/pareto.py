@@ -1,0 +1,34 @@
+"""`autoprune pareto`: the front of a study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def pareto(
+    study: Annotated[Path, typer.Argument(help="The study's folder, results/NAME.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Print the front: the trials that no other trial beats in every objective."""
+    from rich.console import Console
+
+    from autoprune.report.tables import front_table
+    from autoprune.search.final import DENSE, known_test_accuracy
+    from autoprune.spec import load_spec
+    from autoprune.store import StudyFolder
+
+    if as_json and as_csv:
+        raise typer.BadParameter("--json and --csv can't be used together")
+    folder = StudyFolder.existing(study)
+    front = folder.read_frame(folder.front)
+    if as_json:
+        print(front.to_json(orient="records", indent=1))
+    elif as_csv:
+        print(front.to_csv(index=False), end="")
+    else:
+        spec = load_spec(folder.space)
+        test = known_test_accuracy(folder)
+        dense = folder.read_json(folder.reference)["dense"]
+        Console().print(front_table(front, dense, spec.objectives, dense_test=test.get(DENSE)))

@@ -1,0 +1,108 @@
+"""Live progress of a study: a table that is redrawn on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from autoprune.report.tables import front_table
+from autoprune.search.driver import Driver, StudyStatus
+
+REDRAW_INTERVAL_S = 0.25
+LINE_INTERVAL_S = 10.0
+
+
+class Progress:
+    """Shows how a study stands, as it changes.
+
+    Args:
+        console: Where to. If it is no terminal, a line is printed when a trial has ended, at most one in ten seconds.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._shown_at = 0.0
+        self._shown_told = 0
+        self._stage = ""
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def stage(self, what: str) -> None:
+        """Say what is being done before or after the trials."""
+        if self._live:
+            self._live.update(Text(f"{what} ..."), refresh=True)
+        elif what.split(":")[0] != self._stage or time.monotonic() - self._shown_at >= LINE_INTERVAL_S:
+            self._stage = what.split(":")[0]
+            self._shown_at = time.monotonic()
+            self._line(what)
+
+    def update(self, driver: Driver) -> None:
+        """Show the study's state, if it is time."""
+        now = time.monotonic()
+        last = driver.n_told >= driver.n_trials
+        if now - self._shown_at < (REDRAW_INTERVAL_S if self._live else LINE_INTERVAL_S) and not last:
+            return
+        if not self._live and driver.n_told == self._shown_told:
+            return
+        self._shown_at, self._shown_told = now, driver.n_told
+        status = driver.status()
+        if self._live:
+            self._live.update(_panel(driver, status), refresh=True)
+        else:
+            self._line(_counts(status))
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _panel(driver: Driver, status: StudyStatus) -> RenderableType:
+    parts: list[RenderableType] = [Text(_counts(status))]
+    for number, report in status.running.items():
+        if report is None:
+            parts.append(Text(f"  trial {number}: starting"))
+        else:
+            parts.append(
+                Text(
+                    f"  trial {number}: epoch {report.epoch}, accuracy {report.accuracy:.4f}, "
+                    f"lr {report.lr:.2g}, batch {report.batch_size}"
+                )
+            )
+    if status.front:
+        frame = driver.frame()
+        parts.append(front_table(frame[frame["on_front"]], driver.dense, driver.spec.objectives))
+    return Group(*parts)
+
+
+def _counts(status: StudyStatus) -> str:
+    done = status.n_finished + status.n_stopped + status.n_failed
+    text = f"{done}/{status.n_trials} trials, {len(status.running)} running"
+    if status.n_failed:
+        text += f", {status.n_failed} failed"
+    if status.n_infeasible:
+        text += f", {status.n_infeasible} over a ceiling"
+    text += f", {len(status.front)} on the front, hypervolume {status.hypervolume:.4f}"
+    if status.time_left_s is not None and done < status.n_trials:
+        text += f", {duration(status.time_left_s)} left"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that matter: ``45s``, ``3m 05s``, ``2h 10m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

@@ -1,0 +1,80 @@
+"""`autoprune search`: run a study, or go on with one."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from autoprune.search.driver import Driver
+    from autoprune.search.session import Session
+
+
+class Engine(StrEnum):
+    """Where trials run."""
+
+    ray = "ray"
+    inline = "inline"
+
+
+def search(
+    space: Annotated[Path, typer.Argument(help="The space file.", show_default=False)],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials the study is to reach; the space file's number if left out.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="ray: trials in parallel; inline: in this process.")] = Engine.ray,
+    results: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("results"),
+) -> None:
+    """Search for the best pruned networks; go on where an earlier run stopped."""
+    from rich.console import Console
+
+    from autoprune.cli.progress import Progress
+    from autoprune.engines import load_engine
+    from autoprune.errors import StudyError
+    from autoprune.search.critical import EXIT_INTERRUPTED
+    from autoprune.search.run import run_search
+
+    console = Console(highlight=False)
+    try:
+        with Progress(console) as progress:
+            outcome = run_search(space, results, load_engine(engine), trials, progress.stage, progress.update)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    driver = outcome.driver
+    _print_front(console, outcome.session, driver)
+    done = f"{driver.n_told} of {driver.n_trials} trials"
+    if driver.stopped_because is not None:
+        raise StudyError(f"{driver.folder.root}: stopped after {done}: {driver.stopped_because}")
+    if outcome.interrupted:
+        console.print(f"interrupted after {done}; the same command goes on.")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if outcome.was_complete:
+        console.print(f"the study is complete: {done}. --trials N extends it.")
+    console.print(f"next: autoprune export {_shown(driver.folder.root)} --select knee", soft_wrap=True)
+
+
+def _print_front(console: "Console", session: "Session", driver: "Driver") -> None:
+    from autoprune.report.tables import front_table
+    from autoprune.search.final import DENSE, known_test_accuracy, with_test_accuracy
+
+    folder, frame = session.folder, driver.frame()
+    front = with_test_accuracy(folder, frame[frame["on_front"]])
+    dense_test = known_test_accuracy(folder).get(DENSE)
+    console.print(front_table(front, session.dense, session.spec.objectives, dense_test=dense_test))
+    console.print(f"\nhypervolume {driver.status().hypervolume:.4f}")
+    for path, what in (
+        (folder.front, "the front"),
+        (folder.trials, "all trials"),
+        (folder.database, "the Optuna study"),
+        (folder.checkpoints, "the front's networks"),
+    ):
+        console.print(f"  {_shown(path)}  {what}", soft_wrap=True)
+
+
+def _shown(path: Path) -> str:
+    """A path as the user would type it from here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,75 @@
+"""Exporting one trial of a study: choose it, load its network, and write it with its record."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from autoprune.export.export import EXPORTERS, export_model
+from autoprune.export.manifest import Manifest
+from autoprune.export.select import select_trial
+from autoprune.saved_model import load_model, read_architecture
+from autoprune.search.final import known_test_accuracy
+from autoprune.search.session import dense_costs, resume_session
+from autoprune.store import StudyFolder
+from autoprune.trial import TrialResult, result_from_dict
+
+N_EXAMPLES = 8
+"""Validation inputs on which every format is compared with the network."""
+
+
+def export_trial(
+    folder: StudyFolder, select: str, out: Path | None = None, formats: Sequence[str] | None = None
+) -> tuple[TrialResult, Path, Manifest]:
+    """Export the network of the trial that ``select`` names.
+
+    Args:
+        select: As :func:`autoprune.export.select_trial` takes it.
+        out: Folder to write; ``None`` is ``export-NUMBER`` in the study's folder.
+        formats: Names in ``EXPORTERS``; ``None`` is all of them.
+
+    Returns:
+        The trial's result, the folder written, and its manifest.
+
+    Raises:
+        ExportError: If ``select`` names no trial, or a format does not reproduce its network.
+        StudyError: If the study can't be read.
+    """
+    front, trials = folder.read_frame(folder.front), folder.read_frame(folder.trials)
+    session = resume_session(folder)
+    number = select_trial(
+        front,
+        trials,
+        select,
+        session.dense,
+        session.spec.constraints.accuracy_drop,
+        session.spec.objectives,
+        kept=[int(each) for each in trials["number"] if folder.has_model(int(each))],
+    )
+    record = folder.read_json(folder.record(number))
+    result = result_from_dict(record["result"])
+    metrics = {"accuracy": result.accuracy, "loss": result.loss}
+    metrics["accuracy_test"] = known_test_accuracy(folder).get(str(number))
+    reference = folder.read_json(folder.reference)
+    validation = session.task.data.validation
+    target = out or folder.root / f"export-{number}"
+    manifest = export_model(
+        load_model(folder.model(number), session.task.build_model),
+        target,
+        example_inputs=validation.batch(torch.arange(min(N_EXAMPLES, len(validation))))[0],
+        architecture=read_architecture(folder.model(number)),
+        formats=tuple(formats or EXPORTERS),
+        metrics=metrics | (dense_costs(result.cost) if result.cost else {}),
+        source={
+            "study": session.spec.study,
+            "trial": record["config"],
+            "removed_blocks": result.removed_blocks,
+            "kept": result.kept,
+            "epochs": result.epochs,
+            "epochs_lineage": result.epochs_lineage,
+            "dense": session.dense,
+            "latency_conditions": {key: reference["latency"][key] for key in ("device", "batch_size", "threads")},
+        },
+        base_dir=folder.base_dir,
+    )
+    return result, target, manifest

@@ -1,0 +1,147 @@
+"""Bad input: one clear message, exit code 2, nothing written."""
+
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import TINY_TASK, write_space
+
+from autoprune.cli.main import main
+from autoprune.errors import SpecError
+
+BROKEN = """
+
+def broken():
+    return 1 / 0
+
+
+def seven():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+"""
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs the command line in this process, in ``tmp_path``; gives the exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["autoprune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def weights_of_another_network(folder: Path) -> None:
+    save_file({"stem.weight": torch.zeros(3, 3), "other": torch.zeros(1)}, folder / "other.safetensors")
+
+
+def results_is_a_file(folder: Path) -> None:
+    (folder / "results").write_text("")
+
+
+@pytest.mark.parametrize("command", ["search", "plan"])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainning": {}}, r"space.yaml:\d+: the file: unknown key 'trainning' \(did you mean 'training'\?\)"),
+        ({"search": {"trials": "many"}}, r"space.yaml:\d+: search.trials: .*integer.*'many'"),
+        (
+            {"training": {"epochs": {"low": 5, "high": 2}}},
+            r"training.epochs: low <= high must hold, but got low=5, high=2",
+        ),
+        ({"objectives": ["accuracy", "accuracy"]}, r"objectives.* names 'accuracy'"),
+        ({"study": "../elsewhere"}, r"study must start with a letter or digit"),
+        ({"task": {"model": "no_such_module:net"}}, r"task.model: .*no_such_module"),
+        ({"task": {"model": "tiny_task:nett"}}, r"task.model: tiny_task has no 'nett' \(did you mean 'net'\?\)"),
+        ({"task": {"data": "tiny_task:broken"}}, r"task.data: .*ZeroDivisionError.*tiny_task.py:\d+"),
+        ({"task": {"model": "tiny_task:seven"}}, r"data has 10 classes, model has 7 outputs"),
+        ({"task": {"weights": "missing.safetensors"}}, r"missing.safetensors"),
+        ({"task": {"weights": "other.safetensors"}}, r"(?s)other.safetensors.*stem.weight"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_space_files(run: Run, tmp_path: Path, command: str, changes: dict[str, Any], message: str) -> None:
+    space = write_space(tmp_path, changes, TINY_TASK + BROKEN)
+    weights_of_another_network(tmp_path)
+    code, _, err = run(command, space)
+    assert code == 2
+    assert "Traceback" not in err
+    assert re.search(message, err), err
+    assert not (tmp_path / "results").exists()
+
+
+def test_all_mistakes_are_told_at_once(run: Run, tmp_path: Path) -> None:
+    space = write_space(tmp_path, {"serch": {}, "objectives": ["accuracy", "size"], "training": {"epochs": 0}})
+    code, _, err = run("search", space)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 3
+
+
+def test_unwritable_results(run: Run, tmp_path: Path) -> None:
+    results_is_a_file(tmp_path)
+    code, _, err = run("search", write_space(tmp_path, {}))
+    assert code == 2
+    assert "can't be written" in err
+    assert "--results" in err
+
+
+def test_a_missing_space_file(run: Run) -> None:
+    code, _, err = run("search", "nowhere.yaml")
+    assert (code, err) == (2, "autoprune: nowhere.yaml: no such file. Shipped examples are in search_spaces/.\n")
+
+
+@pytest.mark.parametrize("command", ["status", "pareto", "export"])
+def test_a_folder_that_is_no_study(run: Run, tmp_path: Path, command: str) -> None:
+    code, _, err = run(command, tmp_path)
+    assert code == 2
+    assert "not a study" in err
+
+
+def test_a_corrupt_database(run: Run, trained_tiny: Path, tmp_path: Path) -> None:
+    study = tmp_path / "results" / "tiny"
+    shutil.copytree(trained_tiny, study)
+    space = write_space(tmp_path, {})
+    (study / "study.db").write_text("garbage" * 100)
+    for arguments in (("search", space, "--engine", "inline"), ("status", study)):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert "study.db: can't be opened as a study" in err
+    assert (study / "study.db").read_text() == "garbage" * 100
+
+
+def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["autoprune", "--debug", "search", "nowhere.yaml"])
+    with pytest.raises(SpecError):
+        main()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"constraints": {"flops": 10}}, r"constraints: even for the smallest network of this space, flops"),
+        (
+            {"pruning": [{"method": "neuron", "layers": {"stage9.*": "skip"}}]},
+            r"'stage9.\*' matches none of the layers that can be pruned: .*block1.conv1",
+        ),
+    ],
+    ids=["unreachable ceiling", "layer pattern"],
+)
+def test_what_only_the_network_shows_is_found_before_it_is_trained(
+    run: Run, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    code, _, err = run("search", write_space(tmp_path, changes))
+    assert code == 2
+    assert re.search(message, err), err
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,121 @@
+"""The commands on a small study, as a user types them."""
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from tiny import write_space
+
+import autoprune
+from autoprune.spec import load_spec
+from autoprune.tasks import build_task
+
+
+def autoprune_command(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "autoprune", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a finished study of six trials, and what the search printed."""
+    folder = tmp_path_factory.mktemp("searched")
+    space = write_space(folder, {})
+    return folder, autoprune_command("search", space, "--engine", "inline", cwd=folder).stdout
+
+
+def test_the_search_ends_with_the_front_and_the_paths(searched: tuple[Path, str]) -> None:
+    folder, printed = searched
+    front = pd.read_parquet(folder / "results/tiny/front.parquet")
+    for number in front["number"]:
+        assert any(line.split()[:1] == [str(number)] for line in printed.splitlines())
+    for name in ("front.parquet", "trials.parquet", "study.db"):
+        assert f"results/tiny/{name}" in printed
+    assert "6/6 trials" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_running_again_says_that_the_study_is_complete(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    before = pd.read_parquet(folder / "results/tiny/trials.parquet")
+    printed = autoprune_command("search", "space.yaml", cwd=folder).stdout
+    assert "the study is complete: 6 of 6 trials" in printed
+    pd.testing.assert_frame_equal(before, pd.read_parquet(folder / "results/tiny/trials.parquet"))
+
+
+def test_a_different_space_file_is_refused(searched: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = searched
+    other = write_space(tmp_path, {"training": {"epochs": 3}})
+    err = autoprune_command("search", other, "--results", folder / "results", cwd=tmp_path, code=2).stderr
+    assert "training.epochs: 2 -> 3" in err
+
+
+def test_status_counts_the_trials(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    assert "tiny: 6 of 6 trials have ended" in autoprune_command("status", "results/tiny", cwd=folder).stdout
+
+
+def test_pareto_prints_the_front_in_three_forms(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    front = pd.read_parquet(folder / "results/tiny/front.parquet")
+    as_json = json.loads(autoprune_command("pareto", "results/tiny", "--json", cwd=folder).stdout)
+    assert [row["number"] for row in as_json] == list(front["number"])
+    as_csv = pd.read_csv(io.StringIO(autoprune_command("pareto", "results/tiny", "--csv", cwd=folder).stdout))
+    np.testing.assert_allclose(as_csv["accuracy"], front["accuracy"])
+    assert "dense" in autoprune_command("pareto", "results/tiny", cwd=folder).stdout
+
+
+def test_plan_shows_what_can_be_pruned(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    printed = autoprune_command("plan", "space.yaml", cwd=folder).stdout
+    assert "block1.conv1" in printed
+    assert "head" in printed
+    record = json.loads(autoprune_command("plan", "space.yaml", "--json", cwd=folder).stdout)
+    assert {group["name"] for group in record["plan"]["groups"]} >= {"block1.conv1", "block2.conv1"}
+    assert "neuron.ratio.block1.conv1" in record["dimensions"]
+
+
+def test_export_gives_files_with_the_stated_accuracy(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    autoprune_command("export", "results/tiny", "--select", "knee", "--out", "shipped", cwd=folder)
+    stated = json.loads((folder / "shipped/manifest.json").read_text())["metrics"]["accuracy"]
+    task = build_task(load_spec(folder / "space.yaml").task, folder)
+    inputs, targets = task.data.validation.batch(torch.arange(len(task.data.validation)))
+    model = autoprune.load(folder / "shipped", base_dir=folder)
+    with torch.no_grad():
+        assert task.metric(model(inputs), targets) == pytest.approx(stated)
+    session = onnxruntime.InferenceSession(folder / "shipped/model.onnx")
+    logits = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[0]
+    assert (logits.argmax(axis=1) == targets.numpy()).mean() == pytest.approx(stated)
+
+
+def test_export_says_which_names_it_knows(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    err = autoprune_command("export", "results/tiny", "--select", "flop<=0.5x", cwd=folder, code=2).stderr
+    assert "did you mean 'flops'?" in err
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['autoprune', '--help']\n"
+        "from autoprune.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'ray', 'optuna', 'pandas', 'numpy', 'pydantic'} & set(sys.modules); assert not heavy, heavy"
+    )
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5

@@ -1,0 +1,139 @@
+"""Who may import whom: arrows point down the list of levels, and heavy packages load only where they are needed."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "autoprune"
+
+LEVELS = (
+    {"cli", "__main__"},
+    {"report", "export", "search", "engines"},
+    {"space", "store", "pareto", "worker"},
+    {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model"},
+    {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places"},
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module a file imports, anywhere in it, with the line."""
+    module = path.relative_to(PACKAGE.parent).with_suffix("")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*module.parts[: len(module.parts) - node.level]] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            yield node.lineno, source
+            if source == "autoprune":
+                yield from ((node.lineno, f"autoprune.{alias.name}") for alias in node.names)
+
+
+def room_of(module: str) -> str:
+    """The folder or file right below autoprune that a module lies in."""
+    return module.split(".")[1]
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+IMPORTS = [
+    (".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts), line, imported)
+    for path in FILES
+    for line, imported in imports_of(path)
+]
+OWN = [
+    (importer, line, imported)
+    for importer, line, imported in IMPORTS
+    if importer != "autoprune.__init__" and imported.startswith("autoprune.")
+]
+
+
+def test_every_room_has_a_level() -> None:
+    rooms = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
+    assert rooms - {"__init__", "__pycache__", "py"} == set(LEVEL)
+
+
+def test_imports_were_found() -> None:
+    assert ("autoprune.space", "autoprune.spec") in {(importer, imported) for importer, _, imported in OWN}
+    assert any(
+        importer.startswith("autoprune.cli.") and imported == "rich.console" for importer, _, imported in IMPORTS
+    )
+
+
+def test_arrows_point_down() -> None:
+    up = [
+        f"{importer}:{line} imports {imported}"
+        for importer, line, imported in OWN
+        if LEVEL.get(room_of(imported), -1) < LEVEL[room_of(importer)]  # -1: the package's own public names
+    ]
+    assert up == []
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"), [("ray", {"engines"}), ("optuna", {"search", "space"}), ("typer", {"cli"})]
+)
+def test_packages_that_only_some_rooms_know(package: str, rooms: set[str]) -> None:
+    assert {room_of(importer) for importer, _, imported in IMPORTS if imported.split(".")[0] == package} <= rooms
+
+
+def test_ray_is_known_to_one_file() -> None:
+    assert {importer for importer, _, imported in IMPORTS if imported.split(".")[0] == "ray"} <= {
+        "autoprune.engines.ray_tune"
+    }
+
+
+@pytest.mark.parametrize("room", ["report", "store", "spec", "schedules", "trial", "space", "pareto"])
+def test_rooms_without_torch(room: str) -> None:
+    found = [f"{a}:{line}" for a, line, b in IMPORTS if room_of(a + ".") == room and b.split(".")[0] == "torch"]
+    assert found == []
+
+
+def test_pruning_training_and_cost_know_nothing_of_each_other() -> None:
+    apart = {"pruning", "training", "cost"}
+    found = [
+        f"{importer}:{line} imports {imported}"
+        for importer, line, imported in OWN
+        if {room_of(importer), room_of(imported)} <= apart and room_of(importer) != room_of(imported)
+    ]
+    assert found == []
+
+
+def test_the_worker_side_knows_nothing_of_the_study() -> None:
+    below = {room for level in LEVELS[3:] for room in level} | {"worker"}
+    assert [
+        f"{importer}:{line} imports {imported}"
+        for importer, line, imported in IMPORTS
+        if room_of(importer + ".") in below
+        and imported.startswith(("optuna", "ray", "autoprune.space", "autoprune.search"))
+    ] == []
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level packages that a fresh process has loaded after running some code."""
+    script = f"import json, sys\n{code}\nprint(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
+
+
+def test_importing_autoprune_is_light() -> None:
+    assert loaded_after("import autoprune") & {"torch", "ray", "optuna", "pandas"} == set()
+
+
+def test_reading_a_space_file_is_light() -> None:
+    assert loaded_after("import autoprune.spec") & {"torch", "ray", "optuna", "pandas", "numpy"} == set()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["search", "--help"], ["export", "--help"]])
+def test_help_is_light(arguments: list[str]) -> None:
+    code = (
+        f"sys.argv = ['autoprune', *{arguments!r}]\nfrom autoprune.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass"
+    )
+    loaded = loaded_after(code)
+    assert "typer" in loaded
+    assert loaded & {"torch", "ray", "optuna", "pandas"} == set()

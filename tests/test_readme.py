@@ -1,0 +1,47 @@
+"""What README claims: its example runs as it stands there, and its test command is the one that CI calls."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_example_task_runs_as_written(tmp_path: Path) -> None:
+    assert len(block("python").strip().splitlines()) < 20
+    (tmp_path / "my_task.py").write_text(block("python"))
+    (tmp_path / "my_space.yaml").write_text(block("yaml"))
+    command = [sys.executable, "-m", "autoprune", "search", "my_space.yaml", "--engine", "inline", "--trials", "5"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = pd.read_parquet(tmp_path / "results/mine/trials.parquet")
+    assert (trials["state"] == "finished").sum() == 5
+    assert trials["accuracy"].max() > 0.8
+    front = pd.read_parquet(tmp_path / "results/mine/front.parquet")
+    assert front["accuracy_test"].notna().all()
+
+
+def test_ci_calls_the_test_command_of_the_readme() -> None:
+    commands = re.findall(r"^    (python3 -m venv .*)$", README, flags=re.MULTILINE)
+    assert len(commands) == 2
+    assert "autoprune search search_spaces/digits.yaml" in commands[0]
+    install, test = commands[1].split(".venv/bin/pip install ")
+    ci = (ROOT / ".ci/run").read_text().replace("pip install -q ", "pip install ")
+    assert install + ".venv/bin/pip install " + test in ci
+
+
+def test_every_shipped_space_is_named() -> None:
+    for path in (ROOT / "search_spaces").glob("*.yaml"):
+        assert path.name in README
+        assert yaml.safe_load(path.read_text())["study"] == path.stem
