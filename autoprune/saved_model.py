@@ -17,6 +17,7 @@ from torch import nn
 
 from autoprune.atomic_file import replacing
 from autoprune.errors import AutopruneError
+from autoprune.pruning.atoms.attributes import refresh
 from autoprune.spec.task import CallableRef
 from autoprune.tasks.build import model_builder
 from autoprune.tensor_file import encode_tensors, read_tensors
@@ -92,6 +93,9 @@ def rebuild(dense: nn.Module, architecture: Architecture) -> nn.Module:
         if block not in dict(dense.named_modules()):
             raise _other_network(architecture, f"it has no module '{block}'")
         dense.set_submodule(block, nn.Identity())
+    _reshape(dense, architecture)
+    for module in dense.modules():
+        refresh(module)
     modules = dict(dense.named_modules())
     for name, sizes in architecture.modules.items():
         if name not in modules:
@@ -99,7 +103,6 @@ def rebuild(dense: nn.Module, architecture: Architecture) -> nn.Module:
         for attribute, value in sizes.items():
             kind: Any = type(getattr(modules[name], attribute, value))
             setattr(modules[name], attribute, kind(value))
-    _reshape(dense, architecture)
     return dense
 
 

@@ -139,6 +139,8 @@ class SearchSpace:
         self._gradual = _value("gradual_pruning", training.gradual_pruning)
         neuron, layer, weight = spec.method("neuron"), spec.method("layer"), spec.method("weight")
         self._widths = plan.group_widths
+        round_to = int(neuron.round_to) if neuron else 1
+        self._multiples = {group.name: math.lcm(round_to, group.multiple) for group in plan.groups}
         problems: list[str] = []
         ratio_rules = self._rules(neuron, list(self._widths), problems)
         self._ratios = _per_layer("neuron", neuron, ratio_rules)
@@ -201,7 +203,7 @@ class SearchSpace:
 
     def width(self, group: str, ratio: float) -> int:
         """Channels that a group keeps at a ratio: a multiple of ``round_to``, at least one, at most all channels."""
-        dense, multiple = self._widths[group], int(self.spec.method("neuron").round_to)
+        dense, multiple = self._widths[group], self._multiples[group]
         return min(dense, max(multiple, multiple * round((1.0 - ratio) * dense / multiple)))
 
     def ladder(self, n_steps: int) -> dict[float, dict[str, Scalar]]:

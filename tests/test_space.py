@@ -24,7 +24,7 @@ PLAN = PruningPlan(
     blocks=(Block("stage2", 0.1), Block("stage1", 0.2), Block("stage3", 0.3), Block("stage0", 0.4)),
     weight_layers={"stem.weight": 144, "stage1.conv1.weight": 2304, "head.weight": 300},
     left_out=(LeftOut("head", "its width is the network's output"), LeftOut("", "the network as a whole")),
-    shrink={},
+    graph={},
 )
 NEURON = {"method": "neuron", "ratio": {"low": 0.0, "high": 0.9}}
 FIXED_TRAINING = {
@@ -190,7 +190,7 @@ def test_a_fixed_space_has_no_dimensions() -> None:
 
 
 def test_nothing_is_asked_about_a_method_with_nothing_to_prune() -> None:
-    empty = PruningPlan(groups=(), blocks=(), weight_layers={}, left_out=(), shrink={})
+    empty = PruningPlan(groups=(), blocks=(), weight_layers={}, left_out=(), graph={})
     found = space(*ALL_METHODS, plan=empty)
     assert found.dimensions() == []
     assert run(found, {}).pruning == PruningConfig()

@@ -3,6 +3,15 @@
 from autoprune.cost.flops import count_macs
 from autoprune.cost.latency import Latency, measure_latency
 from autoprune.cost.measure import measure_cost
-from autoprune.cost.table import CostTable, NetworkCost, build_table
+from autoprune.cost.table import CostTable, NetworkCost, NetworkCosts, build_table
 
-__all__ = ["CostTable", "Latency", "NetworkCost", "build_table", "count_macs", "measure_cost", "measure_latency"]
+__all__ = [
+    "CostTable",
+    "Latency",
+    "NetworkCost",
+    "NetworkCosts",
+    "build_table",
+    "count_macs",
+    "measure_cost",
+    "measure_latency",
+]

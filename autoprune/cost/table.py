@@ -6,11 +6,14 @@ and for linear layers, so the MACs of a pruned network follow from the shapes of
 """
 
 import json
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter
 from torch import nn
@@ -21,6 +24,10 @@ from autoprune.tasks.task import Inputs
 
 Shrink = Mapping[str, Mapping[int, Mapping[str, int]]]
 """Parameter or buffer name -> dimension -> group -> entries lost along it with each removed channel."""
+
+
+Product = tuple[str, Sequence[tuple[int, Mapping[str, int]]]]
+"""Module, and the dimensions that a product of activations runs over: (size, group -> entries lost a channel)."""
 
 
 class NetworkCost(NamedTuple):
@@ -35,6 +42,14 @@ class NetworkCost(NamedTuple):
     params: int
     macs: int
     tensor_bytes: int
+
+
+class NetworkCosts(NamedTuple):
+    """Costs of many candidates, each an array of shape ``(n_candidates,)``, int64, as in :class:`NetworkCost`."""
+
+    params: np.ndarray
+    macs: np.ndarray
+    tensor_bytes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,13 +76,16 @@ class CostTable:
 
     Attributes:
         widths: Group -> channels in the dense network.
-        other_macs: Module name -> MACs without a weight (products of activations, as in attention), taken as constant.
+        other_macs: Module name -> MACs without a weight (products of activations, as in attention).
+        products: (module, dimensions that a product of activations there runs over, each a size and what it loses for
+            each removed channel of a group). The module's ``other_macs`` fall in proportion.
     """
 
     widths: Mapping[str, int]
     blocks: tuple[str, ...]
     tensors: tuple[TensorCost, ...]
     other_macs: Mapping[str, int]
+    products: tuple[Product, ...] = ()
 
     def cost(self, widths: Mapping[str, int], removed_blocks: Collection[str] = ()) -> NetworkCost:
         """The cost of the network with these widths and without these blocks.
@@ -86,7 +104,11 @@ class CostTable:
             )
         gone = tuple(f"{block}." for block in removed_blocks)
         params = tensor_bytes = 0
-        macs = sum(macs for module, macs in self.other_macs.items() if not f"{module}.".startswith(gone))
+        macs = sum(
+            self._product_macs(module, dense, removed)
+            for module, dense in self.other_macs.items()
+            if not f"{module}.".startswith(gone)
+        )
         for tensor in self.tensors:
             if gone and all(name.startswith(gone) for name in tensor.names):
                 continue
@@ -99,6 +121,50 @@ class CostTable:
             if tensor.macs:
                 macs += tensor.macs * numel // prod(tensor.shape)
         return NetworkCost(params, macs, tensor_bytes)
+
+    def costs(self, widths: np.ndarray) -> NetworkCosts:
+        """The costs of many candidates at once, all blocks present.
+
+        Args:
+            widths: Channels kept, shape ``(n_candidates, n_groups)``, the groups in the order of ``widths``.
+
+        Raises:
+            PruningError: If the shape is another, or a width is not in [0, the dense one].
+        """
+        widths = np.asarray(widths, dtype=np.int64)
+        dense = np.array(list(self.widths.values()), dtype=np.int64)
+        if widths.ndim != 2 or widths.shape[1] != len(dense):
+            raise PruningError(f"widths must have shape (n_candidates, {len(dense)}), got {widths.shape}.")
+        if (widths < 0).any() or (widths > dense).any():
+            raise PruningError("every width must be in [0, the group's dense width].")
+        removed = dict(zip(self.widths, (dense - widths).T, strict=True))
+        zero = np.zeros(len(widths), dtype=np.int64)
+        params, macs, tensor_bytes = zero.copy(), zero.copy(), zero.copy()
+        for tensor in self.tensors:
+            sizes: dict[int, np.ndarray] = {}
+            for dim, group, per_channel in tensor.shrinks:
+                sizes[dim] = sizes.get(dim, zero + tensor.shape[dim]) - removed[group] * per_channel
+            fixed = prod(size for dim, size in enumerate(tensor.shape) if dim not in sizes)
+            numel = reduce(operator.mul, sizes.values(), zero + fixed)
+            tensor_bytes += numel * tensor.itemsize
+            params += numel if tensor.is_parameter else 0
+            if tensor.macs:
+                macs += tensor.macs // prod(tensor.shape) * numel
+        for module, macs_dense in self.other_macs.items():
+            macs += self._product_macs(module, macs_dense, removed)
+        return NetworkCosts(params, macs, tensor_bytes)
+
+    def _product_macs(self, module: str, dense: int, removed: Mapping[str, Any]) -> Any:
+        """MACs of a module's products of activations, ``dense`` in the dense network; of one candidate or of many."""
+        runs = [runs for name, runs in self.products if name == module]
+        whole = sum(prod(size for size, _ in sizes) for sizes in runs)
+        if not whole:
+            return dense
+        rest = sum(
+            prod(size - sum(removed.get(group, 0) * lost for group, lost in losses.items()) for size, losses in sizes)
+            for sizes in runs
+        )
+        return dense * rest // whole
 
     def _removed_channels(self, widths: Mapping[str, int]) -> dict[str, int]:
         removed = {}
@@ -122,13 +188,23 @@ class CostTable:
         return TypeAdapter(CostTable).validate_python(record)
 
 
-def build_table(model: nn.Module, example_inputs: Inputs, shrink: Shrink, blocks: Sequence[str]) -> CostTable:
+def build_table(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    widths: Mapping[str, int],
+    shrink: Shrink,
+    products: Sequence[Product] = (),
+    blocks: Sequence[str] = (),
+) -> CostTable:
     """Measure the dense network once, so that the cost of every candidate is known.
 
     Args:
         model: The dense network.
         example_inputs: Only the first example is run.
+        widths: Group -> channels in the dense network.
         shrink: What every removed channel of a group takes along.
+        products: Products of activations whose size falls with channels.
         blocks: Names of the modules that may be replaced by the identity.
 
     Raises:
@@ -149,7 +225,7 @@ def build_table(model: nn.Module, example_inputs: Inputs, shrink: Shrink, blocks
     )
     parameter_names = set(storages)
     return CostTable(
-        widths=_dense_widths(shrink, shapes),
+        widths=dict(widths),
         blocks=tuple(blocks),
         tensors=tuple(
             TensorCost(
@@ -163,6 +239,7 @@ def build_table(model: nn.Module, example_inputs: Inputs, shrink: Shrink, blocks
             for first, (names, tensor) in tensors.items()
         ),
         other_macs=other_macs,
+        products=tuple(products),
     )
 
 
@@ -180,18 +257,6 @@ def _shrinks(shrink: Shrink, names: tuple[str, ...]) -> tuple[tuple[int, str, in
     """What shrinks a tensor; a tied one shrinks under whichever of its names the plan knows it by."""
     of_tensor = next((shrink[name] for name in names if name in shrink), {})
     return tuple((dim, group, lost) for dim, groups in of_tensor.items() for group, lost in groups.items() if lost)
-
-
-def _dense_widths(shrink: Shrink, shapes: Mapping[str, torch.Size]) -> dict[str, int]:
-    """A group's width: the fewest channels that a dimension it is cut from has room for, as its own layers are full."""
-    widths: dict[str, int] = {}
-    for name, dims in shrink.items():
-        for dim, groups in dims.items():
-            for group, lost in groups.items():
-                if lost:
-                    room = shapes[name][dim] // lost
-                    widths[group] = min(widths.get(group, room), room)
-    return widths
 
 
 def _check_shrink(shrink: Shrink, shapes: Mapping[str, torch.Size]) -> None:

@@ -1,7 +1,7 @@
 """Pruning a network, dense or pruned before under the same plan, as a trial asks."""
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -9,15 +9,14 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
+from autoprune.pruning.atoms import at_widths, cut, from_plain
 from autoprune.pruning.criteria import check_criterion
-from autoprune.pruning.graph import ChannelGraph
 from autoprune.pruning.importance import Calibration, channel_scores
 from autoprune.pruning.layer import remove_blocks
-from autoprune.pruning.neuron import current_widths, least_important, root_of
+from autoprune.pruning.neuron import current_widths, least_important
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.proof import bench
 from autoprune.pruning.provenance import masked, untouched
-from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Inputs, Loss
 from autoprune.trial import PruningConfig
 
@@ -36,7 +35,7 @@ class Pruned:
     model: nn.Module
     kept: dict[str, int]
     removed_blocks: tuple[str, ...]
-    provenance: dict[str, torch.Tensor]
+    provenance: Mapping[str, torch.Tensor]
 
 
 def prune(
@@ -74,19 +73,15 @@ def prune(
     removed_now = [name for name in present_blocks if name in config.removed_blocks]
     remove_blocks(pruned, removed_now)
     whole = copy.deepcopy(pruned)
-    widths = _widths_to_reach(pruned, plan, config)
+    present = current_widths(pruned, plan)
+    widths = _widths_to_reach(present, config)
     provenance = untouched(pruned)
     if widths:
-        device = next(pruned.parameters()).device
-        graph = ChannelGraph(pruned, to_device(example_inputs, device))
-        roots = {
-            group.name: root
-            for group in plan.groups
-            if group.name in widths and (root := root_of(pruned, group, plan.shrink)) is not None
-        }
-        scores = channel_scores(graph, roots, config.criterion, calibration=calibration, loss=loss, seed=seed)
-        lost = {root: least_important(scores[name], len(scores[name]) - widths[name]) for name, root in roots.items()}
-        provenance = graph.remove(lost)
+        analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
+        groups = [group for group in analysis.groups if group.name in widths]
+        scores = channel_scores(pruned, groups, config.criterion, calibration=calibration, loss=loss, seed=seed)
+        lost = {name: least_important(scores[name], present[name] - width) for name, width in widths.items()}
+        provenance = cut(pruned, analysis, lost)
     kept = current_widths(pruned, plan)
     for name, asked in widths.items():
         if kept[name] != asked:
@@ -99,7 +94,7 @@ def prune(
     return Pruned(pruned, kept, gone, provenance)
 
 
-def _prove(pruned: nn.Module, whole: nn.Module, provenance: dict[str, torch.Tensor], example_inputs: Inputs) -> None:
+def _prove(pruned: nn.Module, whole: nn.Module, provenance: Mapping[str, torch.Tensor], example_inputs: Inputs) -> None:
     try:
         stand = bench(whole, example_inputs)
         stand.prove(stand.cast(pruned), masked(stand.model, provenance))
@@ -119,9 +114,8 @@ def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> N
         )
 
 
-def _widths_to_reach(model: nn.Module, plan: PruningPlan, config: PruningConfig) -> dict[str, int]:
+def _widths_to_reach(present: Mapping[str, int], config: PruningConfig) -> dict[str, int]:
     """The asked widths that are below what the network has."""
-    present = current_widths(model, plan)
     widths: dict[str, int] = {}
     for name, asked in config.widths.items():
         if present[name] == 0 and any(name.startswith(block + ".") for block in config.removed_blocks):

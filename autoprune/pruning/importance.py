@@ -1,30 +1,32 @@
 """How much each channel of a group matters: one score a channel, higher is more important."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-import torch_pruning as tp
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.errors import PruningError
+from autoprune.pruning.atoms import ChannelGroup
 from autoprune.pruning.criteria import check_criterion, needs_data
-from autoprune.pruning.graph import ChannelGraph, output_dim
 from autoprune.tasks.forward import call_model, to_device
 from autoprune.tasks.task import Inputs, Loss
 
 Calibration = Callable[[], Iterable[tuple[Inputs, torch.Tensor]]]
 """Gives calibration batches, the same ones at every call."""
 
-Scorer = Callable[[Any], torch.Tensor | None]
-"""Scores the channels of one of Torch-Pruning's groups; ``None`` where the group holds nothing that it looks at."""
+Place = tuple[str, int]
+"""Name of a parameter or buffer, and one of its dimensions."""
+
+PlaceScores = Callable[[Place], torch.Tensor | None]
+"""Scores the indices of a dimension, shape ``(size,)``; ``None`` skips it."""
 
 
 def channel_scores(
-    graph: ChannelGraph,
-    roots: Mapping[str, str],
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
     criterion: str,
     *,
     calibration: Calibration | None = None,
@@ -36,7 +38,8 @@ def channel_scores(
     A group that holds nothing that the criterion looks at (no batch norm for ``bn_scale``, no layer behind it for
     ``activation``) is scored by ``l2``.
 
-    - ``l1``, ``l2``: mean over the group's layers of the channel's summed absolute or squared weights.
+    - ``l1``, ``l2``: mean over the group's layers, norms included, of the channel's summed absolute or squared
+      weights.
     - ``bn_scale``: absolute batch-norm scale (Liu et al. 2017, arXiv 1708.06519).
     - ``taylor``: mean over layers of the summed ``|weight * gradient|`` (Molchanov et al. 2019, arXiv 1906.10771).
     - ``fpgm``: sum of the distances to the layer's other filters (He et al. 2019, arXiv 1811.00250).
@@ -47,8 +50,8 @@ def channel_scores(
     - ``random``: uniform, from the seed.
 
     Args:
-        graph: Left as it was, gradients included.
-        roots: Group name -> layer at the group's root.
+        model: Left as it was, gradients included.
+        groups: Of an analysis of this network.
         calibration: Batches for the criteria that need data.
         loss: Loss for ``taylor``.
 
@@ -62,107 +65,108 @@ def channel_scores(
     if needs_data(criterion) and (calibration is None or (criterion == "taylor" and loss is None)):
         what = "calibration batches and a loss" if criterion == "taylor" else "calibration batches"
         raise PruningError(f"criterion '{criterion}' needs {what}, got none. Pass them, or choose l2.")
-    groups = {name: graph.group(root) for name, root in roots.items()}
     if criterion == "random":
         generator = torch.Generator().manual_seed(seed)
-        return {
-            name: torch.rand(_width(group), generator=generator, dtype=torch.float64) for name, group in groups.items()
-        }
-    with _scorer(graph, criterion, calibration, loss) as scorer:
-        scores = {name: scorer(group) for name, group in groups.items()}
-    l2 = _magnitude(2)
-    return {name: _checked(name, group, scores[name], l2) for name, group in groups.items()}
+        return {group.name: torch.rand(group.width, generator=generator, dtype=torch.float64) for group in groups}
+    scorer = _scorer(model, criterion, calibration, loss)
+    l2 = _magnitude(model, 2)
+    return {group.name: _checked(group, scorer(group), l2) for group in groups}
 
 
-@contextmanager
-def _scorer(
-    graph: ChannelGraph, criterion: str, calibration: Calibration | None, loss: Loss | None
-) -> Iterator[Scorer]:
+Scorer = Callable[[ChannelGroup], torch.Tensor | None]
+"""Scores a group's channels; ``None`` where the group holds nothing that the criterion looks at."""
+
+
+def _scorer(model: nn.Module, criterion: str, calibration: Calibration | None, loss: Loss | None) -> Scorer:
+    weights = _weights(model)
     if criterion in ("activation", "apoz") and calibration is not None:
-        statistic = torch.abs if criterion == "activation" else _is_nonzero
-        means = _mean_inputs(graph.model, calibration, statistic)
-        yield lambda group: _mean_over_layers(group, lambda layer, *_: means.get(layer), consumers=True)
-    elif criterion == "taylor" and calibration is not None and loss is not None:
-        _accumulate_gradients(graph.model, calibration, loss)
-        yield tp.importance.GroupTaylorImportance(group_reduction="mean", normalizer=None)
-        graph.model.zero_grad(set_to_none=True)
-    elif criterion == "bn_scale":
-        yield tp.importance.BNScaleImportance(group_reduction="mean", normalizer=None)
-    elif criterion == "fpgm":
-        yield lambda group: _mean_over_layers(group, _distances, producers=True)
-    elif criterion == "lamp":
-        yield lambda group: _mean_over_layers(group, _lamp, producers=True, consumers=True)
-    else:
-        yield _magnitude(1 if criterion == "l1" else 2)
+        means = _mean_inputs(model, calibration, torch.abs if criterion == "activation" else _is_nonzero)
+        return lambda group: _mean_over(group, group.consumers, lambda place: _received(model, means, place))
+    if criterion == "taylor" and calibration is not None and loss is not None:
+        products = _weight_times_gradient(model, calibration, loss)
+        return lambda group: _mean_over(group, group.members, lambda place: _sums(products, place, 1))
+    if criterion == "bn_scale":
+        scales = {name: weight for name, weight in weights.items() if isinstance(_owner(model, name), _NormBase)}
+        return lambda group: _mean_over(group, group.members, lambda place: _sums(scales, place, 1))
+    if criterion == "fpgm":
+        return lambda group: _mean_over(group, _makers(group), lambda place: _distances(weights, place))
+    if criterion == "lamp":
+        return lambda group: _mean_over(group, group.members, lambda place: _lamp(weights, place))
+    return _magnitude(model, 1 if criterion == "l1" else 2)
 
 
-def _magnitude(p: int) -> Scorer:
-    scorer: Scorer = tp.importance.GroupMagnitudeImportance(p=p, group_reduction="mean", normalizer=None)
-    return scorer
+def _magnitude(model: nn.Module, p: int) -> Scorer:
+    weights = _weights(model)
+    return lambda group: _mean_over(group, group.members, lambda place: _sums(weights, place, p))
 
 
-def _width(group: Any) -> int:
-    return len(group[0].idxs)
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters that scale activations: all but biases."""
+    return {name: p.detach() for name, p in model.named_parameters() if not name.endswith("bias")}
 
 
-def _checked(name: str, group: Any, scores: torch.Tensor | None, l2: Scorer) -> torch.Tensor:
-    for found in (scores, l2(group)):
-        if found is not None and found.shape == (_width(group),) and bool(found.isfinite().all()):
-            return found.detach().double().cpu()
-    raise PruningError(f"the importance of {name}'s channels is not finite. Check the network's weights for NaN.")
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    return model.get_submodule(name.rpartition(".")[0])
 
 
-LayerScores = Callable[[nn.Module, int, int], torch.Tensor | None]
-"""(layer, dimension of its weight that runs over the channels, channels) -> scores; ``None`` skips the layer."""
+def _makers(group: ChannelGroup) -> list[Place]:
+    return [place for place in group.members if place not in group.consumers]
 
 
-def _mean_over_layers(
-    group: Any, score: LayerScores, *, producers: bool = False, consumers: bool = False
-) -> torch.Tensor | None:
-    """Mean over a group's convolutions and linear layers of a score that each gives its channels.
-
-    Where several of a layer's channels belong to one of the group's, as behind a flatten, their mean counts.
-    """
-    out_handlers = (tp.prune_conv_out_channels, tp.prune_linear_out_channels) if producers else ()
-    in_handlers = (tp.prune_conv_in_channels, tp.prune_linear_in_channels) if consumers else ()
-    layers: list[torch.Tensor] = []
-    for item in group:
-        layer, handler = item.dep.layer, item.dep.handler
-        if handler not in (*out_handlers, *in_handlers) or None in item.root_idxs:
-            continue
-        dim = output_dim(layer) if handler in out_handlers else 1 - output_dim(layer)
-        n_channels = layer.weight.shape[dim] * (
-            layer.groups if isinstance(layer, _ConvNd) and handler in in_handlers else 1
-        )
-        scores = score(layer, dim, n_channels)
-        if scores is None:
-            continue
-        picked = scores.detach().double().cpu()[torch.tensor(item.idxs)]
-        root = torch.tensor(item.root_idxs)
-        mean = torch.zeros(_width(group), dtype=torch.float64).scatter_reduce(
-            0, root, picked, "mean", include_self=False
-        )
-        layers.append(mean)
-    return torch.stack(layers).mean(0) if layers else None
+def _checked(group: ChannelGroup, scores: torch.Tensor | None, l2: Scorer) -> torch.Tensor:
+    found = scores if scores is not None and bool(scores.isfinite().all()) else l2(group)
+    if found is None or not bool(found.isfinite().all()):
+        raise PruningError(f"the importance of {group.name}'s channels is not finite. Check the network for NaN.")
+    return found
 
 
-def _rows(layer: nn.Module, dim: int, n_channels: int) -> torch.Tensor:
-    """A layer's weights, one row a channel; the channels of a grouped convolution's input share rows."""
-    weight = layer.get_parameter("weight").detach()
-    rows = weight.transpose(0, dim).flatten(1)
-    return rows.repeat(n_channels // len(rows), 1)
+def _mean_over(group: ChannelGroup, places: Iterable[Place], score: PlaceScores) -> torch.Tensor | None:
+    """Mean over places of a score that each gives its indices; of a channel's several indices, their mean counts."""
+    found: list[torch.Tensor] = []
+    for place in places:
+        scores = score(place)
+        if scores is not None:
+            indices = torch.from_numpy(group.members[place])
+            found.append(scores.detach().double().cpu()[indices].mean(1))
+    return torch.stack(found).mean(0) if found else None
 
 
-def _distances(layer: nn.Module, dim: int, n_channels: int) -> torch.Tensor:
-    rows = _rows(layer, dim, n_channels).double()
-    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+def _rows(weights: Mapping[str, torch.Tensor], place: Place) -> torch.Tensor | None:
+    """A weight's entries, one row an index of the dimension."""
+    name, dim = place
+    return weights[name].double().movedim(dim, 0).flatten(1) if name in weights and weights[name].dim() > 1 else None
 
 
-def _lamp(layer: nn.Module, dim: int, n_channels: int) -> torch.Tensor:
-    squared = _rows(layer, dim, n_channels).double().square().sum(1)
+def _sums(weights: Mapping[str, torch.Tensor], place: Place, p: int) -> torch.Tensor | None:
+    name, dim = place
+    if name not in weights:
+        return None
+    return weights[name].double().movedim(dim, 0).reshape(weights[name].shape[dim], -1).abs().pow(p).sum(1)
+
+
+def _distances(weights: Mapping[str, torch.Tensor], place: Place) -> torch.Tensor | None:
+    rows = _rows(weights, place)
+    return None if rows is None else torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+
+
+def _lamp(weights: Mapping[str, torch.Tensor], place: Place) -> torch.Tensor | None:
+    rows = _rows(weights, place)
+    if rows is None:
+        return None
+    squared = rows.square().sum(1)
     ordered, order = squared.sort(stable=True)
     no_smaller = ordered.flip(0).cumsum(0).flip(0)
     return torch.zeros_like(squared).scatter(0, order, ordered / no_smaller.clamp_min(torch.finfo(torch.float64).tiny))
+
+
+def _received(model: nn.Module, means: Mapping[str, torch.Tensor], place: Place) -> torch.Tensor | None:
+    """Mean statistic of what each index of a layer's input dimension receives."""
+    name, dim = place
+    received = means.get(name.rpartition(".")[0])
+    size = model.get_parameter(name).shape[dim] if name in dict(model.named_parameters()) else 0
+    if received is None or not size or len(received) % size:
+        return None
+    return received.view(-1, size).mean(0)  # the groups of a grouped convolution share their weight's input dimension
 
 
 def _is_nonzero(activations: torch.Tensor) -> torch.Tensor:
@@ -181,36 +185,65 @@ def _batches(model: nn.Module, calibration: Calibration) -> Iterator[tuple[Input
 
 def _mean_inputs(
     model: nn.Module, calibration: Calibration, statistic: Callable[[torch.Tensor], torch.Tensor]
-) -> dict[nn.Module, torch.Tensor]:
-    """Mean of a statistic over all that reaches each convolution and linear layer, one value an input channel."""
-    sums: dict[nn.Module, torch.Tensor] = {}
-    counts: dict[nn.Module, int] = {}
+) -> dict[str, torch.Tensor]:
+    """Module name -> mean of a statistic over all that reaches it, one value an input channel, in evaluation mode."""
+    sums: dict[str, torch.Tensor] = {}
+    counts: dict[str, int] = {}
 
-    def hook(module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
-        activations = (args[0] if args else kwargs["input"]).detach()
-        channel_dim = -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else -1
-        by_channel = activations.movedim(channel_dim, 0).flatten(1)
-        total = statistic(by_channel).double().sum(1)
-        sums[module] = sums[module] + total if module in sums else total
-        counts[module] = counts.get(module, 0) + by_channel.shape[1]
+    def hook_for(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+            inputs = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()]
+            if not inputs or not inputs[0].dim():
+                return
+            channel_dim = -1 - len(module.kernel_size) if isinstance(module, _ConvNd) else -1
+            by_channel = inputs[0].detach().movedim(channel_dim, 0).flatten(1)
+            total = statistic(by_channel).double().sum(1)
+            sums[name] = sums[name] + total if name in sums else total
+            counts[name] = counts.get(name, 0) + by_channel.shape[1]
 
-    layers = [module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear)]
-    hooks = [layer.register_forward_pre_hook(hook, with_kwargs=True) for layer in layers]
+        return hook
+
+    layers = [(name, m) for name, m in model.named_modules() if getattr(m, "weight", None) is not None]
+    hooks = [layer.register_forward_pre_hook(hook_for(name), with_kwargs=True) for name, layer in layers]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(model):
             for inputs, _ in _batches(model, calibration):
                 call_model(model, inputs)
     finally:
         for handle in hooks:
             handle.remove()
-    return {module: total / counts[module] for module, total in sums.items()}
+    return {name: total / counts[name] for name, total in sums.items()}
 
 
-def _accumulate_gradients(model: nn.Module, calibration: Calibration, loss: Loss) -> None:
+def _weight_times_gradient(model: nn.Module, calibration: Calibration, loss: Loss) -> dict[str, torch.Tensor]:
+    """Weight x gradient of the loss summed over the calibration batches, for convolutions and linear layers."""
+    kept = {name: parameter.grad for name, parameter in model.named_parameters()}
+    frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
     model.zero_grad(set_to_none=True)
-    with torch.enable_grad():
-        for inputs, targets in _batches(model, calibration):
-            torch.autograd.backward(loss(call_model(model, inputs), targets))
-    for parameter in model.parameters():
-        if parameter.grad is None and parameter.is_floating_point():
-            parameter.grad = torch.zeros_like(parameter)
+    try:
+        with torch.enable_grad(), _evaluating(model):
+            for inputs, targets in _batches(model, calibration):
+                torch.autograd.backward(loss(call_model(model, inputs), targets))
+        return {
+            name: parameter.detach() * (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+            for name, parameter in model.named_parameters()
+            if parameter.dim() > 1
+        }
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.grad = kept[name]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

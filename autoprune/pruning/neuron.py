@@ -1,52 +1,42 @@
 """Neuron pruning: the widths that a network has, and the channels that go when a group shrinks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
-from autoprune.pruning.graph import output_dim, width_of
-from autoprune.pruning.plan import Group, PruningPlan
-
-Shrink = Mapping[str, Mapping[int, Mapping[str, int]]]
+from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.provenance import named_tensors
 
 
 def current_widths(model: nn.Module, plan: PruningPlan) -> dict[str, int]:
-    """Channels that a network has in every group of its plan; 0 where removed blocks took them all."""
-    roots = {group.name: root_of(model, group, plan.shrink) for group in plan.groups}
-    return {name: width_of(model.get_submodule(root)) if root is not None else 0 for name, root in roots.items()}
+    """Channels that a network has in every group of its plan; 0 where removed blocks took them all.
 
-
-def root_of(model: nn.Module, group: Group, shrink: Shrink) -> str | None:
-    """The layer whose outputs are the group's channels: its namesake or, if a removed block took that, another."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    for name in (group.name, *group.layers):
-        module = modules.get(name)
-        if not isinstance(module, _ConvNd | nn.Linear) or width_of(module) > group.width:
-            continue
-        if shrink.get(f"{name}.weight", {}).get(output_dim(module)) == {group.name: 1}:
-            return name
-    return None
+    Each dimension that shrinks says ``dense size - present size = sum over groups of entries x channels lost``; the
+    channels lost solve these equations.
+    """
+    dense_shapes: Mapping[str, list[int]] = plan.graph["shapes"]
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model)}
+    numbers = {group.name: number for number, group in enumerate(plan.groups)}
+    rows: dict[tuple[tuple[int, int], ...], int] = {}
+    for name, dims in plan.shrink.items():
+        for dim, losses in dims.items() if name in shapes else ():
+            row = tuple(sorted((numbers[group], entries) for group, entries in losses.items()))
+            rows[row] = dense_shapes[plan.graph["same"][name]][dim] - shapes[name][dim]
+    entries = np.zeros((len(rows), len(numbers)))
+    for equation, row in zip(entries, rows, strict=True):
+        for number, count in row:
+            equation[number] = count
+    lost = np.linalg.lstsq(entries, np.array(list(rows.values())), rcond=None)[0] if rows else np.zeros(len(numbers))
+    present = np.atleast_1d(entries.any(axis=0))
+    return {
+        group.name: group.width - round(float(lost[number])) if present[number] else 0
+        for group, number in zip(plan.groups, numbers.values(), strict=True)
+    }
 
 
 def least_important(scores: torch.Tensor, n_lost: int) -> list[int]:
     """Indices, ascending, of the ``n_lost`` lowest scores, shape ``(n_channels,)``; of equal ones the last go."""
     order = torch.argsort(scores.cpu(), descending=True, stable=True)
     return sorted(order[len(order) - n_lost :].tolist())
-
-
-def entries_lost(
-    shapes: Mapping[str, Sequence[int]], shapes_after: Mapping[str, Sequence[int]]
-) -> dict[str, dict[int, int]]:
-    """Name -> dimension -> entries that it lost, where it lost any, between two states of a network's tensors."""
-    losses: dict[str, dict[int, int]] = {}
-    for name, shape in shapes.items():
-        by_dim = {
-            dim: before - after
-            for dim, (before, after) in enumerate(zip(shape, shapes_after[name], strict=True))
-            if before != after
-        }
-        if by_dim:
-            losses[name] = by_dim
-    return losses

@@ -16,11 +16,13 @@ class Group:
         name: The first layer, in module order, whose output channels these are.
         width: Channels in the dense network.
         layers: Modules that lose parameters or buffers with the channels, in module order.
+        multiple: The number of channels kept must be a multiple of this; some kernels know no other.
     """
 
     name: str
     width: int
     layers: tuple[str, ...]
+    multiple: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,35 @@ class PruningPlan:
     Attributes:
         blocks: Least important first.
         weight_layers: Parameter name of a convolution's or linear layer's weight -> its number of elements.
-        shrink: Parameter or buffer name -> dimension -> group name -> entries that this dimension loses for each
-            channel that the group loses. A dimension may lose to several groups; the losses add up.
+        graph: Which entries of which tensors leave with each channel, and which sizes in the code follow, as plain
+            values (``autoprune.pruning.atoms.to_plain``).
     """
 
     groups: tuple[Group, ...]
     blocks: tuple[Block, ...]
     weight_layers: Mapping[str, int]
     left_out: tuple[LeftOut, ...]
-    shrink: Mapping[str, Mapping[int, Mapping[str, int]]]
+    graph: Mapping[str, Any]
+
+    @property
+    def shrink(self) -> dict[str, dict[int, dict[str, int]]]:
+        """Parameter or buffer name -> dimension -> group -> entries that it loses for each channel of the group.
+
+        A dimension may lose to several groups; the losses add up. A tied tensor stands under each of its names.
+        """
+        table: dict[str, dict[int, dict[str, int]]] = {}
+        for group in self.graph["groups"]:
+            for name, dim, _, columns in group["members"]:
+                table.setdefault(name, {}).setdefault(dim, {})[group["name"]] = len(columns)
+        return {alias: table[name] for alias, name in self.graph["same"].items() if name in table}
+
+    @property
+    def products(self) -> list[tuple[str, list[tuple[int, dict[str, int]]]]]:
+        """Products of activations, such as queries with keys: (module, dimensions that the product runs over).
+
+        Each dimension is its size, for the example batch, and group -> entries that it loses for each channel.
+        """
+        return [(module, [(size, dict(losses)) for size, losses in runs]) for module, runs in self.graph["products"]]
 
     @property
     def group_widths(self) -> dict[str, int]:

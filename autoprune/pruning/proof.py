@@ -88,7 +88,9 @@ def bench(model: nn.Module, inputs: Inputs) -> Bench:
 def run(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
     """List the float tensors in the network's output; raises PruningError if it fails or one is not finite."""
     try:
-        outputs = float_tensors(call_model(model, inputs))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # a network that draws random numbers draws the same ones each time
+            outputs = [tensor for tensor in tensors_in(call_model(model, inputs)) if tensor.is_floating_point()]
     except Exception as error:
         raise PruningError(f"the forward pass fails ({shortened(error)})") from error
     if not outputs:
@@ -98,10 +100,10 @@ def run(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
     return outputs
 
 
-def float_tensors(outputs: Any) -> list[torch.Tensor]:
-    """List the float tensors in a network's output, whatever holds them."""
+def tensors_in(outputs: Any) -> list[torch.Tensor]:
+    """List the tensors in a network's output, whatever holds them."""
     plain = dict(outputs) if isinstance(outputs, Mapping) else outputs
-    return [leaf for leaf in tree_leaves(plain) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+    return [leaf for leaf in tree_leaves(plain) if isinstance(leaf, torch.Tensor)]
 
 
 def shortened(error: Exception, limit: int = 160) -> str:

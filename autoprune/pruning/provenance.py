@@ -1,20 +1,47 @@
-"""Where every element of a pruned network comes from, found without knowing the layers' types.
-
-Before layers are cut, each parameter and buffer is filled with its own flat indices; what the cut leaves of them
-tells which elements survived. Provenance is a mapping from parameter or buffer name to a tensor of the pruned shape
-that holds flat indices into the tensor of the network before the cut.
-"""
+"""Where every element of a pruned network comes from, and the masked network that it must equal."""
 
 import copy
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 
-from autoprune.errors import PruningError
+_DIRECTIONS = (".original1", "weight_v")
+"""Ends of the names of weights that weight norm scales to a length of their own."""
 
-Provenance = dict[str, torch.Tensor]
+
+class Provenance(Mapping[str, torch.Tensor]):
+    """Name of a parameter or buffer -> flat indices into the uncut tensor, ``int64`` on the CPU, in the cut shape.
+
+    Only the kept indices of each dimension are stored; a tensor's flat indices are as large as the tensor itself and
+    are made when they are asked for.
+
+    Args:
+        shapes: Name -> shape before the cut.
+        kept: Name -> dimension -> indices kept along it, for the dimensions that lost any.
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], kept: Mapping[str, Mapping[int, torch.Tensor]]) -> None:
+        self.shapes = dict(shapes)
+        self.kept = dict(kept)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        shape = self.shapes[name]
+        flat = torch.zeros((), dtype=torch.int64)
+        stride = 1
+        for dim in reversed(range(len(shape))):
+            indices = self.kept.get(name, {}).get(dim)
+            if indices is None:
+                indices = torch.arange(shape[dim])
+            flat = flat + (indices * stride).view([-1, *[1] * (len(shape) - 1 - dim)])
+            stride *= shape[dim]
+        return flat
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -23,44 +50,9 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def cut(model: nn.Module, cut_layers: Callable[[], None]) -> Provenance:
-    """Cut a network's layers in place and say where each surviving element comes from.
-
-    Values, dtypes, devices, ``requires_grad`` and the sharing of tied tensors are as before, but for what was cut away.
-
-    Args:
-        cut_layers: Slices the network's own parameters and buffers along their dimensions, without looking at their
-            values.
-
-    Returns:
-        Name -> flat indices into the uncut tensor, ``int64`` on the CPU, in the cut tensor's shape.
-
-    Raises:
-        PruningError: If tensors that are one and the same before would differ after.
-    """
-    before = dict(named_tensors(model))
-    kept_values = {name: tensor.detach() for name, tensor in before.items()}
-    requires_grad = {name: tensor.requires_grad for name, tensor in before.items()}
-    names_of: dict[int, list[str]] = defaultdict(list)
-    for name, tensor in before.items():
-        names_of[id(tensor)].append(name)
-    for tensor in {id(tensor): tensor for tensor in before.values()}.values():
-        tensor.grad = None
-        tensor.data = torch.arange(tensor.numel(), dtype=torch.float64, device=tensor.device).view(tensor.shape)
-    cut_layers()
-    provenance = {name: tensor.detach().round().long().cpu() for name, tensor in named_tensors(model)}
-    for names in names_of.values():
-        first = names[0]
-        for other in names[1:]:
-            if not torch.equal(provenance[first], provenance[other]):
-                raise PruningError(f"{first} and {other} are one tensor and would lose different entries")
-        values = kept_values[first].flatten()[provenance[first].to(kept_values[first].device)]
-        is_parameter = isinstance(before[first], nn.Parameter)
-        tensor = nn.Parameter(values, requires_grad=requires_grad[first]) if is_parameter else values
-        for name in names:
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, tensor)
-    return provenance
+def untouched(model: nn.Module) -> Provenance:
+    """The provenance of a network that lost nothing."""
+    return Provenance({name: tuple(tensor.shape) for name, tensor in named_tensors(model)}, {})
 
 
 def masked(model: nn.Module, provenance: Mapping[str, torch.Tensor]) -> nn.Module:
@@ -77,14 +69,15 @@ def masked(model: nn.Module, provenance: Mapping[str, torch.Tensor]) -> nn.Modul
     clone = copy.deepcopy(model)
     with torch.no_grad():
         for name, tensor in named_tensors(clone):
+            if isinstance(provenance, Provenance) and name in provenance and name not in provenance.kept:
+                continue
             lost = torch.ones(tensor.numel(), dtype=torch.bool, device=tensor.device)
             if name in provenance:
                 lost[provenance[name].flatten().to(tensor.device)] = False
+            lost = lost.view(tensor.shape)
+            if name.endswith(_DIRECTIONS):
+                # A direction of length 0 is none; the row's length, which becomes 0, says it all.
+                lost &= ~lost.flatten(1).all(1).view([-1, *[1] * (tensor.dim() - 1)])
             if lost.any():
-                tensor.masked_fill_(lost.view(tensor.shape), 0)
+                tensor.masked_fill_(lost, 0)
     return clone
-
-
-def untouched(model: nn.Module) -> Provenance:
-    """The provenance of a network that lost nothing: every element comes from its own place."""
-    return {name: torch.arange(tensor.numel()).view(tensor.shape) for name, tensor in named_tensors(model)}

@@ -89,7 +89,14 @@ def check_space_file(space_file: Path, plan_file: Path | None = None) -> Checked
         plan, table = _read_plan(plan_file)
     else:
         plan = make_plan(model, task.example_inputs(2))
-        table = build_table(model, task.example_inputs(), plan.shrink, plan.block_names)
+        table = build_table(
+            model,
+            task.example_inputs(),
+            widths=plan.group_widths,
+            shrink=plan.shrink,
+            products=plan.products,
+            blocks=plan.block_names,
+        )
     Ceilings(spec, table, known_costs(table)).check_reachable(SearchSpace(spec, plan))
     return Checked(spec, task, model, plan, table)
 
@@ -180,7 +187,7 @@ def dense_costs(cost: Cost) -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a trial's outcome."""
-    names = ("autoprune", "torch", "torch-pruning", "optuna", "ray", "numpy")
+    names = ("autoprune", "torch", "optuna", "ray", "numpy")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,6 +24,19 @@ def true_cost(model: nn.Module, inputs: torch.Tensor) -> tuple[int, int, int]:
         counter.get_total_flops() // 2,
         sum(tensor.numel() * tensor.element_size() for tensor in state),
     )
+
+
+def table_of(model: nn.Module, inputs: torch.Tensor, shrink: dict[str, dict], blocks: list[str]) -> CostTable:
+    """The table of a plan with these losses; a group is as wide as the smallest dimension that it alone shrinks."""
+    shapes = {name: tensor.shape for name, tensor in model.state_dict(keep_vars=True).items()}
+    widths: dict[str, int] = {}
+    for name, dims in shrink.items():
+        for dim, groups in dims.items():
+            for group, lost in groups.items():
+                if name in shapes and dim < len(shapes[name]):
+                    room = shapes[name][dim] // lost
+                    widths[group] = min(widths.get(group, room), room)
+    return build_table(model, inputs, widths=widths, shrink=shrink, blocks=blocks)
 
 
 def channel(group: str, producer: str, norm: str | None, consumer: str, per_channel: int = 1) -> dict[str, dict]:
@@ -58,7 +72,7 @@ def cnn6_shrink() -> dict[str, dict]:
 @pytest.mark.parametrize("widths", [(16, 16, 32, 32, 64, 64), (3, 16, 7, 1, 64, 5), (1, 1, 1, 1, 1, 1)])
 def test_plain_cnn_at_other_widths(widths: tuple[int, ...]) -> None:
     inputs = torch.randn(3, 1, 28, 28)
-    table = build_table(cnn6(), inputs, cnn6_shrink(), blocks=())
+    table = table_of(cnn6(), inputs, cnn6_shrink(), blocks=())
     assert table.widths == dict(zip(CNN6, (16, 16, 32, 32, 64, 64), strict=True))
     assert table.cost(dict(zip(CNN6, widths, strict=True))) == true_cost(cnn6(widths), inputs)
     assert table.other_macs == {}
@@ -71,7 +85,7 @@ def test_mlp_with_biases() -> None:
         {"linear1.bias": {0: {"linear1": 1}}, "linear2.bias": {0: {"linear2": 1}}},
     )
     inputs = torch.randn(2, 10)
-    table = build_table(mlp(10, (20, 8), 3), inputs, shrink, ())
+    table = table_of(mlp(10, (20, 8), 3), inputs, shrink, ())
     assert table.cost({"linear1": 7}) == true_cost(mlp(10, (7, 8), 3), inputs)
 
 
@@ -91,7 +105,7 @@ def test_grouped_depthwise_and_transposed_convolutions() -> None:
     inputs = torch.randn(2, 2, 12, 12)
     one = {0: {"0": 1}}
     shrink = {"0.weight": one, "0.bias": one, "1.weight": one, "1.bias": one, "2.weight": one}
-    assert build_table(special(8), inputs, shrink, ()).cost({"0": 3}) == true_cost(special(3), inputs)
+    assert table_of(special(8), inputs, shrink, ()).cost({"0": 3}) == true_cost(special(3), inputs)
 
 
 class Flattened(nn.Module):
@@ -109,7 +123,7 @@ class Flattened(nn.Module):
 def test_several_features_a_channel() -> None:
     inputs = torch.randn(2, 1, 10)
     shrink = channel("conv", "conv", None, "linear", per_channel=9) | {"conv.bias": {0: {"conv": 1}}}
-    table = build_table(Flattened(6), inputs, shrink, ())
+    table = table_of(Flattened(6), inputs, shrink, ())
     assert table.widths == {"conv": 6}
     assert table.cost({"conv": 2}) == true_cost(Flattened(2), inputs)
 
@@ -130,7 +144,7 @@ class Concatenated(nn.Module):
 def test_two_groups_in_one_dimension() -> None:
     inputs = torch.randn(1, 1, 4, 4)
     shrink = merged(channel("left", "left", None, "both"), channel("right", "right", None, "both"))
-    table = build_table(Concatenated(5, 7), inputs, shrink, ())
+    table = table_of(Concatenated(5, 7), inputs, shrink, ())
     assert table.widths == {"left": 5, "right": 7}
     assert table.cost({"left": 2, "right": 6}) == true_cost(Concatenated(2, 6), inputs)
 
@@ -142,7 +156,7 @@ def resnet_shrink() -> dict[str, dict]:
 
 def test_resnet_with_removed_blocks() -> None:
     inputs = torch.randn(2, 3, 32, 32)
-    table = build_table(resnet20(), inputs, resnet_shrink(), ["layer1.1", "layer3.2"])
+    table = table_of(resnet20(), inputs, resnet_shrink(), ["layer1.1", "layer3.2"])
     model = resnet20()
     block = model.layer2[0]
     block.conv1, block.bn1 = nn.Conv2d(16, 5, 3, 2, 1, bias=False), nn.BatchNorm2d(5)
@@ -154,7 +168,7 @@ def test_resnet_with_removed_blocks() -> None:
 
 
 def test_a_candidate_takes_less_than_a_millisecond() -> None:
-    table = build_table(resnet20(), torch.randn(1, 3, 32, 32), resnet_shrink(), ["layer1.1"])
+    table = table_of(resnet20(), torch.randn(1, 3, 32, 32), resnet_shrink(), ["layer1.1"])
     widths = {group: width // 2 for group, width in table.widths.items()}
     best = float("inf")
     for _ in range(20):
@@ -165,7 +179,7 @@ def test_a_candidate_takes_less_than_a_millisecond() -> None:
 
 
 def test_json_round_trip() -> None:
-    table = build_table(resnet20(), torch.randn(1, 3, 32, 32), resnet_shrink(), ["layer1.1"])
+    table = table_of(resnet20(), torch.randn(1, 3, 32, 32), resnet_shrink(), ["layer1.1"])
     again = CostTable.from_dict(json.loads(json.dumps(table.to_dict())))
     assert again == table
     assert again.cost({"layer1.0.conv1": 3}, ["layer1.1"]) == table.cost({"layer1.0.conv1": 3}, ["layer1.1"])
@@ -188,7 +202,7 @@ class Tied(nn.Module):
 @pytest.mark.parametrize("name", ["embedding.weight", "head.weight"])
 def test_tied_parameters_count_once(name: str) -> None:
     tokens = torch.randint(11, (2, 5))
-    table = build_table(Tied(8), tokens, {name: {1: {"width": 1}}}, ())
+    table = table_of(Tied(8), tokens, {name: {1: {"width": 1}}}, ())
     params, macs, tensor_bytes = table.cost({"width": 3})
     assert (params, macs, tensor_bytes) == (33, 5 * 33, 4 * 33)
 
@@ -197,7 +211,7 @@ def test_attention_products_are_a_constant_of_their_module() -> None:
     n_tokens, width, hidden = 10, 32, 64
     model = nn.Sequential(nn.TransformerEncoderLayer(width, 4, hidden, batch_first=True))
     inputs = torch.randn(2, n_tokens, width)
-    table = build_table(model, inputs, {"0.linear1.weight": {0: {"0": 1}}, "0.linear2.weight": {1: {"0": 1}}}, ["0"])
+    table = table_of(model, inputs, {"0.linear1.weight": {0: {"0": 1}}, "0.linear2.weight": {1: {"0": 1}}}, ["0"])
     products = 2 * n_tokens * n_tokens * width
     assert table.other_macs == {"0.self_attn": products}
     assert table.cost({"0": 10}).macs == products + n_tokens * (4 * width * width + 2 * width * 10)
@@ -215,16 +229,31 @@ def test_attention_products_are_a_constant_of_their_module() -> None:
 )
 def test_errors(attempt: Callable[[CostTable], object], message: str) -> None:
     with pytest.raises(PruningError, match=message):
-        attempt(build_table(cnn6(), torch.randn(1, 1, 28, 28), cnn6_shrink(), ()))
+        attempt(table_of(cnn6(), torch.randn(1, 1, 28, 28), cnn6_shrink(), ()))
 
 
 def test_a_plan_of_another_network() -> None:
     with pytest.raises(PruningError, match=r"another network: this one has no tensor 'stage3.conv1.weight'"):
-        build_table(small_cnn(), torch.randn(1, 1, 8, 8), {"stage3.conv1.weight": {0: {"a": 1}}}, ())
+        table_of(small_cnn(), torch.randn(1, 1, 8, 8), {"stage3.conv1.weight": {0: {"a": 1}}}, ())
     with pytest.raises(PruningError, match=r"'head.bias' has shape \(10,\) and no dimension 1"):
-        build_table(small_cnn(), torch.randn(1, 1, 8, 8), {"head.bias": {1: {"a": 1}}}, ())
+        table_of(small_cnn(), torch.randn(1, 1, 8, 8), {"head.bias": {1: {"a": 1}}}, ())
 
 
 def test_dense_cost_is_the_counters() -> None:
     inputs = torch.randn(1, 3, 32, 32)
-    assert build_table(resnet20(), inputs, {}, ()).cost({}).macs == count_macs(resnet20(), inputs)
+    assert table_of(resnet20(), inputs, {}, ()).cost({}).macs == count_macs(resnet20(), inputs)
+
+
+def test_many_candidates_at_once_cost_what_each_costs_alone() -> None:
+    table = table_of(resnet20(), torch.randn(1, 3, 32, 32), resnet_shrink(), [])
+    generator = np.random.default_rng(0)
+    dense = np.array(list(table.widths.values()))
+    widths = generator.integers(1, dense + 1, (50, len(dense)))
+    costs = table.costs(widths)
+    for number, row in enumerate(widths):
+        alone = table.cost(dict(zip(table.widths, map(int, row), strict=True)))
+        assert (costs.params[number], costs.macs[number], costs.tensor_bytes[number]) == alone
+    with pytest.raises(PruningError, match="shape"):
+        table.costs(widths[:, 1:])
+    with pytest.raises(PruningError, match="dense width"):
+        table.costs(widths + 64)

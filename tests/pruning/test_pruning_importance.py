@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from autoprune.errors import PruningError
 from autoprune.pruning import CRITERIA, needs_data
-from autoprune.pruning.graph import ChannelGraph
+from autoprune.pruning.atoms import analyse
 from autoprune.pruning.importance import channel_scores
 
 X = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -27,10 +27,10 @@ def plain() -> nn.Sequential:
 
 
 def scores(model: nn.Module, criterion: str, root: str = "0") -> list[float]:
-    graph = ChannelGraph(model, X[:2])
-    found = channel_scores(graph, {"g": root}, criterion, calibration=batches, loss=F.cross_entropy)
+    (group,) = [group for group in analyse(model, X[:2]).groups if group.name == root]
+    found = channel_scores(model, [group], criterion, calibration=batches, loss=F.cross_entropy)
     assert all(parameter.grad is None for parameter in model.parameters())
-    return found["g"].tolist()
+    return found[root].tolist()
 
 
 @pytest.mark.parametrize(("criterion", "power"), [("l1", 1), ("l2", 2)])

@@ -1,0 +1,25 @@
+"""Atoms: which channels of a network must leave together, found by following every index through every operation."""
+
+from autoprune.pruning.atoms.analysis import Analysis, ChannelGroup, analyse, no_analysis
+from autoprune.pruning.atoms.blocked import Blocked
+from autoprune.pruning.atoms.cut import cut
+from autoprune.pruning.atoms.narrowing import at_widths, narrowed
+from autoprune.pruning.atoms.plain import from_plain, to_plain
+from autoprune.pruning.atoms.prove import about_half, settle
+from autoprune.pruning.atoms.scores import channel_sums
+
+__all__ = [
+    "Analysis",
+    "Blocked",
+    "ChannelGroup",
+    "about_half",
+    "analyse",
+    "at_widths",
+    "channel_sums",
+    "cut",
+    "from_plain",
+    "narrowed",
+    "no_analysis",
+    "settle",
+    "to_plain",
+]

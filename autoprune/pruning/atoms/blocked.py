@@ -1,0 +1,97 @@
+"""The account of what can't be pruned: which channels of which layer, because of which operation in which module."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoprune.pruning.atoms.components import Components, Place
+from autoprune.pruning.atoms.flow import Event, Flow
+from autoprune.pruning.atoms.values import Atoms
+from autoprune.pruning.atoms.walk import OwnTensors
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Channels that can't leave.
+
+    Attributes:
+        module: Name of the layer that makes them.
+        operation: The ATen operation that keeps them; ``"proof"`` if the graph allows it but the code does not.
+        at: Name of the module that runs it.
+        reason: Fits behind "its output".
+        n_channels: How many of the layer's ``width`` channels.
+    """
+
+    module: str
+    operation: str
+    at: str
+    reason: str
+    n_channels: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.module}: {self.account}"
+
+    @property
+    def account(self) -> str:
+        """The reason, fit to stand behind the module's name."""
+        part = "" if self.n_channels == self.width else f"{self.n_channels} of {self.width} channels: "
+        if self.operation == "proof":
+            return f"{part}{self.reason}"
+        return f"{part}its output {self.reason} ({self.operation} in {self.at or 'the network'})"
+
+
+def owner_of(tensor_name: str) -> str:
+    """The module that a parameter belongs to; a parametrised weight is its layer's."""
+    return tensor_name.rpartition(".")[0].partition(".parametrizations.")[0]
+
+
+def find_blocked(
+    flow: Flow,
+    components: Components,
+    own: OwnTensors,
+    parameters: Mapping[str, tuple[int, ...]],
+    used: set[str],
+    in_groups: Mapping[Place, int],
+    consumed: set[Place],
+) -> list[Blocked]:
+    """List the outputs of layers that are in no group, or not as a whole.
+
+    Args:
+        parameters: Name -> shape.
+        used: Names of the tensors that take part in the forward pass.
+        in_groups: Place -> how many of its indices are in a group.
+        consumed: Places along which a product sums: inputs of a layer, which are another's outputs.
+    """
+    found: dict[str, Blocked] = {}
+    for name, shape in parameters.items():
+        module = owner_of(name)
+        places = [(name, dim) for dim in range(len(shape)) if (name, dim) in own.starts and (name, dim) not in consumed]
+        if len(shape) < 2 or not places or module in found:
+            continue
+        if name not in used:
+            found[module] = Blocked(module, "none", module, "takes no part in the forward pass", shape[0], shape[0])
+            continue
+        whole = [place for place in places if in_groups.get(place, 0) == shape[place[1]]]
+        is_layer = name.endswith(("weight", "original0", "original1"))
+        if whole and not is_layer:
+            continue
+        for place in places if is_layer else places[-1:]:
+            size = shape[place[1]]
+            missing = size - in_groups.get(place, 0)
+            event = _usual_event(flow, components, np.arange(own.starts[place], own.starts[place] + size))
+            if missing and (event is None or not event.quiet):
+                event = event or Event("none", module, "has channels that all leave together")
+                found.setdefault(module, Blocked(module, event.operation, event.module, event.reason, missing, size))
+    return list(found.values())
+
+
+def _usual_event(flow: Flow, components: Components, atoms: Atoms) -> Event | None:
+    """The event that keeps most of these atoms from leaving."""
+    causes = components.cause[components.labels[atoms]]
+    causes = causes[causes < components.n_events]
+    if not len(causes):
+        return None
+    numbers, counts = np.unique(causes, return_counts=True)
+    return flow.events[int(numbers[np.argmax(counts)])][1]
