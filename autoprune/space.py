@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from optuna.trial import BaseTrial
@@ -16,7 +16,18 @@ from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.schedules.parameters import Kind
 from autoprune.spec import Range, SearchSpec
 from autoprune.spec.optimizers import OPTIMIZERS
-from autoprune.trial import OptimizerConfig, PruningConfig, Scalar, ScheduleConfig, TrialConfig
+from autoprune.trial import (
+    OptimizerConfig,
+    PruningConfig,
+    Scalar,
+    ScheduleConfig,
+    TrialConfig,
+    WeightPattern,
+    WeightScope,
+)
+
+PATTERN_RATIO = 0.5
+"""Share of the weights that the 2:4 pattern zeroes."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,7 @@ class SearchSpace:
         self._block_ratio = _value("layer.ratio", layer.ratio) if self._blocks else 0.0
         weight_rules = self._rules(weight, [name.removesuffix(".weight") for name in plan.weight_layers], problems)
         self._weight_ratios = _per_layer("weight", weight, weight_rules)
+        self._pattern = _value("weight.pattern", weight.pattern) if self._weight_ratios else "none"
         self._scope = _value("weight.scope", weight.scope) if self._weight_ratios else "layer"
         self._global_ratio = _value("weight.ratio", weight.ratio) if self._weight_ratios else 0.0
         if problems:
@@ -166,9 +178,12 @@ class SearchSpace:
             found += [
                 value for kind in family.kinds.values() for value in kind.values() if isinstance(value, Dimension)
             ]
-        values = [self._criterion, *self._ratios.values(), self._block_ratio, self._scope]
-        values += self._weight_ratios.values() if self._scope != "global" else []
-        values += [self._global_ratio] if self._scope != "layer" else []
+        values = [self._criterion, *self._ratios.values(), self._block_ratio, self._pattern]
+        if "none" in _possible(self._pattern):
+            scopes = _possible(self._scope)
+            values += [self._scope]
+            values += self._weight_ratios.values() if "layer" in scopes else []
+            values += [self._global_ratio] if scopes != ["layer"] else []
         return found + [value for value in values if isinstance(value, Dimension)]
 
     def suggest(self, trial: BaseTrial, seed: int) -> TrialConfig:
@@ -180,14 +195,16 @@ class SearchSpace:
         ratios = {group: float(_pick(ratio, trial)) for group, ratio in self._ratios.items()}
         criterion = str(_pick(self._criterion, trial))
         removed = self._removed_blocks(float(_pick(self._block_ratio, trial)))
-        scope = str(_pick(self._scope, trial))
-        weight_ratios = self._suggest_weight_ratios(trial, scope)
+        pattern = cast(WeightPattern, _pick(self._pattern, trial))
+        scope = cast(WeightScope, _pick(self._scope, trial)) if pattern == "none" else "layer"
+        weight_ratios = self._suggest_weight_ratios(trial, scope, pattern)
         pruning = PruningConfig(
             widths={group: self.width(group, ratio) for group, ratio in ratios.items()},
             criterion=criterion,
             removed_blocks=removed,
             weight_ratios={name: ratio for name, ratio in weight_ratios.items() if ratio > 0},
-            weight_scope="global" if scope == "global" else "layer",
+            weight_scope=scope,
+            weight_pattern=pattern,
             gradual_share=float(_pick(self._gradual, trial)),
         )
         return TrialConfig(
@@ -256,6 +273,8 @@ class SearchSpace:
                 params[dimension.name] = dimension.nearest(ratio)
             elif dimension.name in ("layer.ratio", "gradual_pruning") or dimension.name.startswith("weight.ratio"):
                 params[dimension.name] = dimension.nearest(0.0)
+            elif dimension.name == "weight.pattern":
+                params[dimension.name] = "none"
             else:
                 params[dimension.name] = dimension.middle()
         return params
@@ -263,11 +282,20 @@ class SearchSpace:
     def _removed_blocks(self, ratio: float) -> tuple[str, ...]:
         return tuple(sorted(self._blocks[: round(ratio * len(self._blocks))]))
 
-    def _suggest_weight_ratios(self, trial: BaseTrial, scope: str) -> dict[str, float]:
-        if scope == "global":
+    def _suggest_weight_ratios(self, trial: BaseTrial, scope: str, pattern: str) -> dict[str, float]:
+        if pattern != "none":
+            return dict.fromkeys((f"{name}.weight" for name in self._weight_ratios), PATTERN_RATIO)
+        if scope != "layer":
             ratio = float(_pick(self._global_ratio, trial))
             return {f"{name}.weight": ratio for name in self._weight_ratios}
         return {f"{name}.weight": float(_pick(ratio, trial)) for name, ratio in self._weight_ratios.items()}
+
+
+def _possible(value: Value) -> list[Scalar]:
+    """The choices of a value that is chosen by name."""
+    if isinstance(value, Dimension):
+        return value.domain if isinstance(value.domain, list) else []
+    return [value]
 
 
 def _highest(value: Value) -> float:

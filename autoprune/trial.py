@@ -9,6 +9,8 @@ from pydantic import TypeAdapter
 
 Scalar = float | int | bool | str
 TrialState = Literal["finished", "stopped", "failed", "infeasible"]
+WeightScope = Literal["layer", "global", "lamp"]
+WeightPattern = Literal["none", "2:4"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class PruningConfig:
         removed_blocks: Names of the blocks replaced by the identity.
         weight_ratios: Parameter name -> share of its single weights set to zero, in [0, 1).
         weight_scope: ``"layer"`` ranks weights within each parameter; ``"global"`` ranks all named parameters together,
-            at the overall share that the ratios amount to.
+            at the overall share that the ratios amount to; ``"lamp"`` does so by LAMP score instead of magnitude.
+        weight_pattern: ``"2:4"`` zeroes two of every four consecutive weights along the input of the named parameters,
+            whose ratio is then 0.5; ``"none"`` lets the zeros fall anywhere.
         gradual_share: Share of the retraining over which ratios grow from the parent's to the asked ones; 0 prunes at
             once.
     """
@@ -46,7 +50,8 @@ class PruningConfig:
     criterion: str = "l2"
     removed_blocks: tuple[str, ...] = ()
     weight_ratios: Mapping[str, float] = field(default_factory=dict)
-    weight_scope: Literal["layer", "global"] = "layer"
+    weight_scope: WeightScope = "layer"
+    weight_pattern: WeightPattern = "none"
     gradual_share: float = 0.0
 
 
@@ -126,6 +131,7 @@ class TrialResult:
         kept: Group name -> channels that the network really has; 0 where the group's block was removed.
         epochs_lineage: Epochs of this trial and of all its ancestors, the dense network's own training not counted.
         error: Cause of a failure, or the ceiling that an infeasible trial broke.
+        left_dense: Parameters asked to take a weight pattern that does not fit them, and that lost no weight.
     """
 
     number: int
@@ -140,6 +146,7 @@ class TrialResult:
     train_time_s: float = 0.0
     seed: int = 0
     error: str | None = None
+    left_dense: tuple[str, ...] = ()
 
 
 # Made once: making one takes a millisecond, using it a few microseconds.

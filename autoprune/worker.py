@@ -180,6 +180,7 @@ class _Run:
             cost=cost,
             kept=self.kept,
             removed_blocks=self.removed_blocks,
+            left_dense=self._left_dense(model),
             epochs=self.config.epochs,
             epochs_lineage=self.lineage,
             train_time_s=self.train_time_s,
@@ -205,7 +206,9 @@ class _Run:
         if trainer is not None:
             trainer.resize(pruned.model, pruned.provenance)
         self.masks = (
-            WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope) if pruning.weight_ratios else None
+            WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope, pruning.weight_pattern)
+            if pruning.weight_ratios
+            else None
         )
         self._apply_masks()
         return pruned.model
@@ -227,11 +230,18 @@ class _Run:
             removed_blocks=final.removed_blocks,
             weight_ratios=gradual_weight_ratios(self.parent_weight_ratios, final.weight_ratios, t),
             weight_scope=final.weight_scope,
+            weight_pattern=final.weight_pattern,
         )
 
     def _apply_masks(self) -> None:
         if self.masks is not None:
             self.masks.apply_()
+
+    def _left_dense(self, model: nn.Module) -> tuple[str, ...]:
+        """Parameters that were to lose weights and have no mask, as the pattern does not fit them."""
+        masks = self.masks.masks if self.masks else {}
+        present = dict(model.named_parameters(remove_duplicate=False))
+        return tuple(name for name in self.config.pruning.weight_ratios if name in present and name not in masks)
 
     def _calibration(self) -> Iterable[tuple[Inputs, torch.Tensor]]:
         generator = torch.Generator().manual_seed(self.config.seed)

@@ -176,6 +176,38 @@ def test_global_weight_ratio_holds_for_every_layer_that_is_not_skipped() -> None
     assert pruning.weight_scope == "global"
 
 
+def test_lamp_takes_one_ratio_too() -> None:
+    found = space({"method": "weight", "scope": ["global", "lamp"]})
+    assert names(found) == ["weight.scope", "weight.ratio"]
+    pruning = run(found, {"weight.scope": "lamp", "weight.ratio": 0.5}).pruning
+    assert pruning.weight_ratios == dict.fromkeys(PLAN.weight_layers, 0.5)
+    assert pruning.weight_scope == "lamp"
+
+
+def test_a_pattern_gives_the_ratio() -> None:
+    found = space({"method": "weight", "pattern": "2:4", "layers": {"head": "skip"}})
+    assert found.dimensions() == []
+    ratios = {"stem.weight": 0.5, "stage1.conv1.weight": 0.5}
+    assert run(found, {}).pruning == PruningConfig(weight_ratios=ratios, weight_pattern="2:4")
+
+
+def test_a_pattern_that_may_be_none_leaves_the_rest_to_the_other_trials() -> None:
+    found = space({"method": "weight", "pattern": ["2:4", "none"], "scope": ["layer", "lamp"]})
+    layers = [f"weight.ratio.{name.removesuffix('.weight')}" for name in PLAN.weight_layers]
+    assert names(found) == ["weight.pattern", "weight.scope", *layers, "weight.ratio"]
+    taken = {tuple(trial.params) for trial in studied(found)}
+    assert taken == {
+        ("weight.pattern",),
+        ("weight.pattern", "weight.scope", "weight.ratio"),
+        ("weight.pattern", "weight.scope", *layers),
+    }
+    for trial in studied(found):
+        assert trial.params["weight.pattern"] == trial.pruning.weight_pattern
+        assert trial.params.get("weight.scope", "layer") == trial.pruning.weight_scope
+    ladder = space(NEURON, {"method": "weight", "pattern": ["2:4", "none"]}).ladder(2)
+    assert all(params["weight.pattern"] == "none" for params in ladder.values())
+
+
 def test_blocks_go_least_important_first() -> None:
     found = space({"method": "layer", "ratio": {"low": 0, "high": 0.75}, "layers": {"stage1": "skip"}})
     removed = [run(found, {"layer.ratio": ratio}).pruning.removed_blocks for ratio in (0.0, 0.34, 0.67)]

@@ -35,7 +35,8 @@ prunings = st.builds(
     widths=st.dictionaries(names, counts, max_size=3),
     removed_blocks=st.lists(names, max_size=3).map(tuple),
     weight_ratios=st.dictionaries(names, st.floats(0, 1), max_size=3),
-    weight_scope=st.sampled_from(["layer", "global"]),
+    weight_scope=st.sampled_from(["layer", "global", "lamp"]),
+    weight_pattern=st.sampled_from(["none", "2:4"]),
     gradual_share=st.floats(0, 1),
 )
 configs = st.builds(
@@ -59,6 +60,7 @@ results = st.builds(
     cost=st.none() | costs,
     kept=st.dictionaries(names, counts, max_size=3),
     removed_blocks=st.lists(names, max_size=3).map(tuple),
+    left_dense=st.lists(names, max_size=3).map(tuple),
     train_time_s=finite,
     seed=st.integers(0, 2**63 - 1),
     error=st.none() | names,

@@ -19,12 +19,22 @@ NEURON = PruningConfig(widths={"stem": 5, "block1.conv1": 3, "block2.conv1": 8})
 LAYER = PruningConfig(removed_blocks=("block2",))
 WEIGHT = PruningConfig(weight_ratios={"block1.conv1.weight": 0.7, "head.weight": 0.5})
 GLOBAL = PruningConfig(weight_ratios={"block1.conv1.weight": 0.6, "head.weight": 0.6}, weight_scope="global")
+LAMP = PruningConfig(weight_ratios={"block1.conv1.weight": 0.6, "head.weight": 0.6}, weight_scope="lamp")
+PATTERN = PruningConfig(weight_ratios={"block1.conv1.weight": 0.5, "head.weight": 0.5}, weight_pattern="2:4")
 TOGETHER = PruningConfig(
     widths={"stem": 6, "block1.conv1": 4, "block2.conv1": 2},
     removed_blocks=("block2",),
     weight_ratios={"block1.conv1.weight": 0.5, "head.weight": 0.6},
 )
-ALL = {"neuron": NEURON, "layer": LAYER, "weight": WEIGHT, "global weight": GLOBAL, "together": TOGETHER}
+ALL = {
+    "neuron": NEURON,
+    "layer": LAYER,
+    "weight": WEIGHT,
+    "global weight": GLOBAL,
+    "lamp": LAMP,
+    "pattern": PATTERN,
+    "together": TOGETHER,
+}
 
 
 def trial(pruning: PruningConfig, number: int = 0, lr: float = 0.05, **changes: Any) -> TrialConfig:
@@ -299,6 +309,40 @@ def test_masked_weights_stay_zero_at_every_step(worker: Worker, monkeypatch: pyt
     assert zeros == [640] * 12
     assert int((model.get_parameter("head.weight") == 0).sum()) == 640
     assert int((model.get_parameter("stem.weight") == 0).sum()) == 0
+
+
+@pytest.mark.parametrize("gradual", [False, True], ids=["at once", "gradually"])
+def test_a_pattern_holds_in_the_network_and_what_it_does_not_fit_is_told(worker: Worker, gradual: bool) -> None:
+    pruning = PruningConfig(
+        widths={"stem": 6, "block1.conv1": 4},  # so that a convolution has 6 input channels, and the head 6 x 16
+        removed_blocks=("block2",),
+        weight_ratios={
+            f"{name}.weight": 0.5 for name in ("stem", "block1.conv1", "block1.conv2", "block2.conv1", "head")
+        },
+        weight_pattern="2:4",
+    )
+    config = trial(gradually(pruning) if gradual else pruning)
+    dropped_after(worker.run(config), 2)
+    result, model = finished(Worker(worker.folder), config)
+    assert result.left_dense == ("stem.weight", "block1.conv1.weight")
+    for name in ("stem.weight", "block1.conv1.weight"):
+        assert model.get_parameter(name).all()
+    for name in ("block1.conv2.weight", "head.weight"):
+        groups = (model.get_parameter(name) != 0).movedim(1, -1).reshape(-1, 4)
+        assert (groups.sum(1) == 2).all()
+
+
+def test_the_file_holds_no_masks_and_shrinks_with_the_ratio(worker: Worker) -> None:
+    names = ("block1.conv1.weight", "block2.conv1.weight", "head.weight")
+    costs = []
+    for number, ratio in enumerate((0.0, 0.3, 0.6, 0.9)):
+        result, model = finished(worker, trial(PruningConfig(weight_ratios=dict.fromkeys(names, ratio)), number))
+        assert model.state_dict().keys() == worker.task.build_model().state_dict().keys()
+        assert result.cost is not None
+        costs.append(result.cost)
+    assert [cost.nonzero_params for cost in costs] == sorted({cost.nonzero_params for cost in costs}, reverse=True)
+    assert [cost.size_bytes for cost in costs] == sorted({cost.size_bytes for cost in costs}, reverse=True)
+    assert len({cost.macs for cost in costs}) == 1
 
 
 def test_batch_norm_is_recalibrated_on_training_examples(make_worker: Callable[..., Worker]) -> None:

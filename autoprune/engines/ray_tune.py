@@ -68,6 +68,9 @@ def run_ray(driver: Driver, folder: StudyFolder, places: Places) -> None:
             ),
         )
         tuner.fit()
+    except KeyboardInterrupt:
+        driver.interrupt()  # at once: Ray takes a while to end, and a second Ctrl-C does not wait for it
+        raise
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)

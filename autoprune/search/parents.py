@@ -37,8 +37,10 @@ def _holds(wider: TrialResult, wider_pruning: PruningConfig, narrower: PruningCo
         return False
     if any(ratio > narrower.weight_ratios.get(name, 0.0) for name, ratio in wider_pruning.weight_ratios.items()):
         return False
-    if wider_pruning.weight_ratios and wider_pruning.weight_scope == "global" != narrower.weight_scope:
+    if wider_pruning.weight_ratios and wider_pruning.weight_scope not in ("layer", narrower.weight_scope):
         return False  # ranked together, single parameters may have lost more than their ratios
+    if wider_pruning.weight_ratios and wider_pruning.weight_pattern == "none" != narrower.weight_pattern:
+        return False  # zeros that fell anywhere are not those of a pattern
     gone = tuple(f"{block}." for block in narrower.removed_blocks)
     return all(
         group.name.startswith(gone) or wider.kept[group.name] >= narrower.widths.get(group.name, group.width)

@@ -15,11 +15,12 @@ Place = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1's safe loader, but ``1e-5`` is a number and ``2024-01-31`` a text, as in YAML 1.2."""
+    """YAML 1.1's safe loader, but ``1e-5`` is a number, ``2024-01-31`` and ``2:4`` a text, as in YAML 1.2."""
 
 
+_BASE_SIXTY = ("tag:yaml.org,2002:str", re.compile(r"^[-+]?[0-9_]+(:[0-9]+)+(\.[0-9_]*)?$"))
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [_BASE_SIXTY, *((tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(

@@ -1,14 +1,15 @@
 """The `pruning` section of a space file: the three methods, their ratios, and what differs for some layers."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.schedules.parameters import ParamKind
 from autoprune.spec.criteria import CRITERIA
-from autoprune.spec.dimension import Dimension, Number, Range, searchable
+from autoprune.spec.dimension import Dimension, Number, Range, endpoints, searchable
 from autoprune.spec.strict import Mistake, Section, all_of, mistakes_of
+from autoprune.trial import WeightPattern, WeightScope
 
 METHODS = ("neuron", "layer", "weight")
 
@@ -96,19 +97,32 @@ class LayerMethod(Section):
 
 
 class WeightMethod(_RatioPerLayer):
-    """Set single weights to zero, by magnitude."""
+    """Set single weights to zero, by magnitude; a ``pattern`` other than ``none`` gives the ratio of every layer."""
 
     method: Literal["weight"]
-    scope: Annotated[Dimension, searchable(ParamKind("choice", choices=("layer", "global")), "scope")] = "layer"
+    scope: Annotated[Dimension, searchable(ParamKind("choice", choices=get_args(WeightScope)), "scope")] = "layer"
+    pattern: Annotated[Dimension, searchable(ParamKind("choice", choices=get_args(WeightPattern)), "pattern")] = "none"
     ratio: Ratio = Range(low=0.0, high=0.8)
 
     @model_validator(mode="after")
-    def _check_scope(self) -> Self:
-        if self.scope in ("global", ["global"]):
-            error = PydanticCustomError("scope", "must be skip: with scope global, one ratio holds for all layers")
-            mistakes = [
+    def _check_one_ratio_for_all(self) -> Self:
+        """Where no ratio of a layer's own, or none at all, is ever used, none may be given."""
+        scopes, patterns = ([str(name) for _, name in endpoints(value)] for value in (self.scope, self.pattern))
+        reason, mistakes = "", []
+        if "none" not in patterns:
+            reason = f"pattern {' or '.join(patterns)} gives the ratio"
+            for key in ("scope", "ratio"):
+                value = getattr(self, key)
+                if value != type(self).model_fields[key].default:
+                    error = PydanticCustomError("pattern", "must be left out: {reason}", {"reason": reason})
+                    mistakes.append(Mistake((key,), error, value))
+        elif "layer" not in scopes:
+            reason = f"with scope {' or '.join(scopes)}, one ratio holds for all layers"
+        if reason:
+            error = PydanticCustomError("one_ratio", "must be skip: {reason}", {"reason": reason})
+            mistakes += [
                 Mistake(("layers", pattern), error, rule) for pattern, rule in self.layers.items() if rule != "skip"
             ]
-            if mistakes:
-                raise all_of(mistakes)
+        if mistakes:
+            raise all_of(mistakes)
         return self

@@ -71,6 +71,7 @@ def test_a_second_ctrl_c_ends_at_once(trained_tiny: Path, tmp_path: Path, engine
         assert time.monotonic() - began < 5
         assert code in (130, -signal.SIGINT)  # the latter if the interpreter was about to end anyway
         assert "Traceback" not in out + err
+        assert "RUNNING" not in search.states()
         wait_until(lambda: search.leftovers() == [])
         assert_the_next_run_completes(search, engine, told)
 

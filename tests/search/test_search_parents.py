@@ -111,6 +111,31 @@ def frozen(driver: Driver, config: TrialConfig, result: TrialResult) -> Any:
             PruningConfig(weight_ratios={"head.weight": 0.6}, weight_scope="global"),
             True,
         ),
+        (
+            PruningConfig(weight_ratios={"head.weight": 0.5}, weight_scope="lamp"),
+            PruningConfig(weight_ratios={"head.weight": 0.6}, weight_scope="global"),
+            False,
+        ),
+        (
+            PruningConfig(weight_ratios={"head.weight": 0.5}, weight_scope="lamp"),
+            PruningConfig(weight_ratios={"head.weight": 0.6}, weight_scope="lamp"),
+            True,
+        ),
+        (
+            PruningConfig(weight_ratios={"head.weight": 0.4}),
+            PruningConfig(weight_ratios={"head.weight": 0.5}, weight_pattern="2:4"),
+            False,  # three of four neighbours may be zero
+        ),
+        (
+            PruningConfig(weight_ratios={"head.weight": 0.5}, weight_pattern="2:4"),
+            PruningConfig(weight_ratios={"head.weight": 0.5}, weight_pattern="2:4"),
+            True,
+        ),
+        (
+            PruningConfig(weight_ratios={"head.weight": 0.5}, weight_pattern="2:4"),
+            PruningConfig(weight_ratios={"head.weight": 0.6}),
+            True,
+        ),
     ],
 )
 def test_what_holds_what(

@@ -230,6 +230,26 @@ def test_not_yaml(text: str, problem: str) -> None:
             "pruning: [{method: weight, scope: global, layers: {a: 0.3, b: skip}}]",
             "pruning[0].layers.a must be skip: with scope global, one ratio holds for all layers.",
         ),
+        (
+            "pruning: [{method: weight, scope: [lamp, global], layers: {a: 0.3}}]",
+            "pruning[0].layers.a must be skip: with scope lamp or global, one ratio holds for all layers.",
+        ),
+        (
+            "pruning: [{method: weight, pattern: 2:4, ratio: 0.3, layers: {a: skip}}]",
+            "pruning[0].ratio must be left out: pattern 2:4 gives the ratio.",
+        ),
+        (
+            "pruning: [{method: weight, pattern: ['2:4'], scope: lamp}]",
+            "pruning[0].scope must be left out: pattern 2:4 gives the ratio.",
+        ),
+        (
+            "pruning: [{method: weight, pattern: 2:4, layers: {a: 0.3}}]",
+            "pruning[0].layers.a must be skip: pattern 2:4 gives the ratio.",
+        ),
+        (
+            "pruning: [{method: weight, pattern: [none, 4:2]}]",
+            "pruning[0].pattern[1]: unknown pattern '4:2'. Known: none, 2:4.",
+        ),
     ],
 )
 def test_mistake(line: str, problem: str) -> None:
@@ -249,6 +269,19 @@ def test_duplicated_key_alone_is_an_error() -> None:
 def test_numbers_as_people_write_them(written: str, number: float) -> None:
     spec = parse_with(f"training: {{lr_schedule: {{kind: constant, lr: {written}}}}}")
     assert spec.training.lr_schedule[0].lr == number
+
+
+@pytest.mark.parametrize("written", ["2:4", "'2:4'", "[2:4]", "[none, 2:4]"])
+def test_a_pattern_is_a_text(written: str) -> None:
+    pattern = parse_with(f"pruning: {{method: weight, pattern: {written}}}").method("weight").pattern
+    assert (pattern if isinstance(pattern, str) else pattern[-1]) == "2:4"
+
+
+def test_with_a_pattern_as_one_choice_the_ratio_and_scope_stay() -> None:
+    method = parse_with(
+        "pruning: {method: weight, pattern: [none, 2:4], scope: [layer, lamp], ratio: 0.3, layers: {a: 0.4}}"
+    ).method("weight")
+    assert (method.ratio, method.scope, method.layers) == (0.3, ["layer", "lamp"], {"a": 0.4})
 
 
 def test_a_date_is_a_name() -> None:

@@ -64,7 +64,9 @@ methods = st.fixed_dictionaries(
             },
         ),
         "layer": st.fixed_dictionaries({"method": st.just("layer")}, optional={"ratio": dimensions(RATIO)}),
-        "weight": st.fixed_dictionaries({"method": st.just("weight")}, optional={"layers": layers}),
+        "weight": st.fixed_dictionaries({"method": st.just("weight")}, optional={"layers": layers})
+        | st.just({"method": "weight", "pattern": "2:4", "layers": {"a": "skip"}})
+        | st.just({"method": "weight", "pattern": ["none", "2:4"], "scope": ["global", "lamp"], "ratio": 0.5}),
     }
 )
 ceilings = st.floats(1e-3, 1e12) | st.floats(1e-3, 2).map(lambda value: f"{value!r}x")
