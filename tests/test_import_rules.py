@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 LEVELS = (
     {"cli", "__main__"},
     {"report", "export", "search", "engines"},
-    {"space", "store", "pareto", "worker"},
+    {"space", "store", "pareto", "worker", "model_plan"},
     {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model"},
     {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places"},
 )

@@ -122,6 +122,11 @@ class CostTable:
                 macs += tensor.macs * numel // prod(tensor.shape)
         return NetworkCost(params, macs, tensor_bytes)
 
+    def shares(self, group: str) -> tuple[float, float]:
+        """Share of the dense network's parameters and of its MACs that would go with all channels of a group."""
+        whole, rest = self.cost({}), self.cost({group: 0})
+        return 1 - rest.params / whole.params, 1 - rest.macs / max(1, whole.macs)
+
     def costs(self, widths: np.ndarray) -> NetworkCosts:
         """The costs of many candidates at once, all blocks present.
 

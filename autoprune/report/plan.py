@@ -41,15 +41,14 @@ def plan_tables(
 
 
 def _groups(plan: PruningPlan, table: CostTable) -> Table:
-    whole = table.cost({})
     groups = _table(f"groups: {len(plan.groups)}", "group", ">width", ">params", ">FLOPs", "layers")
     for group in plan.groups:
-        least = table.cost({group.name: 0})
+        params, macs = table.shares(group.name)
         groups.add_row(
             group.name,
             str(group.width),
-            f"{1 - least.params / whole.params:.1%}",
-            f"{1 - least.macs / max(1, whole.macs):.1%}",
+            f"{params:.1%}",
+            f"{macs:.1%}",
             ", ".join(group.layers),
         )
     return groups

@@ -64,14 +64,15 @@ def test_a_second_ctrl_c_ends_at_once(trained_tiny: Path, tmp_path: Path, engine
         wait_until(lambda: amid_a_trial(search))
         told = finished(search)
         search.ctrl_c()
-        time.sleep(0.3)
+        time.sleep({"inline": 0.1, "ray": 1.0}[engine])
         search.ctrl_c()
         began = time.monotonic()
         code, out, err = search.end()
         assert time.monotonic() - began < 5
         assert code in (130, -signal.SIGINT)  # the latter if the interpreter was about to end anyway
         assert "Traceback" not in out + err
-        assert "RUNNING" not in search.states()
+        if engine == "ray":  # it takes seconds to end Ray, and the trials are put back before
+            assert "RUNNING" not in search.states()
         wait_until(lambda: search.leftovers() == [])
         assert_the_next_run_completes(search, engine, told)
 

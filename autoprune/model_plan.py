@@ -1,0 +1,129 @@
+"""The pruning plan of a model in Python: what can be pruned, what it would cost, and the pruned model."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from autoprune.cost.table import NetworkCost, build_table
+from autoprune.errors import PruningError
+from autoprune.pruning import LeftOut, make_plan, prune
+from autoprune.tasks.classification import cross_entropy
+from autoprune.tasks.task import Inputs, Loss
+from autoprune.trial import PruningConfig
+
+
+@dataclass(frozen=True)
+class GroupShare:
+    """Channels that leave together, and what they govern.
+
+    Attributes:
+        width: Channels in the given model.
+        layers: Modules that lose something with a channel, in module order.
+        params_share: Share of the model's parameters that would go with all of them.
+        macs_share: Share of its multiply-accumulates.
+    """
+
+    name: str
+    width: int
+    layers: tuple[str, ...]
+    params_share: float
+    macs_share: float
+
+
+class ModelPlan:
+    """What of a model can be pruned, proved by running it forward and backward.
+
+    Args:
+        model: It is not touched, now or later.
+        example_inputs: A tensor, or a tuple or dict of tensors, whose first dimension is the batch.
+
+    Attributes:
+        groups: In module order.
+        left_out: What can't be pruned, and the operation that keeps it.
+
+    Raises:
+        PruningError: If the model can't run on the inputs.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+        self._model, self._inputs = model, example_inputs
+        self._plan = make_plan(model, example_inputs)
+        self._table = build_table(
+            model,
+            example_inputs,
+            widths=self._plan.group_widths,
+            shrink=self._plan.shrink,
+            products=self._plan.products,
+            blocks=self._plan.block_names,
+        )
+        self.groups: tuple[GroupShare, ...] = tuple(
+            GroupShare(group.name, group.width, group.layers, *self._table.shares(group.name))
+            for group in self._plan.groups
+        )
+        self.left_out: tuple[LeftOut, ...] = self._plan.left_out
+
+    def widths(self, ratio: float | Mapping[str, float]) -> dict[str, int]:
+        """Channels that each group keeps at a ratio: rounded, and at least one.
+
+        Args:
+            ratio: Share to remove of every group, in [0, 1), or group name -> share; a group not named keeps all.
+
+        Raises:
+            PruningError: If a group is unknown or a ratio is out of range.
+        """
+        ratios = ratio if isinstance(ratio, Mapping) else {group.name: ratio for group in self.groups}
+        known = {group.name: group for group in self._plan.groups}
+        found: dict[str, int] = {}
+        for name, share in ratios.items():
+            if name not in known:
+                raise PruningError(f"unknown group '{name}'. Known: {', '.join(known) or 'none'}.")
+            if not 0 <= share < 1:
+                raise PruningError(f"ratio of '{name}' must be in [0, 1), got {share}.")
+            multiple = known[name].multiple
+            kept = max(multiple, multiple * round((1 - share) * known[name].width / multiple))
+            found[name] = min(known[name].width, kept)
+        return found
+
+    def cost(self, widths: Mapping[str, int]) -> NetworkCost:
+        """Parameters, multiply-accumulates and tensor bytes at these widths, exactly, without running anything.
+
+        Args:
+            widths: Group name -> channels kept; a group not named keeps all.
+        """
+        return self._table.cost(widths)
+
+    def prune(
+        self,
+        ratio: float | Mapping[str, float],
+        criterion: str = "l2",
+        data: Iterable[tuple[Inputs, torch.Tensor]] | None = None,
+        loss: Loss = cross_entropy,
+    ) -> nn.Module:
+        """A new model without the least important channels; its output is that of the given one with them masked.
+
+        Args:
+            ratio: As :meth:`widths` takes it.
+            criterion: l1, l2, bn_scale, taylor, fpgm, lamp, activation, apoz or random.
+            data: Batches of inputs and targets, for taylor, activation and apoz.
+            loss: Loss of outputs and targets, for taylor.
+
+        Raises:
+            PruningError: If the ratio, the criterion or its data won't do.
+        """
+        batches = None if data is None else list(data)
+        pruned = prune(
+            self._model,
+            self._plan,
+            PruningConfig(widths=self.widths(ratio), criterion=criterion),
+            example_inputs=self._inputs,
+            calibration=None if batches is None else lambda: batches,
+            loss=loss,
+        )
+        return pruned.model
+
+
+def plan(model: nn.Module, example_inputs: Inputs) -> ModelPlan:
+    """Find what of a model can be pruned; see :class:`ModelPlan`."""
+    return ModelPlan(model, example_inputs)

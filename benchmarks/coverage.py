@@ -1,0 +1,186 @@
+"""What of many networks can be pruned, and whether what is pruned is right, side by side with Torch-Pruning alone.
+
+Each network is planned, cut at ratios 0.1, 0.5 and 0.9 with random channels, run forward and backward, and compared
+with the dense network whose lost elements are zero. Torch-Pruning 1.6.1 gets the same network, a uniform ratio, its own
+defaults and a minute; its result is run, not compared.
+
+    python -m benchmarks.coverage                           # hand-written networks and transformers
+    python -m benchmarks.coverage --family torchvision      # in an environment with torchvision
+"""
+
+import argparse
+import copy
+import signal
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from autoprune.cost import count_macs
+from autoprune.errors import PruningError
+from autoprune.pruning import make_plan, masked
+from autoprune.pruning.atoms import cut, from_plain
+from autoprune.pruning.proof import bench, randomised, run, tensors_in
+from autoprune.tasks.forward import call_model
+from benchmarks import coverage_networks
+
+RATIOS = (0.1, 0.5, 0.9)
+LARGE = 100_000_000
+"""Parameters above which a network is compared in float32: twice the memory would not fit everywhere."""
+
+FAMILIES: Mapping[str, Callable[[], Any]] = {
+    "hand-written": coverage_networks.hand_written,
+    "transformers": coverage_networks.transformers_models,
+    "torchvision": coverage_networks.torchvision_models,
+}
+
+
+def rows_of(family: str, name: str, build: Callable[[], tuple[nn.Module, Any]], rival: bool) -> list[dict[str, Any]]:
+    """One row a ratio."""
+    torch.manual_seed(0)
+    model, inputs = build()
+    model = randomised(model.eval(), seed=0)
+    row: dict[str, Any] = {"family": family, "model": name, "params": n_params(model)}
+    start = time.perf_counter()
+    plan = make_plan(model, inputs)
+    row |= {
+        "plan_s": time.perf_counter() - start,
+        "groups": len(plan.groups),
+        "left_out": [f"{item.module}: {item.reason}" for item in plan.left_out],
+        "macs": count_macs(model, inputs),
+    }
+    analysis = from_plain(plan.graph)
+    stand = bench(model, inputs)
+    rows = []
+    for ratio in RATIOS:
+        generator = torch.Generator().manual_seed(1)
+        kept = {g.name: max(1, round(g.width * (1 - ratio) / g.multiple)) * g.multiple for g in analysis.groups}
+        lost = {g.name: torch.randperm(g.width, generator=generator)[kept[g.name] :].tolist() for g in analysis.groups}
+        pruned = copy.deepcopy(stand.model)
+        start = time.perf_counter()
+        found: dict[str, Any] = {"ratio": ratio}
+        try:
+            provenance = cut(pruned, analysis, lost)
+            found["cut_s"] = time.perf_counter() - start
+            outputs = run(pruned, stand.inputs)
+            torch.stack([o.square().mean() for o in outputs if o.requires_grad]).sum().backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                expected = run(masked(stand.model, provenance), stand.inputs)
+            scale = max(1.0, *(float(tensor.abs().max()) for tensor in expected))
+            apart = max(float((a.detach() - b).abs().max()) for a, b in zip(outputs, expected, strict=True)) / scale
+            found |= {"params_after": n_params(pruned), "macs_after": count_macs(pruned, stand.inputs)}
+            found |= {"difference": apart, "verdict": "ok" if apart <= stand.tolerance else "WRONG"}
+        except (PruningError, RuntimeError, ValueError) as error:
+            found["verdict"] = f"{type(error).__name__}: {error}"
+        rows.append(row | found | (torch_pruning(model, inputs, ratio) if rival else {}))
+    return rows
+
+
+def torch_pruning(model: nn.Module, inputs: Any, ratio: float) -> dict[str, Any]:
+    """What Torch-Pruning makes of the same network, on its own."""
+    import torch_pruning as tp
+
+    pruned = copy.deepcopy(model)
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(60)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            last = [m for m in pruned.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+            tp.pruner.BasePruner(
+                pruned,
+                inputs,
+                importance=tp.importance.MagnitudeImportance(p=2),
+                pruning_ratio=ratio,
+                ignored_layers=[last],
+                forward_fn=call_model,
+                output_transform=lambda outputs: [t for t in tensors_in(outputs) if t.is_floating_point()],
+            ).step()
+        run(pruned, inputs)
+        return {"rival_params_after": n_params(pruned), "rival_verdict": "runs"}
+    except Exception as error:
+        return {"rival_verdict": f"{type(error).__name__}: {str(error)[:80]}"}
+    finally:
+        signal.alarm(0)
+
+
+def _too_long(*_: Any) -> None:
+    raise TimeoutError("took more than a minute")
+
+
+def n_params(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def summary(frame: pd.DataFrame) -> Table:
+    """A row a family: how many networks are right at every ratio, and how many parameters are left."""
+    table = Table(title="coverage", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in ("family", "networks", "right", "params left at 0.1 / 0.5 / 0.9, median", "Torch-Pruning runs"):
+        table.add_column(heading, justify="left" if heading == "family" else "right")
+    for family, rows in frame.groupby("family", sort=False):
+        left = [(part["params_after"] / part["params"]).median() for _, part in rows.groupby("ratio")]
+        right = rows.groupby("model")["verdict"].agg(lambda verdicts: (verdicts == "ok").all()).sum()
+        rival = "-"
+        if "rival_verdict" in rows and rows["rival_verdict"].notna().any():
+            runs = rows.groupby("model")["rival_verdict"].agg(lambda verdicts: (verdicts == "runs").all()).sum()
+            rival = f"{runs} of {rows['model'].nunique()}"
+        table.add_row(
+            str(family),
+            str(rows["model"].nunique()),
+            str(right),
+            " / ".join(f"{share:.0%}" for share in left),
+            rival,
+        )
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=["hand-written", "transformers"])
+    parser.add_argument("--only", default="", help="networks whose name holds this")
+    parser.add_argument("--out", type=Path, help="Parquet file to write; rows of other networks in it are kept")
+    parser.add_argument("--no-rival", action="store_true", help="leave Torch-Pruning out")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    console = Console(soft_wrap=True, highlight=False)
+    rows: list[dict[str, Any]] = []
+    for family in args.family:
+        for name, build in FAMILIES[family]():
+            if args.only not in name:
+                continue
+            try:
+                found = rows_of(family, name, build, not args.no_rival)
+            except (PruningError, RuntimeError) as error:
+                found = [{"family": family, "model": name, "verdict": f"{type(error).__name__}: {error}"}]
+            for row in found:
+                share = f"{row['params_after'] / row['params']:6.1%}" if "params_after" in row else "     -"
+                console.print(
+                    f"{name:30.30} {row.get('ratio', ''):4} groups {row.get('groups', 0):3} left out "
+                    f"{len(row.get('left_out', [])):3} params {share} off by {row.get('difference', float('nan')):.0e} "
+                    f"{row['verdict']:.60} | Torch-Pruning: {row.get('rival_verdict', '-'):.40}"
+                )
+            rows += found
+            if args.out:
+                _write(args.out, pd.DataFrame(rows))
+    frame = pd.read_parquet(args.out) if args.out else pd.DataFrame(rows)
+    console.print(summary(frame))
+
+
+def _write(path: Path, frame: pd.DataFrame) -> None:
+    if path.exists():
+        old = pd.read_parquet(path)
+        done = frame[["family", "model"]].apply(tuple, axis=1)
+        frame = pd.concat([old[~old[["family", "model"]].apply(tuple, axis=1).isin(done)], frame], ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(path, index=False)
+
+
+if __name__ == "__main__":
+    main()

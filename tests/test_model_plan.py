@@ -1,0 +1,79 @@
+"""The plan of a model from Python, on networks that autoprune did not write."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import autoprune
+from autoprune.errors import PruningError
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 16), nn.ReLU(),
+        nn.Linear(16, 5),
+    )  # fmt: skip
+
+
+def count(model: nn.Module, inputs: torch.Tensor) -> tuple[int, int]:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(inputs[:1])
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+
+
+def test_groups_shares_and_costs() -> None:
+    model, inputs = network(), torch.randn(3, 1, 8, 8)
+    plan = autoprune.plan(model, inputs)
+    assert {group.name: group.width for group in plan.groups} == {"0": 8, "4": 16}
+    first = plan.groups[0]
+    assert first.layers == ("0", "1", "4")
+    assert first.params_share == pytest.approx((80 + 16 + 512 * 16) / sum(p.numel() for p in model.parameters()))
+    assert [item.module for item in plan.left_out] == ["6"]
+    widths = plan.widths({"0": 0.5, "4": 0.9})
+    assert widths == {"0": 4, "4": 2}
+    params, macs = count(plan.prune({"0": 0.5, "4": 0.9}), inputs)
+    assert (plan.cost(widths).params, plan.cost(widths).macs) == (params, macs)
+
+
+@pytest.mark.parametrize("criterion", ["l1", "taylor", "activation", "random"])
+def test_the_given_model_is_untouched(criterion: str) -> None:
+    model, inputs = network(), torch.randn(6, 1, 8, 8)
+    before = copy.deepcopy(model.state_dict())
+    data = [(inputs, torch.arange(6) % 5)]
+    pruned = autoprune.plan(model, inputs[:2]).prune(0.5, criterion, data)
+    assert pruned(inputs).shape == (6, 5)
+    assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in model.parameters()) / 2
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Named(nn.Module):
+    """Takes keyword inputs and gives a dict, as language models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 12)
+        self.up, self.down = nn.Linear(12, 24), nn.Linear(24, 4)
+
+    def forward(self, tokens: torch.Tensor, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.down(torch.relu(self.up(self.embed(tokens)))) * scale}
+
+
+def test_dict_inputs_and_outputs() -> None:
+    inputs = {"tokens": torch.randint(0, 20, (2, 7)), "scale": torch.ones(2, 1, 1)}
+    plan = autoprune.plan(Named(), inputs)
+    assert {group.name: group.width for group in plan.groups} == {"embed": 12, "up": 24}
+    assert plan.prune(0.25)(**inputs)["logits"].shape == (2, 7, 4)
+
+
+def test_mistakes_are_named() -> None:
+    plan = autoprune.plan(network(), torch.randn(2, 1, 8, 8))
+    with pytest.raises(PruningError, match=r"unknown group 'conv'\. Known: 0, 4"):
+        plan.prune({"conv": 0.5})
+    with pytest.raises(PruningError, match=r"ratio of '0' must be in \[0, 1\), got 1"):
+        plan.prune({"0": 1})
+    with pytest.raises(PruningError, match="needs calibration batches"):
+        plan.prune(0.5, "taylor")
