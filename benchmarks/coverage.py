@@ -32,9 +32,6 @@ from autoprune.tasks.forward import call_model
 from benchmarks import coverage_networks
 
 RATIOS = (0.1, 0.5, 0.9)
-LARGE = 100_000_000
-"""Parameters above which a network is compared in float32: twice the memory would not fit everywhere."""
-
 FAMILIES: Mapping[str, Callable[[], Any]] = {
     "hand-written": coverage_networks.hand_written,
     "transformers": coverage_networks.transformers_models,

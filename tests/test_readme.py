@@ -12,10 +12,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-    assert found is not None
-    return found[1]
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)[number]
 
 
 def test_the_example_task_runs_as_written(tmp_path: Path) -> None:
@@ -30,6 +28,13 @@ def test_the_example_task_runs_as_written(tmp_path: Path) -> None:
     assert trials["accuracy"].max() > 0.8
     front = pd.read_parquet(tmp_path / "results/mine/front.parquet")
     assert front["accuracy_test"].notna().all()
+
+
+def test_the_python_plan_runs_as_written() -> None:
+    done = subprocess.run([sys.executable, "-c", block("python", 1)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("0 16 ")
+    assert "params=3114" in done.stdout  # 8 x (27 + 1) + 8 x 36 x 10 + 10
 
 
 def test_ci_calls_the_test_command_of_the_readme() -> None:

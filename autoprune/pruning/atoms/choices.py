@@ -28,14 +28,11 @@ def best_choices(judge: Judge, pinned: Mapping[ChoiceKey, int], max_trials: int 
     while improved and n_trials < max_trials:
         improved = False
         for choice in {choice.key: choice for choice in flow.choices}.values():
+            if choice.key in pinned or choice.key[0].removeprefix(CONVOLUTION) in layers:
+                continue
             now = taken.get(choice.key, choice.taken)
             for option in range(choice.key[2]):
-                if (
-                    choice.key in pinned
-                    or option == now
-                    or n_trials >= max_trials
-                    or choice.key[0].removeprefix(CONVOLUTION) in layers
-                ):
+                if option == now or n_trials >= max_trials:
                     continue
                 trial = {**taken, choice.key: option}
                 n_trials += 1
