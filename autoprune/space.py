@@ -228,15 +228,20 @@ class SearchSpace:
 
         Returns:
             Ratio -> parameters, for ``n_steps`` ratios evenly spaced up to the greatest that the space allows, without
-            those that come out as one before them.
+            those whose network comes out as one before them.
         """
         ratios = [value for value in self._ratios.values() if isinstance(value, Dimension)]
         if not ratios:
             return {}
         steps: dict[float, dict[str, Scalar]] = {}
+        seen: list[dict[str, int]] = []
         for ratio in np.linspace(0.0, max(map(_highest, ratios)), n_steps + 1)[1:]:
             params = self._uniform(float(ratio))
-            if params not in steps.values():
+            widths = {
+                group: self.width(group, float(params.get(f"neuron.ratio.{group}", 0.0))) for group in self._ratios
+            }
+            if widths not in seen:
+                seen.append(widths)
                 steps[round(float(ratio), 6)] = params
         return steps
 

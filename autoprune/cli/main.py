@@ -10,7 +10,7 @@ from autoprune.cli.pareto import pareto
 from autoprune.cli.plan import plan
 from autoprune.cli.search import search
 from autoprune.cli.status import status
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, describe_error
 
 app = typer.Typer(
     help="Search jointly over learning-rate schedule, batch-size schedule and pruning ratios of a PyTorch network.",
@@ -42,3 +42,8 @@ def main() -> None:
             raise
         print(f"autoprune: {error}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        if _debug:
+            raise
+        print(f"autoprune: unexpected {describe_error(error)}. --debug shows the traceback.", file=sys.stderr)
+        sys.exit(1)

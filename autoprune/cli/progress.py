@@ -25,7 +25,7 @@ class Progress:
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._shown_at = 0.0
-        self._shown_told = 0
+        self._shown_ended = 0
         self._stage = ""
 
     def __enter__(self) -> "Progress":
@@ -54,9 +54,9 @@ class Progress:
         last = driver.n_told >= driver.n_trials
         if now - self._shown_at < (REDRAW_INTERVAL_S if self._live else LINE_INTERVAL_S) and not last:
             return
-        if not self._live and driver.n_told == self._shown_told:
+        if not self._live and driver.n_ended == self._shown_ended:
             return
-        self._shown_at, self._shown_told = now, driver.n_told
+        self._shown_at, self._shown_ended = now, driver.n_ended
         status = driver.status()
         if self._live:
             self._live.update(_panel(driver, status), refresh=True)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoprune.search.critical import EXIT_INTERRUPTED
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,14 +33,14 @@ def search(
     """Search for the best pruned networks; go on where an earlier run stopped."""
     from rich.console import Console
 
-    from autoprune.cli.progress import Progress
-    from autoprune.engines import load_engine
     from autoprune.errors import StudyError
-    from autoprune.search.critical import EXIT_INTERRUPTED
-    from autoprune.search.run import run_search
 
     console = Console(highlight=False)
     try:
+        from autoprune.cli.progress import Progress
+        from autoprune.engines import load_engine
+        from autoprune.search.run import run_search
+
         with Progress(console) as progress:
             outcome = run_search(space, results, load_engine(engine), trials, progress.stage, progress.update)
     except KeyboardInterrupt:

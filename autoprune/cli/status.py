@@ -14,7 +14,7 @@ def status(
 
     from rich.console import Console
 
-    from autoprune.search.records import result_of
+    from autoprune.search.records import result_of, target_of
     from autoprune.search.storage import load_study
     from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
@@ -25,11 +25,13 @@ def status(
     if not folder.plan.exists():
         console.print(f"{spec.study}: no trials yet; the dense network or the plan is not done.")
         return
-    trials = load_study(folder, spec.search.storage, spec.study).get_trials(deepcopy=False)
+    loaded = load_study(folder, spec.search.storage, spec.study)
+    trials = loaded.get_trials(deepcopy=False)
     results = [result for result in map(result_of, trials) if result is not None]
     counts = Counter(result.state for result in results)
     open_states = Counter(trial.state.name for trial in trials if not trial.state.is_finished())
-    console.print(f"{spec.study}: {len(results) - counts['infeasible']} of {spec.search.trials} trials have ended")
+    n_trials = target_of(loaded, spec.search.trials)
+    console.print(f"{spec.study}: {len(results) - counts['infeasible']} of {n_trials} trials have ended")
     for name in ("finished", "stopped", "failed", "infeasible"):
         if counts[name]:
             console.print(f"  {counts[name]:5d} {name}")

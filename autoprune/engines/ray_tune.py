@@ -5,14 +5,18 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 # Read when Ray is imported. Its processes listen on loopback only, for which `_node_ip_address` alone is not enough. It
-# prints nothing of its own, keeps no state on disk (the study is the truth), and leaves Ctrl-C to the driver.
+# prints nothing of its own, keeps no state on disk (the study is the truth), and leaves Ctrl-C to the driver. What is
+# left of it when it had to be killed ends after seconds, not after a minute.
 os.environ |= {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -50,6 +54,7 @@ def run_ray(driver: Driver, folder: StudyFolder, places: Places) -> None:
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
         )
+        driver.hold_signals()  # Ray has put its own SIGTERM handler in place
         tuner = tune.Tuner(
             tune.with_resources(_TrialActor, {"CPU": 1, "GPU": places.gpus_per_trial}),
             param_space={"folder": str(folder.root), "threads": places.threads},
@@ -68,12 +73,30 @@ def run_ray(driver: Driver, folder: StudyFolder, places: Places) -> None:
             ),
         )
         tuner.fit()
+    except _StudyLost as lost:
+        raise lost.error from None
     except KeyboardInterrupt:
         driver.interrupt()  # at once: Ray takes a while to end, and a second Ctrl-C does not wait for it
         raise
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _StudyLost(BaseException):
+    """The driver can't go on. No Exception, so that Tune neither logs nor survives it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _driver_acts() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _StudyLost(error) from error
 
 
 class _DriverSearcher(Searcher):
@@ -89,7 +112,8 @@ class _DriverSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if len(self._numbers) >= self._workers:
             return None
-        config = self._driver.suggest()
+        with _driver_acts():
+            config = self._driver.suggest()
         if config is None:
             return None if self._numbers else Searcher.FINISHED
         self._numbers[trial_id] = config.number
@@ -101,13 +125,14 @@ class _DriverSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id)
-        if result is not None and "trial_result" in result and not error:
-            self._driver.complete(result_from_dict(json.loads(result["trial_result"])))
-        elif result is not None and "no_worker" in result:
-            self._driver.release(number)
-            self._driver.stop(f"a worker process could not make ready for trials: {result['no_worker']}")
-        else:
-            self._driver.fail(number, self._causes.of.pop(trial_id, "the worker gave no result"))
+        with _driver_acts():
+            if result is not None and "trial_result" in result and not error:
+                self._driver.complete(result_from_dict(json.loads(result["trial_result"])))
+            elif result is not None and "no_worker" in result:
+                self._driver.release(number)
+                self._driver.stop(f"a worker process could not make ready for trials: {result['no_worker']}")
+            else:
+                self._driver.fail(number, self._causes.of.pop(trial_id, "the worker gave no result"))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles the searcher into its own state, which nobody reads: the study is the truth."""

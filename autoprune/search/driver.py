@@ -16,7 +16,17 @@ from autoprune.search.critical import CriticalSection
 from autoprune.search.final import with_test_accuracy
 from autoprune.search.front import Front
 from autoprune.search.parents import nearest_parent
-from autoprune.search.records import CONFIG, LADDER, RESULT, RETRIES, config_of, result_of, trials_frame
+from autoprune.search.records import (
+    CONFIG,
+    LADDER,
+    RESULT,
+    RETRIES,
+    TARGET,
+    config_of,
+    result_of,
+    target_of,
+    trials_frame,
+)
 from autoprune.search.samplers import make_sampler
 from autoprune.search.seeds import derive_seed
 from autoprune.search.storage import open_study
@@ -26,6 +36,9 @@ from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
 
 MAX_CANDIDATES = 1000
 """Candidates over a ceiling that are drawn in a row before the search gives up."""
+
+MAX_MEASURED = 50
+"""The same where the last one had to be made and measured to find out, as for size and latency."""
 
 CONSTRAINT = "ceilings"
 """Name of the Optuna constraint that is above 0 for a candidate over a ceiling."""
@@ -70,7 +83,8 @@ class Driver:
     Args:
         folder: The study's folder, with its dense and plan stages done.
         dense: The dense network's ``accuracy`` and costs, by name.
-        n_trials: Trials that the study is to reach; ``None`` takes the space file's.
+        n_trials: Trials that the study is to reach, from now on; ``None`` leaves it at what was said last, at first the
+            space file's number.
         on_change: Called after every change, for a progress display.
 
     Raises:
@@ -88,7 +102,6 @@ class Driver:
     ) -> None:
         self.folder, self.space, self.spec = folder, space, space.spec
         self.table, self.dense = table, dense
-        self.n_trials = n_trials or self.spec.search.trials
         self.stopped_because: str | None = None
         self._on_change = on_change
         self._ceilings = Ceilings(self.spec, table, dense)
@@ -103,7 +116,13 @@ class Driver:
         self.front = Front(self.spec.objectives, self.spec.directions)
         self._counts = dict.fromkeys(_OPTUNA_STATE, 0)
         self._ceilings.check_reachable(space)
-        self.study = open_study(folder, self.spec.search.storage, self.spec.study, self.spec.directions)
+        self.study = open_study(
+            folder, self.spec.search.storage, self.spec.study, self.spec.objectives, self.spec.directions
+        )
+        self.n_trials = target_of(self.study, self.spec.search.trials)
+        if n_trials is not None and n_trials != self.n_trials:
+            self.study.set_user_attr(TARGET, n_trials)
+            self.n_trials = n_trials
         self._reconcile()
 
     def suggest(self) -> TrialConfig | None:
@@ -134,7 +153,7 @@ class Driver:
     def complete(self, result: TrialResult) -> None:
         """Tell the study how a trial ended."""
         with self._critical:
-            self._tell(result)
+            self._tell(result, MAX_MEASURED)
             self._write_now_and_then()
         self._on_change(self)
 
@@ -180,14 +199,23 @@ class Driver:
     def interruptible(self) -> AbstractContextManager[None]:
         """A context in which Ctrl-C raises KeyboardInterrupt, but never in the middle of a change to the study.
 
-        A second Ctrl-C ends the process at once.
+        The same goes for SIGTERM. A second one ends the process at once.
         """
         return self._critical.catching()
+
+    def hold_signals(self) -> None:
+        """Take Ctrl-C and SIGTERM over again, after a library has put its own handlers in place."""
+        self._critical.install()
 
     @property
     def n_told(self) -> int:
         """Trials that have ended and count towards ``n_trials``."""
-        return sum(self._counts.values()) - self._counts["infeasible"]
+        return self.n_ended - self._counts["infeasible"]
+
+    @property
+    def n_ended(self) -> int:
+        """Trials that have ended, infeasible ones among them."""
+        return sum(self._counts.values())
 
     def status(self) -> StudyStatus:
         """How the study stands now."""
@@ -227,7 +255,7 @@ class Driver:
         trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
         return config
 
-    def _tell(self, result: TrialResult) -> None:
+    def _tell(self, result: TrialResult, limit: int = MAX_CANDIDATES) -> None:
         number = result.number
         if result.state == "finished" and any(v != v for v in self.front.values(result)):
             result = TrialResult(number, "failed", seed=result.seed, error="an objective is not a number")
@@ -248,9 +276,9 @@ class Driver:
                 f"{self._failures_in_a_row} trials in a row failed, the last one (trial {number}): {result.error}"
             )
         self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if result.state == "infeasible" else 0
-        if self._infeasible_in_a_row >= MAX_CANDIDATES:
+        if self._infeasible_in_a_row >= limit:
             self.stopped_because = (
-                f"{MAX_CANDIDATES} candidates in a row were over a ceiling, the last one (trial {number}): "
+                f"{self._infeasible_in_a_row} candidates in a row were over a ceiling, the last one (trial {number}): "
                 f"{result.error}. Raise the ceiling, or the ratios' low ends."
             )
         self._take_in(result)

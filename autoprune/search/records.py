@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from autoprune.space import Dimension
@@ -11,6 +12,9 @@ from autoprune.trial import TrialConfig, TrialResult, config_from_dict, result_f
 
 CONFIG, RESULT, RETRIES, LADDER = "autoprune:config", "autoprune:result", "autoprune:retries", "autoprune:ladder"
 """Names of the user attributes that hold a trial's record in the study storage."""
+
+TARGET = "autoprune:n_trials"
+"""Name of the study's user attribute that holds the number of trials it is to reach, where that was changed."""
 
 COST_COLUMNS = ("params", "nonzero_params", "size_bytes", "macs", "flops")
 
@@ -25,6 +29,11 @@ def result_of(trial: FrozenTrial) -> TrialResult | None:
     """The result a trial was told with, or ``None`` if it has not ended."""
     record = trial.user_attrs.get(RESULT)
     return None if record is None else result_from_dict(json.loads(record))
+
+
+def target_of(study: Study, at_first: int) -> int:
+    """Trials that a study is to reach: what was asked for last, ``at_first`` if nothing was."""
+    return int(study.user_attrs.get(TARGET, at_first))
 
 
 def trials_frame(

@@ -4,10 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
+
+from autoprune.errors import StudyError
 from autoprune.places import Places, find_places
 from autoprune.search.driver import Driver
 from autoprune.search.final import read_test_split
-from autoprune.search.session import Session, check_same_study, check_space_file, open_session
+from autoprune.search.session import (
+    Session,
+    check_prunable,
+    check_same_study,
+    check_space_file,
+    in_stage,
+    open_session,
+)
+from autoprune.search.storage import cause_of, check_storage
 from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 
@@ -56,7 +68,9 @@ def run_search(
     folder = StudyFolder(results / spec.study)
     check_same_study(folder, spec)
     places = find_places(spec.resources)
+    check_storage(spec.search.storage)
     checked = check_space_file(space_file, folder.plan)
+    check_prunable(checked)
     folder.create()
     with folder.lock():
         session = open_session(space_file, folder, places, on_stage, checked)
@@ -64,17 +78,23 @@ def run_search(
         was_complete = driver.n_told >= driver.n_trials
         interrupted = False
         try:
-            if not was_complete:
-                on_stage("starting the trials")
-                with driver.interruptible():
-                    engine(driver, folder, places)
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
+            try:
+                if not was_complete:
+                    on_stage("starting the trials")
+                    with driver.interruptible():
+                        engine(driver, folder, places)
+            except KeyboardInterrupt:
+                interrupted = True
             driver.interrupt()
-        if not interrupted and driver.stopped_because is None:
-            on_stage("reading the test split for the front")
-            front = driver.frame()
-            read_test_split(folder, session.task, front[front["on_front"]], places.device)
-            driver.write()
+            if not interrupted and driver.stopped_because is None:
+                on_stage("reading the test split for the front")
+                front = driver.frame()
+                with in_stage("reading the test split", "No trial is lost; the same command goes on."):
+                    read_test_split(folder, session.task, front[front["on_front"]], places.device)
+                driver.write()
+        except (StorageInternalError, SQLAlchemyError, OSError) as error:
+            raise StudyError(
+                f"{folder.root}: the study can't be written: {cause_of(error)}. "
+                "Put the folder back or free space; the same command goes on."
+            ) from error
     return Outcome(session, driver, was_complete, interrupted)

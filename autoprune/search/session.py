@@ -3,7 +3,8 @@
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 
 from autoprune.atomic_file import replacing
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
-from autoprune.errors import StudyError
+from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
 from autoprune.places import Places
 from autoprune.pruning import make_plan, rank_blocks
 from autoprune.pruning.plan import PruningPlan
@@ -101,6 +102,28 @@ def check_space_file(space_file: Path, plan_file: Path | None = None) -> Checked
     return Checked(spec, task, model, plan, table)
 
 
+def check_prunable(checked: Checked) -> None:
+    """Raise SpecError if none of the space file's methods has anything to prune in this network."""
+    found = {"neuron": checked.plan.groups, "layer": checked.plan.blocks, "weight": checked.plan.weight_layers}
+    methods = [block.method for block in checked.spec.pruning]
+    if not any(found[method] for method in methods):
+        raise SpecError(
+            [f"pruning: nothing of this network can be pruned by {' or '.join(methods)}. `autoprune plan` says why."]
+        )
+
+
+@contextmanager
+def in_stage(what: str, way_out: str) -> Iterator[None]:
+    """Tell an error of the user's code or data with the stage that it stopped; raises TaskError."""
+    try:
+        yield
+    except (StudyError, TaskError):
+        raise
+    except Exception as error:
+        told = str(error) if isinstance(error, AutopruneError) else describe_error(error)
+        raise TaskError(f"{what} failed: {told.rstrip('.')}. {way_out}") from error
+
+
 def check_same_study(folder: StudyFolder, spec: SearchSpec) -> None:
     """Refuse to go on with a study that was started from another space file; raises StudyError with the differences."""
     if not folder.space.exists():
@@ -143,10 +166,13 @@ def open_session(
         with replacing(folder.space) as handle:
             handle.write(space_file.read_bytes())
     if not folder.reference.exists():
-        _dense_stage(spec, task, checked.model, folder, places.device, places.threads, on_stage)
+        with in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."):
+            _dense_stage(spec, task, checked.model, folder, places.device, places.threads, on_stage)
     if not folder.plan.exists():
-        on_stage("ranking what can be pruned")
-        plan = rank_plan(spec, task, checked.plan, load_model(folder.dense, task.build_model), places.device)
+        if spec.method("layer") is not None:
+            on_stage("ranking the blocks")
+        with in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."):
+            plan = rank_plan(spec, task, checked.plan, load_model(folder.dense, task.build_model), places.device)
         folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict()})
     return resume_session(folder, task)
 

@@ -1,9 +1,12 @@
 """Optuna's storage of a study: one SQLite file in the study's folder, or any database that a URL names."""
 
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import optuna
-from optuna.exceptions import StorageInternalError
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,7 +18,9 @@ SQLITE_TIMEOUT_S = 60
 """How long a write waits for another process that reads the file."""
 
 
-def open_study(folder: StudyFolder, url: str | None, name: str, directions: Sequence[str]) -> optuna.Study:
+def open_study(
+    folder: StudyFolder, url: str | None, name: str, objectives: Sequence[str], directions: Sequence[str]
+) -> optuna.Study:
     """Open a study, or create it; raises StudyError if its storage can't be used."""
     study = _opened(
         folder,
@@ -32,6 +37,10 @@ def open_study(folder: StudyFolder, url: str | None, name: str, directions: Sequ
         raise StudyError(
             f"{url or folder.database}: holds a study '{name}' with directions {found}, not {list(directions)}."
         )
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(list(objectives))  # so that Optuna's tools label their axes
     return study
 
 
@@ -53,8 +62,28 @@ def _opened(folder: StudyFolder, url: str | None, opening: Callable[[RDBStorage]
         study.get_trials(deepcopy=False)  # damage shows when the trials are read
         return study
     except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError, KeyError) as error:
-        cause = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")
+        way_out = "Restore it, or give the study another name." if url is None else "Mend search.storage."
         raise StudyError(
-            f"{url or folder.database}: can't be opened as a study: {cause}. "
-            "Restore it, or give the study another name."
+            f"{url or folder.database}: can't be opened as a study: {cause_of(error)}. {way_out}"
         ) from None
+
+
+def check_storage(url: str | None) -> None:
+    """Try a storage URL without making a study in it; raises StudyError if it can't be reached."""
+    if url is None:
+        return
+    try:
+        parsed = sqlalchemy.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            if not Path(parsed.database).absolute().parent.is_dir():
+                raise OSError(f"there is no folder {Path(parsed.database).absolute().parent}")
+        else:
+            sqlalchemy.create_engine(parsed).connect().close()
+    except (SQLAlchemyError, ImportError, OSError) as error:
+        raise StudyError(f"search.storage: '{url}' can't be used: {cause_of(error)}. Mend the URL.") from None
+
+
+def cause_of(error: BaseException) -> str:
+    """What the database itself says of an error that Optuna or SQLAlchemy reports, on one line."""
+    root = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    return " ".join(str(getattr(root, "orig", None) or root).split()).rstrip(".")

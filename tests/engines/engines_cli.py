@@ -114,6 +114,22 @@ class Search:
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.trials()]
 
+    def wait_until(self, condition: Callable[["Search"], Any], seconds: float = 120.0) -> None:
+        """Wait for something to come about while the search runs."""
+        assert self.process is not None
+        deadline = time.monotonic() + seconds
+        while not condition(self):
+            assert self.process.poll() is None, self.end()
+            assert time.monotonic() < deadline, f"it did not come about in time; {self.told()} told, {self.amid()} amid"
+            time.sleep(0.02)
+
+    def wait_for_the_last_process(self, seconds: float = 20.0) -> None:
+        """Wait until nothing of the search runs any more."""
+        deadline = time.monotonic() + seconds
+        while self.leftovers():
+            assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in self.leftovers()]
+            time.sleep(0.1)
+
     def told(self) -> set[int]:
         """Trials told as finished so far, read without disturbing the search; none until there is a study."""
         try:
@@ -140,10 +156,3 @@ def searching(*args: Any, **kwargs: Any) -> Iterator[Search]:
     finally:
         search.kill()
         shutil.rmtree(search.scratch, ignore_errors=True)
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)

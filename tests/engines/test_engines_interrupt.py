@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engines_cli import Search, searching, wait_until
+from engines_cli import Search, searching
 
 N_TRIALS = 5
 CHANGES = {"search": {"trials": N_TRIALS}, "training": {"epochs": 4}}
@@ -27,7 +27,7 @@ def assert_the_next_run_completes(search: Search, engine: str, finished: dict[in
     assert set(frame["epochs"]) == {4}
     assert search.states() == ["COMPLETE"] * N_TRIALS
     assert {trial.number: trial.values for trial in search.trials() if trial.number in finished} == finished
-    assert search.leftovers() == []
+    search.wait_for_the_last_process()
 
 
 def finished(search: Search) -> dict[int, list[float]]:
@@ -38,7 +38,7 @@ def finished(search: Search) -> dict[int, list[float]]:
 def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
     with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
         search.start(engine)
-        wait_until(lambda: amid_a_trial(search))
+        search.wait_until(amid_a_trial)
         search.ctrl_c()
         began = time.monotonic()
         code, out, err = search.end()
@@ -51,7 +51,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(trained_tiny: Path, tmp_pa
         told = finished(search)
         assert search.frame()["number"].tolist() == sorted(told)
         assert (search.results / "front.parquet").exists()
-        assert search.leftovers() == []
+        search.wait_for_the_last_process()
         assert list(search.scratch.glob("autoprune*")) == []
         assert_the_next_run_completes(search, engine, told)
 
@@ -61,7 +61,7 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(trained_tiny: Path, tmp_pa
 def test_a_second_ctrl_c_ends_at_once(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
     with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
         search.start(engine)
-        wait_until(lambda: amid_a_trial(search))
+        search.wait_until(amid_a_trial)
         told = finished(search)
         search.ctrl_c()
         time.sleep({"inline": 0.1, "ray": 1.0}[engine])
@@ -73,7 +73,7 @@ def test_a_second_ctrl_c_ends_at_once(trained_tiny: Path, tmp_path: Path, engine
         assert "Traceback" not in out + err
         if engine == "ray":  # it takes seconds to end Ray, and the trials are put back before
             assert "RUNNING" not in search.states()
-        wait_until(lambda: search.leftovers() == [])
+        search.wait_for_the_last_process()
         assert_the_next_run_completes(search, engine, told)
 
 
@@ -82,9 +82,9 @@ def test_a_second_ctrl_c_ends_at_once(trained_tiny: Path, tmp_path: Path, engine
 def test_kill_9_of_all_processes_loses_no_finished_trial(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
     with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
         search.start(engine)
-        wait_until(lambda: amid_a_trial(search))
+        search.wait_until(amid_a_trial)
         search.kill()
-        assert search.leftovers() == []
+        search.wait_for_the_last_process()
         told = finished(search)
         assert told
         assert "RUNNING" in search.states()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from engines_cli import SLOW_TASK, Search, searching, wait_until
+from engines_cli import SLOW_TASK, Search, searching
 
 from autoprune.engines import load_engine
 from autoprune.search.run import run_search
@@ -66,7 +66,7 @@ def test_ray_says_nothing_and_leaves_nothing(whole: Search) -> None:
     assert "6 of 6" in out or "6/6" in out
     for foreign in ("Ray ", "ray.", "Tune", "WARNING", "INFO", "pid=", "raylet"):
         assert foreign not in out
-    assert whole.leftovers() == []
+    whole.wait_for_the_last_process()
     assert list(whole.scratch.glob("autoprune*")) == []
 
 
@@ -78,7 +78,7 @@ def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(trained_tiny: Path,
         expected = inline.frame()
     with searching(tmp_path / "ray", trained_tiny, changes, seconds=0.1) as search:
         process = search.start("ray")
-        wait_until(lambda: len(search.amid()) == 2)
+        search.wait_until(lambda search: len(search.amid()) == 2)
         assert listen_on_loopback_only(search.leftovers())
         victim = int(search.log.read_text().split()[-1])
         assert victim != process.pid
@@ -112,4 +112,4 @@ def test_a_worker_that_can_not_make_ready_ends_the_search_with_its_cause(trained
         assert "a worker process could not make ready for trials: task.data: data raised OSError: no " in done.stderr
         assert "Traceback" not in done.stderr
         assert set(search.states()) == {"WAITING"}
-        assert search.leftovers() == []
+        search.wait_for_the_last_process()

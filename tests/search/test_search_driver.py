@@ -163,7 +163,7 @@ def test_a_ceiling_that_no_candidate_can_hold_is_refused_at_once(make_driver: Ma
 def test_ceilings_that_only_the_worker_can_measure_end_the_search_too(
     make_driver: MakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver_module, "MAX_CANDIDATES", 5)
+    monkeypatch.setattr(driver_module, "MAX_MEASURED", 5)
     driver = make_driver({"constraints": {"size_bytes": 10}})
     for _ in range(5):
         driver.complete(TrialResult(next_trial(driver).number, "infeasible", error="size_bytes 4,000 is over"))

@@ -1,0 +1,120 @@
+"""What goes wrong around the trials: told with its place and the way out, and nothing lost."""
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+from tiny import TINY_TASK, write_space
+
+from autoprune.engines.inline import run_in_process
+from autoprune.errors import SpecError, StudyError, TaskError
+from autoprune.search.driver import Driver
+from autoprune.search.records import target_of
+from autoprune.search.run import run_search
+from autoprune.search.session import Session
+from autoprune.search.storage import check_storage, load_study
+
+RAISING_LOSS = """
+
+def loss(outputs, targets):
+    if outputs.requires_grad:
+        raise OverflowError("too much")
+    return nn.functional.cross_entropy(outputs, targets)
+"""
+
+
+def test_an_error_of_the_users_code_in_the_dense_stage_names_the_stage(tmp_path: Path) -> None:
+    task = TINY_TASK + RAISING_LOSS
+    space = write_space(tmp_path, {"task": {"loss": "tiny_task:loss"}}, task)
+    with pytest.raises(TaskError, match=r"dense network failed: OverflowError: too much \(tiny_task.py:\d+\).*`dense`"):
+        run_search(space, tmp_path / "results", run_in_process)
+
+
+def test_a_dense_network_that_diverges_says_so(tmp_path: Path) -> None:
+    space = write_space(tmp_path, {"dense": {"lr_schedule": {"kind": "constant", "lr": 1.0e9}}})
+    with pytest.raises(TaskError, match=r"dense network failed: epoch 1: .*loss must be finite.*`dense`"):
+        run_search(space, tmp_path / "results", run_in_process)
+
+
+def test_a_network_without_anything_to_prune_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    task = TINY_TASK + "\n\ndef flat():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    changes = {"task": {"model": "tiny_task:flat"}, "pruning": [{"method": "neuron"}, {"method": "layer"}]}
+    with pytest.raises(SpecError, match="nothing of this network can be pruned by neuron or layer"):
+        run_search(write_space(tmp_path, changes, task), tmp_path / "results", run_in_process)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "sqlite:////no/such/folder/a.db", "postgresql://127.0.0.1:1/none"])
+def test_a_storage_url_that_leads_nowhere_is_found_first(url: str, tmp_path: Path) -> None:
+    space = write_space(tmp_path, {"search": {"storage": url}})
+    with pytest.raises(StudyError, match=r"search.storage: '.*' can't be used"):
+        run_search(space, tmp_path / "results", run_in_process)
+    assert not (tmp_path / "results").exists()
+    check_storage(None)
+    check_storage(f"sqlite:///{tmp_path}/a.db")
+    assert not (tmp_path / "a.db").exists()
+
+
+def test_a_results_folder_that_vanishes_is_told_in_one_line(tmp_path: Path) -> None:
+    space = write_space(tmp_path, {})
+
+    def vanish(driver: Driver) -> None:
+        if driver.n_told == 2:
+            shutil.rmtree(tmp_path / "results")
+
+    with pytest.raises(StudyError, match=r"can't be written: .*\. Put the folder back or free space"):
+        run_search(space, tmp_path / "results", run_in_process, on_change=vanish)
+
+
+def test_the_number_of_trials_asked_for_last_is_kept(tiny_study: Callable[..., Session]) -> None:
+    def opened(n_trials: int | None) -> Driver:
+        session = tiny_study()
+        return Driver(session.folder, session.space, session.table, session.dense, n_trials)
+
+    assert opened(None).n_trials == 6
+    assert opened(9).n_trials == 9
+    assert opened(None).n_trials == 9
+    session = tiny_study()
+    assert target_of(load_study(session.folder, None, "tiny"), 6) == 9
+    assert load_study(session.folder, None, "tiny").metric_names == ["accuracy", "flops"]
+
+
+def test_a_damaged_database_is_told_in_the_databases_words(tiny_study: Callable[..., Session]) -> None:
+    session = tiny_study()
+    Driver(session.folder, session.space, session.table, session.dense)
+    with session.folder.database.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xff" * 40000)
+    with pytest.raises(StudyError, match="malformed"):
+        load_study(session.folder, None, "tiny")
+
+
+def test_sigterm_ends_as_cleanly_as_ctrl_c(tmp_path: Path) -> None:
+    space = write_space(tmp_path, {"training": {"epochs": 20}, "search": {"trials": 50}})
+    command = [sys.executable, "-m", "autoprune", "search", str(space), "--engine", "inline"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    database = tmp_path / "results/tiny/study.db"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if database.exists():
+            try:
+                with sqlite3.connect(database) as connection:
+                    if connection.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()[0]:
+                        break
+            except sqlite3.OperationalError:
+                pass
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    printed = process.communicate(timeout=30)[0]
+    assert process.returncode == 130, printed
+    assert "the same command goes on" in printed
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{database}")
+    assert not study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+    assert (tmp_path / "results/tiny/trials.parquet").exists()
