@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from autoprune.atomic_file import replacing
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, TaskError
 from autoprune.pruning.atoms.attributes import refresh
 from autoprune.spec.task import CallableRef
 from autoprune.tasks.build import model_builder
@@ -106,11 +106,12 @@ def rebuild(dense: nn.Module, architecture: Architecture) -> nn.Module:
     return dense
 
 
-def save_model(folder: Path, model: nn.Module, architecture: Architecture) -> int:
+def save_model(folder: Path, model: nn.Module, architecture: Architecture, *, pack_zeros: bool = True) -> int:
     """Write a network to a folder, made if need be; each file appears whole or not at all, ``architecture.json`` last.
 
     Args:
         architecture: What ``describe`` says of this network.
+        pack_zeros: Whether tensors with many zeros may be stored compactly, in a form that only autoprune reads.
 
     Returns:
         Size of ``model.safetensors`` in bytes.
@@ -118,7 +119,7 @@ def save_model(folder: Path, model: nn.Module, architecture: Architecture) -> in
     state = model.state_dict()
     # Buffers outside the state dict are built anew, but not in a pruned shape.
     stored = {name: tensor for name, tensor in _tensors(model).items() if name in state or name in architecture.shapes}
-    content = encode_tensors(stored)
+    content = encode_tensors(stored, pack_zeros=pack_zeros)
     record = {
         "format_version": FORMAT_VERSION,
         **asdict(architecture),
@@ -176,8 +177,17 @@ def load(folder: Path | str, base_dir: Path | str | None = None) -> nn.Module:
         SavedModelError: If a file is missing or damaged.
         TaskError: If the callable that builds the dense network can't be imported or raises.
     """
-    model = read_architecture(Path(folder)).model
-    build_model = model_builder(CallableRef.model_validate(model), Path(base_dir or Path.cwd()))
+    reference = CallableRef.model_validate(read_architecture(Path(folder)).model)
+    try:
+        build_model = model_builder(reference, Path(base_dir or Path.cwd()))
+    except TaskError as error:
+        module = reference.callable.partition(":")[0]
+        cause = error.__cause__
+        if not isinstance(cause, ModuleNotFoundError) or cause.name not in (module, module.partition(".")[0]):
+            raise  # it is there, but imports what is not
+        raise TaskError(
+            f'{error} Name the folder that {module} is in: autoprune.load("{folder}", base_dir="folder of the module").'
+        ) from error
     return load_model(Path(folder), build_model).eval()
 
 

@@ -17,15 +17,18 @@ _ENTRY_BYTES = 200
 """About what a second tensor adds to the file's header; a smaller saving is not worth the mask."""
 
 
-def encode_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
+def encode_tensors(tensors: Mapping[str, torch.Tensor], *, pack_zeros: bool = True) -> bytes:
     """The content of a safetensors file that holds these tensors.
 
     Its metadata says under ``autoprune`` which names share one tensor and which tensors are stored sparsely.
+
+    Args:
+        pack_zeros: Whether a tensor with many zeros may be stored as a mask and values, which only autoprune reads.
     """
     stored, ties = _without_ties(tensors)
     sparse: dict[str, list[int]] = {}
     for name in list(stored):
-        packed = _pack(stored[name])
+        packed = _pack(stored[name]) if pack_zeros else None
         if packed is not None:
             sparse[name] = list(stored.pop(name).shape)
             stored[name + MASK_SUFFIX], stored[name + VALUES_SUFFIX] = packed

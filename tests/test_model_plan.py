@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import autoprune
+from autoprune.cost import count_macs
 from autoprune.errors import PruningError
 
 
@@ -77,3 +78,30 @@ def test_mistakes_are_named() -> None:
         plan.prune({"0": 1})
     with pytest.raises(PruningError, match="needs calibration batches"):
         plan.prune(0.5, "taylor")
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer between two linear ones."""
+
+    def __init__(self, kind: type[nn.RNNBase], *, bidirectional: bool) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 10)
+        self.rnn = kind(10, 8, batch_first=True, bidirectional=bidirectional)
+        self.head = nn.Linear(16 if bidirectional else 8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(self.rnn(torch.relu(self.embed(x)))[0][:, -1]))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_the_cost_of_a_narrower_recurrent_layer(kind: type[nn.RNNBase], gates: int, bidirectional: bool) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(2, 5, 6)
+    plan = autoprune.plan(Recurrent(kind, bidirectional=bidirectional), inputs)
+    assert {group.name: group.width for group in plan.groups} == {"embed": 10, "rnn": 8}
+    pruned = plan.prune({"embed": 0.5, "rnn": 0.5})
+    assert pruned.rnn.hidden_size == 4
+    directions = 2 if bidirectional else 1
+    macs = 5 * 6 * 5 + 5 * directions * gates * 4 * (5 + 4) + directions * 4 * 3
+    assert plan.cost({"embed": 5, "rnn": 4}).macs == count_macs(pruned, inputs) == macs

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, TaskError
 from autoprune.saved_model import Architecture, SavedModelError, describe, load, load_model, rebuild, save_model
 from autoprune.spec.task import CallableRef
 from autoprune.zoo import cnn6, resnet20, small_cnn
@@ -139,6 +139,18 @@ def test_zeros_are_stored_compactly(ratio: float, tmp_path: Path) -> None:
     assert size == pytest.approx(weight_bytes + 400, abs=700)
 
 
+def test_without_packing_any_program_reads_the_zeros(tmp_path: Path) -> None:
+    model = cnn6(WIDTHS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter[torch.rand_like(parameter) < 0.9] = 0
+    save_model(tmp_path, model, describe(cnn6(), model, CNN6), pack_zeros=False)
+    state, stored = model.state_dict(), load_file(tmp_path / "model.safetensors")
+    assert stored.keys() == state.keys()
+    assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
+    assert_same(model, load(tmp_path))
+
+
 def test_rebuild_keeps_ties_and_grad_flags() -> None:
     rebuilt = rebuild(Special(), describe(Special(), Special(3), CallableRef(callable="somewhere:Special")))
     assert rebuilt.head.weight is rebuilt.embedding.weight
@@ -155,6 +167,19 @@ def test_the_users_own_module_is_found_from_base_dir(tmp_path: Path) -> None:
         tmp_path / "model", model, describe(model, model, CallableRef(callable="saved_own_net:net", args={"n": 3}))
     )
     assert_same(model, load(tmp_path / "model", base_dir=tmp_path))
+
+
+def test_a_module_that_is_not_found_names_the_way_out(tmp_path: Path) -> None:
+    model = nn.Linear(3, 2)
+    save_model(tmp_path, model, describe(model, model, CallableRef(callable="saved_absent_net:net")))
+    with pytest.raises(
+        TaskError, match=r"no module 'saved_absent_net'.*that saved_absent_net is in: autoprune\.load\(.*, base_dir="
+    ):
+        load(tmp_path)
+    (tmp_path / "saved_absent_net.py").write_text("import absent_package\n")
+    with pytest.raises(TaskError, match=r"importing saved_absent_net raised .*absent_package") as caught:
+        load(tmp_path, base_dir=tmp_path)
+    assert "base_dir" not in str(caught.value)
 
 
 def edit_json(**changes: object) -> Callable[[Path], object]:

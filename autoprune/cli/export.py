@@ -20,17 +20,26 @@ def export(
     from rich.console import Console
 
     from autoprune.export import export_trial
-    from autoprune.report.tables import quantity
-    from autoprune.search.session import dense_costs
+    from autoprune.export.manifest import FILE_NAME
+    from autoprune.report.tables import front_table
+    from autoprune.search.final import DENSE, known_test_accuracy, with_test_accuracy
+    from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
 
-    result, folder, manifest = export_trial(StudyFolder.existing(study), select, out, formats)
+    studied = StudyFolder.existing(study)
+    result, folder, manifest = export_trial(studied, select, out, formats)
     console = Console(highlight=False)
-    costs = dense_costs(result.cost) if result.cost else {}
-    shown = [f"{name} {quantity(name, value)}" for name, value in costs.items() if name != "nonzero_params"]
-    console.print(f"trial {result.number}: accuracy {result.accuracy:.4f}, {', '.join(shown)}", soft_wrap=True)
+    trials = studied.read_frame(studied.trials)
+    row = with_test_accuracy(studied, trials[trials["number"] == result.number])
+    dense = studied.read_json(studied.reference)["dense"]
+    dense_test = known_test_accuracy(studied).get(DENSE)
+    console.print(front_table(row, dense, load_spec(studied.space).objectives, dense_test=dense_test))
     for name, record in manifest.formats.items():
         batch = "" if record.batch == "dynamic" else f", for a batch of {record.batch} only"
-        console.print(f"  {name}: loaded again, output differs by at most {record.max_difference:.1e}{batch}")
-    for name, file in manifest.files.items():
-        console.print(f"  {folder / name}  {file.bytes:,} bytes", soft_wrap=True)
+        console.print(
+            f"  {name}: loaded again, output differs by at most {record.max_difference:.1e}{batch}", soft_wrap=True
+        )
+    console.print(f"{folder}:", soft_wrap=True)
+    sizes = {name: file.bytes for name, file in manifest.files.items()}
+    for name, size in (sizes | {FILE_NAME: (folder / FILE_NAME).stat().st_size}).items():
+        console.print(f"  {name}  {size:,} bytes")

@@ -17,8 +17,8 @@ from autoprune.tasks.task import Inputs
 def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
     """Count the multiply-accumulates of one example's forward pass.
 
-    Convolutions, matrix products and attention count, a multiply-accumulate as 1; sums, activations, normalisation and
-    pooling don't. The recurrent layers' fused kernels are unknown to torch's counter, and count as 0.
+    Convolutions, matrix products (those of recurrent layers too) and attention count, a multiply-accumulate as 1;
+    sums, activations, normalisation and pooling don't.
 
     Args:
         example_inputs: Only the first example is run.
@@ -67,13 +67,25 @@ def attribute_macs(
 def run_one_example(model: nn.Module, example_inputs: Inputs) -> None:
     """Run the first example in eval mode, without gradients, every operation visible to a dispatch mode."""
     first = tree_map_only(torch.Tensor, lambda tensor: tensor[:1], example_inputs)
-    fast_attention = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    with _fused_kernels_off(), eval_mode(model), torch.no_grad():
+        call_model(model, to_device(first, device_of(model)))
+
+
+@contextmanager
+def _fused_kernels_off() -> Iterator[None]:
+    """Let attention and recurrent layers run as the matrix products that torch's counter knows."""
+    attention = torch.backends.mha
+    libraries: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    fast_attention, enabled = attention.get_fastpath_enabled(), [library.enabled for library in libraries]
     try:
-        with eval_mode(model), torch.no_grad():
-            call_model(model, to_device(first, device_of(model)))
+        attention.set_fastpath_enabled(False)
+        for library in libraries:
+            library.enabled = False
+        yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_attention)
+        attention.set_fastpath_enabled(fast_attention)
+        for library, before in zip(libraries, enabled, strict=True):
+            library.enabled = before
 
 
 @contextmanager

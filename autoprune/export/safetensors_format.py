@@ -21,7 +21,7 @@ class SafetensorsExporter(Exporter):
     packages = ("safetensors",)
 
     def write(self, folder: Path, network: Network, batch: int | None) -> None:
-        save_model(folder, network.model, network.architecture)
+        save_model(folder, network.model, network.architecture, pack_zeros=False)
 
     def load(self, folder: Path, network: Network) -> Callable[[Inputs], Any]:
         model = load(folder, base_dir=network.base_dir).eval()

@@ -42,6 +42,10 @@ def plan_tables(
 
 def _groups(plan: PruningPlan, table: CostTable) -> Table:
     groups = _table(f"groups: {len(plan.groups)}", "group", ">width", ">params", ">FLOPs", "layers")
+    groups.caption = (
+        "params, FLOPs: share of the model that would go with all of the group's channels. "
+        "Groups overlap, so they don't add up to 100%."
+    )
     for group in plan.groups:
         params, macs = table.shares(group.name)
         groups.add_row(
@@ -70,7 +74,9 @@ def _blocks(plan: PruningPlan, table: CostTable, measured: bool) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for column in columns:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")

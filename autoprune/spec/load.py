@@ -38,8 +38,17 @@ def load_spec(path: Path) -> SearchSpec:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError([f"{path}: no such file. Shipped examples are in search_spaces/."]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError([f"{path}: can't be read: {error}"]) from None
+    except IsADirectoryError:
+        inside = sorted(file.name for file in path.glob("*.yaml"))
+        found = f" In it: {', '.join(inside)}." if inside else ""
+        raise SpecError([f"{path}: a space file is a YAML file, got a folder. Name the file in it.{found}"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SpecError(
+            [f"{path}:{line}: a space file is YAML text in UTF-8, got other bytes. Save it as UTF-8, or name another."]
+        ) from None
+    except OSError as error:
+        raise SpecError([f"{path}: can't be read: {error.strerror or error}. Name another file."]) from None
     return parse_spec(text, str(path))
 
 

@@ -5,25 +5,33 @@ from typing import Any
 
 import torch
 
-from autoprune.errors import TaskError
-from autoprune.tasks.classification import cross_entropy, logits_of
+from autoprune.errors import AutopruneError, TaskError, describe_error
+from autoprune.tasks.classification import accuracy, cross_entropy, logits_of
 from autoprune.tasks.forward import call_model
-from autoprune.tasks.task import Data, Task
+from autoprune.tasks.task import Data, Inputs, Split, Task
+
+N_EXAMPLES = 3
+"""Examples of each split that are run: not 1 or 2, which a wrong shape might be broadcast over by luck."""
+N_SAMPLED = 2000
+"""Examples whose targets are read to count the classes, where a split keeps no targets in memory."""
 
 
 def check_task(task: Task) -> None:
-    """Run the freshly built network on two training examples and judge them by the loss and the metric.
+    """Run the freshly built network on a few training examples and judge them by the loss and the metric.
 
-    With the default loss, the classes in the data must be as many as the network's outputs.
+    With the default loss, the classes in the data must be as many as the network's outputs. The test split is not read.
 
     Raises:
-        TaskError: If a part doesn't fit the others.
+        TaskError: If a part doesn't fit the others, or an example can't be read.
     """
     model = task.build_model().eval()
-    inputs, targets = task.data.train.batch(torch.arange(min(2, len(task.data.train))))
+    inputs, targets = _read(task.data, "train", torch.arange(min(N_EXAMPLES, len(task.data.train))))
+    _read(task.data, "validation", torch.arange(min(N_EXAMPLES, len(task.data.validation))))
     with torch.no_grad():
-        outputs = _run("the model, on two training examples,", lambda: call_model(model, inputs))
-        if task.loss is cross_entropy:
+        outputs = _run(f"the model, on {len(targets)} training examples,", lambda: call_model(model, inputs))
+        if targets.is_floating_point() and (task.loss is cross_entropy or task.metric is accuracy):
+            _check_probabilities(targets, logits_of(outputs), normalised=task.loss is cross_entropy)
+        elif task.loss is cross_entropy:
             _check_classes(task.data, logits_of(outputs))
         loss = _run("the loss", lambda: task.loss(outputs, targets))
         metric = _run("the metric", lambda: task.metric(outputs, targets))
@@ -42,19 +50,20 @@ def check_task(task: Task) -> None:
 
 
 def count_classes(data: Data) -> int | None:
-    """The number of classes in the data: the splits' highest target plus one; ``None`` if targets are no integers.
+    """The number of classes in train and validation: the highest target plus one; ``None`` if targets are no integers.
 
-    A dataset that keeps no targets in memory is sampled.
+    A split that keeps no targets in memory is sampled, evenly.
 
     Raises:
-        TaskError: If a target is negative.
+        TaskError: If a target is negative, or an example can't be read.
     """
     highest = -1
-    for name in ("train", "validation", "test"):
+    for name in ("train", "validation"):
         split = getattr(data, name)
         targets = getattr(split, "targets", None)
         if not isinstance(targets, torch.Tensor):
-            targets = split.batch(torch.arange(min(len(split), 2000)))[1]
+            spread = torch.linspace(0, len(split) - 1, min(len(split), N_SAMPLED), dtype=torch.float64)
+            targets = _read(data, name, spread.round().long())[1]
         if targets.is_floating_point():
             return None
         if int(targets.min()) < 0:
@@ -80,6 +89,33 @@ def _check_classes(data: Data, logits: torch.Tensor) -> None:
             f"data has {n_classes} classes, model has {logits.shape[1]} outputs. Set the model's number of classes "
             f"under task.model, or name your own loss under task.loss."
         )
+
+
+def _check_probabilities(targets: torch.Tensor, logits: torch.Tensor, *, normalised: bool) -> None:
+    way_out = "Or name your own task.loss and task.metric."
+    if targets.shape != logits.shape or logits.ndim < 2 or logits.shape[1] < 2:
+        raise TaskError(
+            f"targets are floats of shape {tuple(targets.shape)}, outputs have shape {tuple(logits.shape)}: the "
+            f"default loss and metric take class indices (whole numbers), or class probabilities of the outputs' shape "
+            f"with 2 or more columns. {way_out}"
+        )
+    sums = targets.sum(dim=1)
+    if normalised and (targets.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=0.01)):
+        raise TaskError(
+            f"targets are floats of shape {tuple(targets.shape)}, which the default loss takes as class probabilities: "
+            f"they must be 0 or more and add up to 1 for each example. {way_out}"
+        )
+
+
+def _read(data: Data, name: str, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+    split: Split = getattr(data, name)
+    where = f"task.data: reading examples {int(indices[0])} to {int(indices[-1])} of the {name} split"
+    try:
+        return split.batch(indices)
+    except AutopruneError as error:
+        raise TaskError(f"{where}: {error}") from error
+    except Exception as error:
+        raise TaskError(f"{where} raised {describe_error(error)}.") from error
 
 
 def _run(what: str, function: Any) -> Any:

@@ -38,6 +38,8 @@ def accuracy(outputs: Any, targets: torch.Tensor) -> float:
 
     Args:
         outputs: Class scores, shape ``(n, n_classes, ...)``, or an object that has them as ``logits``.
-        targets: Class indices, shape ``(n, ...)``.
+        targets: Class indices, shape ``(n, ...)``, or class probabilities of the scores' shape: the likeliest class
+            is then the target.
     """
-    return float((logits_of(outputs).argmax(dim=1) == targets).float().mean())
+    classes = targets.argmax(dim=1) if targets.is_floating_point() else targets
+    return float((logits_of(outputs).argmax(dim=1) == classes).float().mean())

@@ -88,7 +88,12 @@ def test_plan_shows_what_can_be_pruned(searched: tuple[Path, str]) -> None:
 
 def test_export_gives_files_with_the_stated_accuracy(searched: tuple[Path, str]) -> None:
     folder, _ = searched
-    autoprune_command("export", "results/tiny", "--select", "knee", "--out", "shipped", cwd=folder)
+    printed = autoprune_command("export", "results/tiny", "--select", "knee", "--out", "shipped", cwd=folder).stdout
+    assert max(map(len, printed.splitlines())) <= 80
+    manifest_file = folder / "shipped/manifest.json"
+    assert f"manifest.json  {manifest_file.stat().st_size:,} bytes" in printed
+    trial = json.loads(manifest_file.read_text())["source"]["trial"]["number"]
+    assert [line.split()[0] for line in printed.splitlines()[:3]] == ["trial", "dense", str(trial)]
     stated = json.loads((folder / "shipped/manifest.json").read_text())["metrics"]["accuracy"]
     task = build_task(load_spec(folder / "space.yaml").task, folder)
     inputs, targets = task.data.validation.batch(torch.arange(len(task.data.validation)))

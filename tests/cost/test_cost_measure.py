@@ -43,6 +43,22 @@ def test_resnet20_has_the_known_count() -> None:
     assert count_macs(resnet20(), torch.randn(1, 3, 32, 32)) == 40_551_040
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers(kind: type[nn.RNNBase], gates: int, layers: int, directions: int) -> None:
+    """Each step, layer and direction multiplies its input and its own 7 hidden values by a matrix for every gate."""
+    model = kind(5, 7, layers, batch_first=True, bidirectional=directions == 2)
+    inputs_of_layers = [5, 7 * directions][:layers]
+    macs = 6 * sum(directions * gates * 7 * (width + 7) for width in inputs_of_layers)
+    assert count_macs(model, torch.randn(3, 6, 5)) == macs
+
+
+def test_an_lstm_with_a_projection() -> None:
+    model = nn.LSTM(5, 7, proj_size=2, batch_first=True)
+    assert count_macs(model, torch.randn(3, 6, 5)) == 6 * (4 * 7 * (5 + 2) + 2 * 7)
+
+
 def test_inputs_of_several_tensors() -> None:
     left, right = torch.randn(5, 3), torch.randn(5, 3)
     assert count_macs(TwoInputs(), (left, right)) == 24
@@ -53,9 +69,11 @@ def test_counting_changes_nothing() -> None:
     model = resnet20()
     model.layer1.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    backends = torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled
     modes = [module.training for module in model.modules()]
     count_macs(model, torch.randn(2, 3, 32, 32))
     measure_latency(model, torch.randn(1, 3, 32, 32), "cpu", min_runs=1, max_seconds=0)
+    assert (torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled) == backends
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -128,6 +129,17 @@ def test_the_folder_is_rebuilt_as_a_module(exports: dict[str, tuple[nn.Module, P
     assert rebuilt[0].out_channels == 5
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, rebuilt.state_dict()[name])
+
+
+def test_the_tensors_of_a_sparse_network_are_plain(tmp_path: Path) -> None:
+    model = cut("cnn", 5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter[torch.rand_like(parameter) < 0.9] = 0
+    export("cnn", tmp_path / "out", model=model, formats=("safetensors",))
+    state, stored = model.state_dict(), load_file(tmp_path / "out/model.safetensors")
+    assert stored.keys() == state.keys()
+    assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
 
 
 def test_the_manifest_tells_where_the_files_come_from(exports: dict[str, tuple[nn.Module, Path, Manifest]]) -> None:

@@ -58,6 +58,8 @@ def test_plan_of_a_small_network() -> None:
     # Without a group's channels: 36 + 288 of 414 parameters go, or 288 + 80; and all MACs but 80, or but 2304.
     assert ["0", "4", "78.3%", "99.6%", "0,", "2"] in rows
     assert ["2", "8", "88.9%", "88.9%", "2,", "6"] in rows
+    text = " ".join(" ".join(lines).split())
+    assert "share of the model that would go with all of the group's channels. Groups overlap, so they don't" in text
     assert any(row[:1] == ["6"] and "output" in " ".join(row) for row in rows)
 
 

@@ -326,8 +326,9 @@ def test_load_spec_names_the_file(tmp_path: Path) -> None:
 def test_load_spec_of_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"none\.yaml: no such file\. Shipped examples are in search_spaces/\."):
         load_spec(tmp_path / "none.yaml")
-    with pytest.raises(SpecError, match=r"can't be read: .*directory"):
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(SpecError, match=r"a YAML file, got a folder\. Name the file in it\. In it: mine\.yaml\.$"):
         load_spec(tmp_path)
-    (tmp_path / "latin1.yaml").write_bytes("study: café".encode("latin-1"))
-    with pytest.raises(SpecError, match="can't be read: 'utf-8' codec"):
+    (tmp_path / "latin1.yaml").write_bytes("study: a\n# café".encode("latin-1"))
+    with pytest.raises(SpecError, match=r"latin1\.yaml:2: .* in UTF-8, got other bytes\. Save it as UTF-8"):
         load_spec(tmp_path / "latin1.yaml")

@@ -11,7 +11,7 @@ from torch import nn
 
 from autoprune.errors import TaskError
 from autoprune.spec.task import CallableRef, TaskSettings
-from autoprune.tasks import Data, Task, TensorSplit, build_task, check_task, cross_entropy
+from autoprune.tasks import Data, DatasetSplit, SubsetSplit, Task, TensorSplit, build_task, check_task, cross_entropy
 from autoprune.tasks.classification import accuracy
 
 SOURCE = """
@@ -180,12 +180,12 @@ def negative_targets() -> Data:
     [
         ({"build_model": lambda: nn.Linear(4, 10)}, "data has 7 classes, model has 10 outputs"),
         ({"build_model": lambda: nn.Linear(4, 3)}, "data has 7 classes, model has 3 outputs"),
-        ({"build_model": lambda: nn.Linear(5, 7)}, "the model, on two training examples, raised RuntimeError"),
+        ({"build_model": lambda: nn.Linear(5, 7)}, "the model, on 3 training examples, raised RuntimeError"),
         ({"build_model": lambda: nn.LSTM(4, 7)}, "returns a tensor or an object with .logits, got tuple"),
         ({"data": negative_targets()}, "must be class indices from 0, got -1"),
         (
             {"loss": lambda outputs, targets: outputs},
-            r"must return a tensor of shape \(\), got a tensor of shape \(2, 7\)",
+            r"must return a tensor of shape \(\), got a tensor of shape \(3, 7\)",
         ),
         ({"loss": lambda outputs, targets: 1.0}, r"must return a tensor of shape \(\), got a float"),
         ({"loss": lambda outputs, targets: outputs.sum() * torch.nan}, "must be finite .* got nan"),
@@ -201,6 +201,93 @@ def negative_targets() -> Data:
 def test_check_says_what_does_not_fit(changes: dict[str, object], message: str) -> None:
     with pytest.raises(TaskError, match=message):
         check_task(task_with(**changes))
+
+
+def float_targets(*shape: int, n_outputs: int = 1) -> dict[str, object]:
+    split = TensorSplit(torch.randn(8, 4), torch.rand(8, *shape))
+    return {"data": Data(split, split, split), "build_model": lambda: nn.Linear(4, n_outputs)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            float_targets(),
+            r"floats of shape \(3,\), outputs have shape \(3, 1\).* name your own task.loss and task.metric",
+        ),
+        (float_targets(1), r"targets are floats of shape \(3, 1\), outputs have shape \(3, 1\)"),
+        (float_targets(3, n_outputs=2), r"targets are floats of shape \(3, 3\), outputs have shape \(3, 2\)"),
+        (float_targets(2, n_outputs=2), "add up to 1 for each example. Or name your own task.loss"),
+        (float_targets(1) | {"loss": nn.MSELoss()}, r"targets are floats of shape \(3, 1\)"),
+    ],
+)
+def test_regression_with_a_default_left_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        check_task(task_with(**changes))
+
+
+def test_regression_with_its_own_loss_and_metric() -> None:
+    check_task(
+        task_with(
+            **float_targets(1), loss=nn.MSELoss(), metric=lambda outputs, targets: -float((outputs - targets).std())
+        )
+    )
+
+
+def test_class_probabilities_as_targets() -> None:
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [1.0, 0.0, 0.0]])
+    split = TensorSplit(torch.randn(4, 4), probabilities)
+    check_task(task_with(data=Data(split, split, split), build_model=lambda: nn.Linear(4, 3)))
+    scores = torch.tensor([[5.0, 0.0, 1.0], [0.0, 9.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
+    assert accuracy(scores, probabilities) == 0.5
+
+
+class Readings:
+    """A dataset that notes what is read, and fails on one example."""
+
+    def __init__(self, n: int = 2500, broken: int = -1) -> None:
+        self.n, self.broken, self.read = n, broken, set[int]()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.read.add(index)
+        if index == self.broken:
+            raise OSError("image 7 is cut short")
+        return torch.zeros(4), index % 7
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "last", "loss"),
+    [
+        ("train", 2, 2, cross_entropy),
+        ("train", 2499, 2499, cross_entropy),
+        ("validation", 1, 2, nn.CrossEntropyLoss()),
+    ],
+)
+def test_an_example_that_cannot_be_read(name: str, broken: int, last: int, loss: object) -> None:
+    parts = {part: DatasetSplit(Readings(broken=broken if part == name else -1)) for part in ("train", "validation")}
+    message = (
+        rf"reading examples 0 to {last} of the {name} split raised OSError: image 7 is cut short \(test_tasks_build"
+    )
+    with pytest.raises(TaskError, match=message):
+        check_task(task_with(data=Data(**parts, test=parts["train"]), loss=loss))
+
+
+def test_the_test_split_is_not_read() -> None:
+    train, test = Readings(), Readings()
+    check_task(task_with(data=Data(DatasetSplit(train), DatasetSplit(train), DatasetSplit(test))))
+    assert train.read
+    assert not test.read
+
+
+def test_classes_are_counted_in_a_part_of_a_dataset_without_targets() -> None:
+    dataset = DatasetSplit(Readings())
+    held, rest = SubsetSplit(dataset, torch.arange(2400, 2500)), SubsetSplit(dataset, torch.arange(2400))
+    check_task(task_with(data=Data(rest, held, dataset)))
+    with pytest.raises(TaskError, match="data has 7 classes, model has 5 outputs"):
+        check_task(task_with(data=Data(rest, held, dataset), build_model=lambda: nn.Linear(4, 5)))
 
 
 def test_another_loss_is_free_of_the_class_count() -> None:
