@@ -16,11 +16,12 @@ from autoprune.search.session import (
     check_prunable,
     check_same_study,
     check_space_file,
+    in_file,
     in_stage,
     open_session,
+    read_spec,
 )
 from autoprune.search.storage import cause_of, check_storage
-from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 
 Engine = Callable[[Driver, StudyFolder, Places], None]
@@ -64,13 +65,15 @@ def run_search(
     Raises:
         AutopruneError: If the space file, the task, the study or the folder can't be used.
     """
-    spec = load_spec(space_file)
+    spec = read_spec(space_file)
     folder = StudyFolder(results / spec.study)
     check_same_study(folder, spec)
-    places = find_places(spec.resources)
-    check_storage(spec.search.storage)
+    with in_file(space_file):
+        places = find_places(spec.resources)
+        check_storage(spec.search.storage)
     checked = check_space_file(space_file, folder.plan)
-    check_prunable(checked)
+    with in_file(space_file):
+        check_prunable(checked)
     folder.create()
     with folder.lock():
         session = open_session(space_file, folder, places, on_stage, checked)

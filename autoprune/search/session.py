@@ -23,7 +23,7 @@ from autoprune.saved_model import describe, load_model, save_model
 from autoprune.search.ceilings import Ceilings, known_costs
 from autoprune.search.seeds import derive_seed
 from autoprune.space import SearchSpace
-from autoprune.spec import SearchSpec, differences, load_spec
+from autoprune.spec import SearchSpec, differences, load_spec, located, valid_task
 from autoprune.store import StudyFolder
 from autoprune.tasks import SubsetSplit, build_task, check_task, load_weights
 from autoprune.tasks.paths import expand
@@ -78,7 +78,12 @@ def check_space_file(space_file: Path, plan_file: Path | None = None) -> Checked
         TaskError: If what it names does not fit together.
         StudyError: If no network of the space is under its ceilings.
     """
-    spec = load_spec(space_file)
+    spec = read_spec(space_file)
+    with in_file(space_file):
+        return _checked(spec, space_file, plan_file)
+
+
+def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None) -> Checked:
     base_dir = space_file.absolute().parent
     task = build_task(spec.task, base_dir)
     check_task(task)
@@ -100,6 +105,36 @@ def check_space_file(space_file: Path, plan_file: Path | None = None) -> Checked
         )
     Ceilings(spec, table, known_costs(table)).check_reachable(SearchSpace(spec, plan))
     return Checked(spec, task, model, plan, table)
+
+
+def read_spec(space_file: Path) -> SearchSpec:
+    """Read a space file; its mistakes are told together with those of what its `task` section names.
+
+    Raises:
+        SpecError: If there are any mistakes in the file.
+    """
+    try:
+        return load_spec(space_file)
+    except SpecError as error:
+        settings = valid_task(space_file)
+        if settings is None:
+            raise
+        try:
+            build_task(settings, space_file.absolute().parent)
+        except TaskError as more:
+            raise SpecError([*error.problems, *located(space_file, str(more)).splitlines()]) from None
+        raise
+
+
+@contextmanager
+def in_file(space_file: Path) -> Iterator[None]:
+    """Tell mistakes in what a space file asks for with the file and the line."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError([located(space_file, problem) for problem in error.problems]) from error
+    except (TaskError, StudyError) as error:
+        raise type(error)(located(space_file, str(error))) from error
 
 
 def check_prunable(checked: Checked) -> None:

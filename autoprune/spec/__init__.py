@@ -2,7 +2,7 @@
 
 from autoprune.spec.changes import differences
 from autoprune.spec.dimension import Range
-from autoprune.spec.load import load_spec, parse_spec
+from autoprune.spec.load import load_spec, located, parse_spec, valid_task
 from autoprune.spec.model import COSTS, Ceiling, SearchSpec
 from autoprune.spec.task import CallableRef, TaskSettings
 
@@ -15,5 +15,7 @@ __all__ = [
     "TaskSettings",
     "differences",
     "load_spec",
+    "located",
     "parse_spec",
+    "valid_task",
 ]

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from autoprune.errors import SpecError
 from autoprune.spec.model import SearchSpec
+from autoprune.spec.task import TaskSettings
 
 Place = tuple[str | int, ...]
 
@@ -77,6 +78,31 @@ def parse_spec(text: str, name: str) -> SearchSpec:
     if problems:
         raise SpecError([f"{name}:{line}: {message}" for line, message in sorted(problems)])
     return spec
+
+
+def valid_task(path: Path) -> TaskSettings | None:
+    """The `task` section of a space file that has mistakes elsewhere; ``None`` if it can't be read by itself."""
+    try:
+        return TaskSettings.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)["task"])
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
+        return None
+
+
+def located(path: Path, message: str) -> str:
+    """Put a valid space file's name and line before each line of a message that begins with a place, such as task.data.
+
+    A message that names no place is about the task as a whole.
+    """
+    lines: dict[Place, int] = {(): 1}
+    _walk(yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader), (), lines, [])
+    told = []
+    for part in message.splitlines():
+        named = re.match(r"[a-z_]+(\.[a-z_]+)*(?=[:. ])", part)
+        place = tuple(named[0].split(".")) if named else ()
+        if place[:1] not in lines or not place:
+            place = ("task",)
+        told.append(f"{path}:{_line(place, lines)}: {part}")
+    return "\n".join(told)
 
 
 def _walk(node: Any, place: Place, lines: dict[Place, int], problems: list[tuple[int, str]]) -> None:

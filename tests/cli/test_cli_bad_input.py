@@ -145,3 +145,33 @@ def test_what_only_the_network_shows_is_found_before_it_is_trained(
     assert code == 2
     assert re.search(message, err), err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"task": {"model": "no_such_module:net"}}, "model:"),
+        ({"task": {"data": "tiny_task:broken"}}, "data:"),
+        ({"constraints": {"flops": 10}}, "constraints:"),
+        ({"pruning": [{"method": "neuron", "layers": {"stage9.*": "skip"}}]}, "pruning:"),
+        ({"resources": {"gpus_per_trial": 99}}, "gpus_per_trial:"),
+        ({"search": {"storage": "nonsense"}}, "storage:"),
+    ],
+)
+def test_mistakes_beyond_the_schema_have_their_line(
+    run: Run, tmp_path: Path, changes: dict[str, Any], key: str
+) -> None:
+    space = write_space(tmp_path, changes, TINY_TASK + BROKEN)
+    code, _, err = run("search", space)
+    line = next(n for n, text in enumerate(space.read_text().splitlines(), 1) if text.strip().startswith(key))
+    assert code == 2
+    assert f"space.yaml:{line}: " in err, err
+
+
+def test_mistakes_of_the_schema_and_of_the_task_are_told_together(run: Run, tmp_path: Path) -> None:
+    changes = {"serch": {}, "task": {"model": "no_such_module:net", "data": "tiny_task:broken"}}
+    code, _, err = run("search", write_space(tmp_path, changes, TINY_TASK + BROKEN))
+    assert code == 2
+    assert len(err.strip().splitlines()) == 3
+    for part in ("unknown key 'serch'", "no_such_module", "ZeroDivisionError"):
+        assert part in err
