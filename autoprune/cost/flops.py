@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
 from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs
 
 
@@ -86,18 +87,6 @@ def _fused_kernels_off() -> Iterator[None]:
         attention.set_fastpath_enabled(fast_attention)
         for library, before in zip(libraries, enabled, strict=True):
             library.enabled = before
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module in eval mode; each one's own mode comes back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def device_of(model: nn.Module) -> torch.device:

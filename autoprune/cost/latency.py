@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from autoprune.cost.flops import device_of, eval_mode
+from autoprune.cost.flops import device_of
 from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs
 
 N_WARM_UP = 5

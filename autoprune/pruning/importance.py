@@ -1,7 +1,6 @@
 """How much each channel of a group matters: one score a channel, higher is more important."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from autoprune.errors import PruningError
 from autoprune.pruning.atoms import ChannelGroup
 from autoprune.pruning.criteria import check_criterion, needs_data
 from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs, Loss
 
 Calibration = Callable[[], Iterable[tuple[Inputs, torch.Tensor]]]
@@ -206,7 +206,7 @@ def _mean_inputs(
     layers = [(name, m) for name, m in model.named_modules() if getattr(m, "weight", None) is not None]
     hooks = [layer.register_forward_pre_hook(hook_for(name), with_kwargs=True) for name, layer in layers]
     try:
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), eval_mode(model):
             for inputs, _ in _batches(model, calibration):
                 call_model(model, inputs)
     finally:
@@ -223,7 +223,7 @@ def _weight_times_gradient(model: nn.Module, calibration: Calibration, loss: Los
         parameter.requires_grad_(True)
     model.zero_grad(set_to_none=True)
     try:
-        with torch.enable_grad(), _evaluating(model):
+        with torch.enable_grad(), eval_mode(model):
             for inputs, targets in _batches(model, calibration):
                 torch.autograd.backward(loss(call_model(model, inputs), targets))
         return {
@@ -236,14 +236,3 @@ def _weight_times_gradient(model: nn.Module, calibration: Calibration, loss: Los
             parameter.grad = kept[name]
         for parameter in frozen:
             parameter.requires_grad_(False)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

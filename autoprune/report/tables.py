@@ -18,8 +18,6 @@ LABELS = {
 }
 """Column of trials.parquet -> heading."""
 
-COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
-
 
 def front_table(
     front: pd.DataFrame,

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Split
-from autoprune.training.modes import eval_mode
 
 
 @torch.no_grad()

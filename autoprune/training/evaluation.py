@@ -9,8 +9,8 @@ from torch.utils._pytree import tree_map
 
 from autoprune.errors import TaskError
 from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Split, Task
-from autoprune.training.modes import eval_mode
 
 
 @dataclass(frozen=True)

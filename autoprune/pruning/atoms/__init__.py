@@ -6,7 +6,6 @@ from autoprune.pruning.atoms.cut import cut
 from autoprune.pruning.atoms.narrowing import at_widths, narrowed
 from autoprune.pruning.atoms.plain import from_plain, to_plain
 from autoprune.pruning.atoms.prove import about_half, settle
-from autoprune.pruning.atoms.scores import channel_sums
 
 __all__ = [
     "Analysis",
@@ -15,7 +14,6 @@ __all__ = [
     "about_half",
     "analyse",
     "at_widths",
-    "channel_sums",
     "cut",
     "from_plain",
     "narrowed",
