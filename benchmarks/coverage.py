@@ -143,14 +143,16 @@ def main() -> None:
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=["hand-written", "transformers"])
     parser.add_argument("--only", default="", help="networks whose name holds this")
     parser.add_argument("--out", type=Path, help="Parquet file to write; rows of other networks in it are kept")
+    parser.add_argument("--resume", action="store_true", help="leave out the networks that --out has rows of")
     parser.add_argument("--no-rival", action="store_true", help="leave Torch-Pruning out")
     args = parser.parse_args()
+    done = set(pd.read_parquet(args.out)["model"]) if args.resume and args.out and args.out.exists() else set()
     torch.set_num_threads(1)
     console = Console(soft_wrap=True, highlight=False)
     rows: list[dict[str, Any]] = []
     for family in args.family:
         for name, build in FAMILIES[family]():
-            if args.only not in name:
+            if args.only not in name or name in done:
                 continue
             try:
                 found = rows_of(family, name, build, not args.no_rival)

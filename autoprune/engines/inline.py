@@ -18,5 +18,6 @@ def run_inline(driver: Driver, worker: Worker) -> None:
         for event in worker.run(config):
             if isinstance(event, TrialResult):
                 driver.complete(event)
-            else:
-                driver.report(event)
+            elif not driver.report(event):
+                driver.end_early(event.number)
+                break

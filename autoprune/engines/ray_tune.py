@@ -30,7 +30,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autoprune.errors import AutopruneError, describe_error
@@ -44,7 +44,7 @@ def run_ray(driver: Driver, folder: StudyFolder, places: Places) -> None:
     """Run trials until the driver has no more to give, on a Ray that is started for it and ended after it."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places.workers)  # else the processes start one after the other
     scratch = tempfile.mkdtemp(prefix="autoprune-tune-")
-    causes = _Causes()
+    scheduler = _DriverScheduler(driver)
     try:
         ray.init(
             address="local",
@@ -59,8 +59,8 @@ def run_ray(driver: Driver, folder: StudyFolder, places: Places) -> None:
             tune.with_resources(_TrialActor, {"CPU": 1, "GPU": places.gpus_per_trial}),
             param_space={"folder": str(folder.root), "threads": places.threads},
             tune_config=tune.TuneConfig(
-                search_alg=_DriverSearcher(driver, places.workers, causes),
-                scheduler=causes,
+                search_alg=_DriverSearcher(driver, places.workers, scheduler),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
@@ -102,9 +102,9 @@ def _driver_acts() -> Iterator[None]:
 class _DriverSearcher(Searcher):
     """Asks the driver for trials and tells it of results; knows nothing itself."""
 
-    def __init__(self, driver: Driver, workers: int, causes: "_Causes") -> None:
+    def __init__(self, driver: Driver, workers: int, scheduler: "_DriverScheduler") -> None:
         super().__init__(metric=None, mode=None)
-        self._causes = causes
+        self._causes = scheduler.causes
         self._driver = driver
         self._workers = workers
         self._numbers: dict[str, int] = {}
@@ -119,20 +119,18 @@ class _DriverSearcher(Searcher):
         self._numbers[trial_id] = config.number
         return {"trial": json.dumps(to_dict(config))}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if "epoch_report" in result:
-            self._driver.report(EpochReport(**json.loads(result["epoch_report"])))
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         number = self._numbers.pop(trial_id)
         with _driver_acts():
             if result is not None and "trial_result" in result and not error:
                 self._driver.complete(result_from_dict(json.loads(result["trial_result"])))
+            elif result is not None and "epoch_report" in result and not error:
+                self._driver.end_early(number)
             elif result is not None and "no_worker" in result:
                 self._driver.release(number)
                 self._driver.stop(f"a worker process could not make ready for trials: {result['no_worker']}")
             else:
-                self._driver.fail(number, self._causes.of.pop(trial_id, "the worker gave no result"))
+                self._driver.fail(number, self._causes.pop(trial_id, "the worker gave no result"))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles the searcher into its own state, which nobody reads: the study is the truth."""
@@ -145,18 +143,34 @@ class _DriverSearcher(Searcher):
         """Nothing to restore: the study is the truth."""
 
 
-class _Causes(FIFOScheduler):
-    """Keeps the cause of a trial's failure, which Tune tells its scheduler but not its searcher."""
+class _DriverScheduler(FIFOScheduler):
+    """Tells the driver of every epoch and ends the trials that it stops; knows nothing itself.
 
-    def __init__(self) -> None:
+    Attributes:
+        causes: Trial id -> the cause of its failure, which Tune tells its scheduler but not its searcher.
+    """
+
+    def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.of: dict[str, str] = {}
+        self._driver = driver
+        self.causes: dict[str, str] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if "epoch_report" in result:
+            with _driver_acts():
+                if not self._driver.report(EpochReport(**json.loads(result["epoch_report"]))):
+                    return TrialScheduler.STOP
+        return TrialScheduler.CONTINUE
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles the scheduler into its own state, which nobody reads: the study is the truth."""
+        return {}
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         error = trial.get_pickled_error()
         if isinstance(error, RayTaskError):
             error = error.cause
-        self.of[trial.trial_id] = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"
+        self.causes[trial.trial_id] = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"
 
 
 class _TrialActor(tune.Trainable):

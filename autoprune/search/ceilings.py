@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+import numpy.typing as npt
+
 from autoprune.cost.table import CostTable
 from autoprune.errors import StudyError
 from autoprune.space import SearchSpace
@@ -36,6 +39,19 @@ class Ceilings:
                 return f"{name} {known[name]:,} is over the ceiling {limit:,.0f}"
         return None
 
+    def allowed(self, widths: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether candidates with all their blocks hold the ceilings, shape ``(n,)``.
+
+        Args:
+            widths: Channels kept, shape ``(n, n_groups)``.
+        """
+        found = self._table.costs(widths)
+        known = {"params": found.params, "macs": found.macs, "flops": 2 * found.macs}
+        holds = np.ones(len(widths), dtype=np.bool_)
+        for name, limit in self._limits.items():
+            holds &= known[name] <= limit
+        return holds
+
     def check_reachable(self, space: SearchSpace) -> None:
         """Raise StudyError if even the smallest network of the space is over a ceiling."""
         broken = self.broken_by(space.smallest())
@@ -44,6 +60,11 @@ class Ceilings:
                 f"constraints: even for the smallest network of this space, {broken}. "
                 "Raise the ceiling or the ratios' high ends."
             )
+
+    def known_values(self, pruning: PruningConfig) -> tuple[int, int]:
+        """Parameters and MACs of a candidate."""
+        known = self._known(pruning)
+        return known["params"], known["macs"]
 
     def _known(self, pruning: PruningConfig) -> dict[str, int]:
         cost = self._table.cost(pruning.widths, pruning.removed_blocks)

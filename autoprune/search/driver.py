@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 import pandas as pd
@@ -12,23 +12,28 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.cost.table import CostTable
 from autoprune.search.ceilings import Ceilings
+from autoprune.search.cost_aware import SearchKnowledge
 from autoprune.search.critical import CriticalSection
 from autoprune.search.final import with_test_accuracy
 from autoprune.search.front import Front
 from autoprune.search.parents import nearest_parent
 from autoprune.search.records import (
     CONFIG,
+    CURVE,
     LADDER,
+    PARENT,
     RESULT,
     RETRIES,
     TARGET,
     config_of,
+    curve_of,
     result_of,
     target_of,
     trials_frame,
 )
-from autoprune.search.samplers import make_sampler
+from autoprune.search.samplers import load_sampler, make_sampler, sampler_name, start_name
 from autoprune.search.seeds import derive_seed
+from autoprune.search.stopping import Rungs
 from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
 from autoprune.store import StudyFolder
@@ -112,7 +117,14 @@ class Driver:
         self._infeasible_in_a_row = 0
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, EpochReport | None] = {}
+        self._configs: dict[int, TrialConfig] = {}
+        self._curves: dict[int, list[float]] = {}
+        self._rungs = Rungs()
+        self._dominated: set[int] = set()
         self._critical = CriticalSection()
+        self._start = start_name(self.spec, space.plan)
+        self._sampler_name = sampler_name(self.spec, space.plan)
+        self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
         self._counts = dict.fromkeys(_OPTUNA_STATE, 0)
         self._ceilings.check_reachable(space)
@@ -123,6 +135,15 @@ class Driver:
         if n_trials is not None and n_trials != self.n_trials:
             self.study.set_user_attr(TARGET, n_trials)
             self.n_trials = n_trials
+        self._knowledge = SearchKnowledge(
+            space=space,
+            table=table,
+            dense=dense,
+            start=self._start,
+            has_model=folder.has_model,
+            n_trials=self.n_trials,
+            allowed=self._ceilings.allowed,
+        )
         self._reconcile()
 
     def suggest(self) -> TrialConfig | None:
@@ -134,7 +155,9 @@ class Driver:
         while self.stopped_because is None and self.n_told + len(self._running) < self.n_trials:
             with self._critical:
                 number = self._next_number()
-                self.study.sampler = make_sampler(self.spec.search.sampler, self.spec.search.seed, number)
+                self.study.sampler = make_sampler(
+                    self._sampler_name, self._sampler_maker, self.spec.search.seed, number, self._knowledge
+                )
                 trial = self.study.ask()
                 self._running[trial.number], self._reports[trial.number] = trial, None
                 config = self._configure(trial)
@@ -145,10 +168,46 @@ class Driver:
                 self._tell(TrialResult(config.number, "infeasible", seed=config.seed, error=broken))
         return None
 
-    def report(self, report: EpochReport) -> None:
-        """Take note of a running trial's last epoch."""
-        self._reports[report.number] = report
+    def report(self, report: EpochReport) -> bool:
+        """Take note of a running trial's last epoch.
+
+        Returns:
+            Whether the trial is to go on; otherwise the engine ends it and calls :meth:`end_early`.
+        """
+        number = report.number
+        self._reports[number] = report
+        goes_on = True
+        if self.spec.search.stop_early:
+            config = self._configs[number]
+            curve = [*self._curves.get(number, [])[: report.epoch - 1], report.accuracy]
+            self._curves[number] = curve
+            with self._critical:
+                self._running[number].set_user_attr(CURVE, curve)
+            self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
+            goes_on = not self._rungs.stops(number)
         self._on_change(self)
+        return goes_on
+
+    def end_early(self, number: int) -> None:
+        """Tell the study that a trial was stopped after its last reported epoch."""
+        report, config = self._reports[number], self._configs[number]
+        assert report is not None
+        parent = None if config.parent is None else result_of(self.study.get_trials(deepcopy=False)[config.parent])
+        self.complete(
+            TrialResult(
+                number,
+                "stopped",
+                accuracy=report.accuracy,
+                loss=report.loss,
+                kept=self.space.plan.group_widths | dict(config.pruning.widths),
+                removed_blocks=config.pruning.removed_blocks,
+                epochs=report.epoch,
+                epochs_lineage=report.epoch + (parent.epochs_lineage if parent else 0),
+                train_time_s=report.train_time_s,
+                seed=config.seed,
+                error=f"stopped after epoch {report.epoch}: others were as accurate by then, at no more cost",
+            )
+        )
 
     def complete(self, result: TrialResult) -> None:
         """Tell the study how a trial ended."""
@@ -246,13 +305,17 @@ class Driver:
         if recorded is not None:
             config = config_of(self.study.get_trials(deepcopy=False)[trial.number])
             assert config is not None
+            self._configs[trial.number] = config
             return config
         config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
-        if self.spec.search.start == "nearest":
+        if self._start == "nearest":
             config = nearest_parent(
                 config, self.study.get_trials(deepcopy=False), self.space.plan, self.folder.has_model
             )
+        elif self._start == "tree":
+            config = replace(config, parent=self.study.get_trials(deepcopy=False)[trial.number].user_attrs.get(PARENT))
         trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
+        self._configs[trial.number] = config
         return config
 
     def _tell(self, result: TrialResult, limit: int = MAX_CANDIDATES) -> None:
@@ -291,14 +354,28 @@ class Driver:
         """Count an ended trial, put it on the front if it belongs there, and drop the networks nobody needs."""
         self._counts[result.state] += 1
         self.folder.training_checkpoint(result.number).unlink(missing_ok=True)
-        dominated = self.front.add(result) if result.state == "finished" else [result.number]
-        for number in dominated:
-            if self.spec.search.start == "dense" or (number == result.number and result.state != "finished"):
+        self._configs.pop(result.number, None)
+        self._curves.pop(result.number, None)
+        if result.state == "finished" and result.accuracy is not None:
+            self._rungs.record_end(result.number, result.accuracy)
+        if result.state != "finished":
+            self.folder.forget_model(result.number)
+            dominated: list[int] = []
+        else:
+            dominated = self.front.add(result)
+        if self._start != "nearest":  # there, any trained network may be the nearest one some time
+            self._dominated.update(dominated)
+            for number in self._dominated - {config.parent for config in self._configs.values()}:
                 self.folder.forget_model(number)
+                self._dominated.discard(number)
 
     def _reconcile(self) -> None:
         """Bring a study that may have died anywhere back to a sound state: nothing lost, nothing left running."""
         trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            config = config_of(trial)
+            if config is not None:
+                self._recall(trial, config)
         for trial in trials:
             result = result_of(trial)
             if trial.state.is_finished():
@@ -313,6 +390,15 @@ class Driver:
         for ratio, params in self.space.ladder(self.spec.search.ladder).items():
             if ratio not in present:
                 self.study.enqueue_trial(params, user_attrs={LADDER: ratio})
+
+    def _recall(self, trial: FrozenTrial, config: TrialConfig) -> None:
+        """Take up what an earlier process knew of a trial: where it starts, and how it stood after each epoch."""
+        if not trial.state.is_finished():
+            self._configs[trial.number] = config
+        curve = curve_of(trial)
+        if curve:
+            self._curves[trial.number] = curve
+            self._rungs.record(trial.number, config.epochs, self._ceilings.known_values(config.pruning), curve)
 
     def _retry(self, trial: FrozenTrial) -> None:
         retries = int(trial.user_attrs.get(RETRIES, 0)) + 1

@@ -13,6 +13,12 @@ from autoprune.trial import TrialConfig, TrialResult, config_from_dict, result_f
 CONFIG, RESULT, RETRIES, LADDER = "autoprune:config", "autoprune:result", "autoprune:retries", "autoprune:ladder"
 """Names of the user attributes that hold a trial's record in the study storage."""
 
+CURVE = "autoprune:curve"
+"""Name of the user attribute that holds a trial's accuracy after each of its epochs."""
+
+PARENT, ORIGIN = "autoprune:parent", "autoprune:origin"
+"""Names of the user attributes in which a sampler that picks parents says which one, and what proposed the trial."""
+
 TARGET = "autoprune:n_trials"
 """Name of the study's user attribute that holds the number of trials it is to reach, where that was changed."""
 
@@ -29,6 +35,11 @@ def result_of(trial: FrozenTrial) -> TrialResult | None:
     """The result a trial was told with, or ``None`` if it has not ended."""
     record = trial.user_attrs.get(RESULT)
     return None if record is None else result_from_dict(json.loads(record))
+
+
+def curve_of(trial: FrozenTrial) -> list[float]:
+    """A trial's accuracy after each of its epochs, as far as it came; empty where nothing was noted."""
+    return [float(accuracy) for accuracy in trial.user_attrs.get(CURVE, [])]
 
 
 def target_of(study: Study, at_first: int) -> int:

@@ -21,6 +21,7 @@ from autoprune.pruning import make_plan, rank_blocks
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import describe, load_model, save_model
 from autoprune.search.ceilings import Ceilings, known_costs
+from autoprune.search.samplers import load_sampler
 from autoprune.search.seeds import derive_seed
 from autoprune.space import SearchSpace
 from autoprune.spec import SearchSpec, differences, load_spec, located, valid_task
@@ -87,6 +88,8 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None) -> Chec
     base_dir = space_file.absolute().parent
     task = build_task(spec.task, base_dir)
     check_task(task)
+    if spec.search.sampler != "auto":
+        load_sampler(spec.search.sampler, base_dir)
     torch.manual_seed(derive_seed(spec.search.seed, 0, "dense"))
     model = task.build_model()
     if spec.task.weights is not None:

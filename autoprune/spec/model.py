@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     Tag,
     WrapValidator,
     create_model,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -27,7 +28,7 @@ from autoprune.spec.task import TaskSettings
 
 COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
 OBJECTIVES = ("accuracy", "params", "nonzero_params", "size_bytes", "flops", "latency_ms")
-SAMPLERS = ("auto", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")
+SAMPLERS = ("auto", "cost_aware", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")
 
 
 def _as_list(value: Any) -> Any:
@@ -184,17 +185,42 @@ Method = _told_apart_by(
 )
 
 
+def _check_sampler(name: Any) -> Any:
+    if not isinstance(name, str) or (name not in SAMPLERS and ":" not in name):
+        raise unknown("sampler", name, (*SAMPLERS, "module:callable"))
+    return name
+
+
 class Search(Section):
-    """How the study is run."""
+    """How the study is run.
+
+    Attributes:
+        sampler: One of ``SAMPLERS``, or ``module:callable`` for a function from a seed to an Optuna sampler.
+        start: Where trials start: each from a parent that the sampler picks, from the cheapest trained network that
+            holds all they keep, or from the dense network; ``auto`` is ``tree`` with the sampler ``cost_aware``.
+        stop_early: Whether a trial ends before its last epoch when several others were as accurate by then at no more
+            cost.
+        scale: Axis of the costs on which the sampler ``cost_aware`` seeks hypervolume.
+    """
 
     trials: int = Field(60, ge=1)
-    sampler: Literal[SAMPLERS] = "auto"  # type: ignore[valid-type]
+    sampler: Annotated[str, BeforeValidator(_check_sampler)] = "auto"
     seed: int = Field(0, ge=0)
-    start: Literal["dense", "nearest"] = "dense"
+    start: Literal["auto", "tree", "nearest", "dense"] = "auto"
+    scale: Literal["log", "linear"] = "log"
+    stop_early: bool = False
     ladder: int = Field(4, ge=0)
     max_failures: int = Field(5, ge=1)
     max_retries: int = Field(2, ge=0)
     storage: str | None = None
+
+    @model_validator(mode="after")
+    def _check_tree(self) -> Self:
+        if self.start == "tree" and self.sampler not in ("auto", "cost_aware"):
+            rule = "must be nearest or dense with the sampler {sampler}: only cost_aware picks parents"
+            error = PydanticCustomError("tree", rule, {"sampler": self.sampler})
+            raise all_of([Mistake(("start",), error, self.start)])
+        return self
 
 
 def _check_workers(value: Any) -> Any:

@@ -45,11 +45,11 @@ def run(open_driver: Callable[[], Driver], session_lengths: list[int]) -> list[d
 
 
 def test_the_spec_names_the_samplers_that_there_are() -> None:
-    assert set(NAMED_IN_SPEC) == set(SAMPLERS)
+    assert set(NAMED_IN_SPEC) == {"auto", *SAMPLERS}
 
 
 @pytest.mark.parametrize(
-    "sampler", ["nsga2", "nsga3", "qmc", "random", "tpe", pytest.param("gp", marks=pytest.mark.slow)]
+    "sampler", ["cost_aware", "nsga2", "nsga3", "qmc", "random", "tpe", pytest.param("gp", marks=pytest.mark.slow)]
 )
 def test_an_interrupted_study_goes_on_as_it_would_have(tiny_study: Callable[..., Session], sampler: str) -> None:
     def opener(name: str) -> Callable[[], Driver]:
@@ -89,6 +89,8 @@ def test_seeds_are_in_range_and_of_one_trial_and_purpose_each() -> None:
     assert derive_seed(3, 4, "trial") == derive_seed(3, 4, "trial")
 
 
-def test_points_of_a_sequence_share_one_seed() -> None:
-    first, second = make_sampler("qmc", 7, 0), make_sampler("qmc", 7, 1)
+def test_points_of_a_sequence_share_one_seed(tiny_study: Callable[..., Session]) -> None:
+    session = tiny_study()
+    driver = Driver(session.folder, session.space, session.table, session.dense)
+    first, second = (make_sampler("qmc", SAMPLERS["qmc"], 7, number, driver._knowledge) for number in (0, 1))
     assert first._seed == second._seed  # type: ignore[attr-defined]

@@ -107,7 +107,7 @@ pruning:
 search:
   trials: many  #! search.trials: input should be a valid integer, got 'many'.
   ladder: true  #! search.ladder: input should be a valid integer, got True.
-  sampler: atpe  #! search.sampler: input should be 'auto', 'tpe', 'nsga2', 'nsga3', 'gp', 'random' or 'qmc', got 'atpe'.
+  sampler: atpe  #! search.sampler: unknown sampler 'atpe' (did you mean 'tpe'?). Known: auto, cost_aware, tpe, nsga2, nsga3, gp, random, qmc, module:callable.
 resources:
   workers: 0  #! resources.workers must be auto or an integer in [1, inf), got 0.
 sarch:  #! the file: unknown key 'sarch' (did you mean 'search'?). Known: {sections}.
@@ -141,7 +141,7 @@ def test_design_example() -> None:
     assert spec.training.optimizer[0].weight_decay == Range(low=1e-5, high=1e-3, log=True)
     assert spec.method("neuron").layers["head"] == "skip"
     assert spec.method("neuron").layers["stage3.*"].high == 0.95
-    assert (spec.search.trials, spec.search.start, spec.resources.workers) == (60, "dense", "auto")
+    assert (spec.search.trials, spec.search.start, spec.resources.workers) == (60, "auto", "auto")
 
 
 def test_every_mistake_at_once_with_its_line() -> None:

@@ -1,0 +1,163 @@
+"""Candidates for the next trial: a parent, what to cut from it, and how to train on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from autoprune.search.cost_aware.costs import KnownCosts
+from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.history import Node
+from autoprune.space import Dimension, SearchSpace
+from autoprune.trial import Scalar
+
+Widths = npt.NDArray[np.int64]
+Generator = np.random.Generator
+
+RATIO = "neuron.ratio."
+"""Prefix of the dimensions that widths are given by."""
+
+ONLY_UP = ("layer.ratio", "weight.ratio")
+"""Prefixes of the dimensions that can't be below the parent's: what is gone is gone."""
+
+KINDS = {"descend": 0.4, "train on": 0.2, "mutate": 0.2, "cross": 0.1, "fill": 0.1}
+"""Ways to cut, and the share of the candidates that each makes."""
+
+SPREAD = 0.15
+"""Standard deviation of a mutation, on a dimension's axis from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trial that could be run next.
+
+    Attributes:
+        widths: Channels of every group, shape ``(n_groups,)``.
+        training: Values of all dimensions but the groups' ratios, those that do not apply included.
+        origin: What proposed it.
+    """
+
+    parent: Node
+    widths: Widths
+    training: Mapping[str, Scalar]
+    origin: str
+
+
+class Candidates:
+    """Draws candidates.
+
+    Args:
+        start: ``"tree"``: every candidate picks its parent and cuts it. ``"nearest"``: networks are picked and changed
+            either way, and training starts from the cheapest network that holds the result. ``"dense"``: the same, from
+            the dense network.
+    """
+
+    def __init__(self, space: SearchSpace, cuts: Cuts, costs: KnownCosts, start: str) -> None:
+        self.space, self.cuts, self.costs, self._start = space, cuts, costs, start
+        self.training = [dimension for dimension in space.dimensions() if not dimension.name.startswith(RATIO)]
+        self.names = {dimension.name for dimension in self.training}
+        self._ratios = {name for name in (d.name for d in space.dimensions()) if name.startswith(RATIO)}
+        smallest = cuts.nearest(np.zeros(len(cuts.groups)))
+        self.smallest_share = float(costs.main_share(smallest[None])[0])
+
+    def draw(self, parents: Sequence[Node], front: Sequence[Node], n: int, rng: Generator) -> list[Candidate]:
+        """Draw candidates, of which some may be alike.
+
+        Args:
+            parents: Networks to start from.
+            front: Trained networks whose widths and schedules are worth copying.
+        """
+        kinds = rng.choice(list(KINDS), size=n, p=list(KINDS.values()))
+        picked = [parents[index] for index in rng.integers(len(parents), size=n)]
+        wide = np.stack([parent.widths for parent in picked])
+        widths = wide.copy()
+        for kind in KINDS:
+            rows = np.flatnonzero(kinds == kind)
+            if len(rows):
+                widths[rows] = self._cut(kind, wide[rows], front, rng)
+        if self._start == "tree":
+            widths = self.cuts.no_wider(widths, wide)
+        candidates = []
+        for source, row, kind in zip(picked, widths, kinds, strict=True):
+            parent = source if self._start == "tree" else self.parent_of(row, parents)
+            if (row <= parent.widths).all():
+                candidates.append(Candidate(parent, row, self._train(source, parent, front, rng), str(kind)))
+        return candidates
+
+    def parent_of(self, widths: Widths, parents: Sequence[Node]) -> Node:
+        """Where training starts when the parent is not the candidate's choice; ``parents`` begins with dense."""
+        if self._start == "dense":
+            return parents[0]
+        holding = [parent for parent in parents if (parent.widths >= widths).all()]
+        return min(holding, key=lambda parent: parent.costs["flops"])
+
+    def middle(self) -> dict[str, Scalar]:
+        """The training that a person would try first, without layer and weight pruning."""
+        return {
+            dimension.name: dimension.nearest(0.0)
+            if dimension.name.startswith((*ONLY_UP, "gradual_pruning")) and not isinstance(dimension.domain, list)
+            else dimension.middle()
+            for dimension in self.training
+        }
+
+    def params_of(self, candidate: Candidate) -> dict[str, Scalar]:
+        """Values of all dimensions, those that do not apply included."""
+        ratios = self.cuts.ratios_of(candidate.widths)
+        widths = {f"{RATIO}{group}": ratio for group, ratio in ratios.items()}
+        return {name: value for name, value in widths.items() if name in self._ratios} | dict(candidate.training)
+
+    def epochs_of(self, candidate: Candidate) -> int:
+        """Epochs that a candidate trains for."""
+        return int(candidate.training.get("epochs", self.space.fixed_epochs))
+
+    def removed_blocks(self, candidate: Candidate) -> tuple[str, ...]:
+        """Blocks that a candidate lacks."""
+        ratio = candidate.training.get("layer.ratio")
+        return self.space.removed_blocks(None if ratio is None else float(ratio))
+
+    def _cut(self, kind: str, wide: Widths, front: Sequence[Node], rng: Generator) -> Widths:
+        """Widths for rows of parents' widths; where they come out wider than the parent's, the parent's count."""
+        n, n_groups = len(wide), len(self.cuts.groups)
+        if kind == "train on":
+            return wide
+        if kind == "mutate":
+            chosen = rng.random(wide.shape) < np.minimum(1.0, 2.0 / n_groups)
+            chosen[np.arange(n), rng.integers(n_groups, size=n)] = True
+            factors = rng.uniform(0.3, 1.0 if self._start == "tree" else 1.7, size=wide.shape)
+            return self.cuts.nearest(np.where(chosen, np.minimum(wide * factors, self.cuts.dense), wide))
+        if kind == "cross" and front:
+            others = np.stack([front[index].widths for index in rng.integers(len(front), size=n)])
+            return np.minimum(wide, others)  # type: ignore[no-any-return]
+        if kind == "descend":
+            most = np.maximum(self.costs.main_share(wide), self.smallest_share * 1.001)
+            shares = most * (self.smallest_share / most) ** (rng.random(n) ** 2)
+            return self.cuts.at(shares, rng.uniform(0.0, 1.4, size=n))
+        shares = self.smallest_share ** rng.random(n)
+        jitter = np.exp(rng.normal(0.0, 0.4, size=wide.shape))
+        return self.cuts.nearest(np.minimum(self.cuts.at(shares, rng.random(n)) * jitter, self.cuts.dense))
+
+    def _train(self, source: Node, parent: Node, front: Sequence[Node], rng: Generator) -> dict[str, Scalar]:
+        """Training copied from the network that was picked or from one of the front, and changed a little."""
+        if front and (source.number is None or rng.random() < 0.3):
+            source = front[int(rng.integers(len(front)))]
+        values = self.middle() | {name: value for name, value in source.params.items() if not name.startswith(RATIO)}
+        anew = 1.0 if not source.params else 0.1
+        rate = max(1.0 / max(1, len(self.training)), 0.15)
+        for dimension in self.training:
+            values[dimension.name] = self._changed(dimension, values[dimension.name], anew, rate, rng)
+        for name, value in parent.params.items():
+            if name.startswith(ONLY_UP) and not isinstance(value, str) and values[name] < value:  # type: ignore[operator]
+                values[name] = value
+        return values
+
+    @staticmethod
+    def _changed(dimension: Dimension, value: Scalar, anew: float, rate: float, rng: Generator) -> Scalar:
+        draw = rng.random()
+        if draw < anew * rate or draw < 0.3 * rate:
+            return dimension.at(float(rng.random()))
+        if draw < rate:
+            if isinstance(dimension.domain, list):
+                return dimension.domain[int(rng.integers(len(dimension.domain)))]
+            return dimension.at(dimension.position(value) + float(rng.normal(0.0, SPREAD)))
+        return value

@@ -1,0 +1,131 @@
+"""What a study has learned so far, as arrays: one node for every trained network that a trial may start from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.search.records import ORIGIN, config_of, result_of
+from autoprune.trial import Scalar, TrialConfig, TrialResult
+
+Floats = npt.NDArray[np.float64]
+Widths = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A trained network: the dense one, or a finished trial's.
+
+    Attributes:
+        number: The trial's; ``None`` is the dense network.
+        widths: Channels of every group, shape ``(n_groups,)``; at least 1, also where a removed block took them all.
+        params: The parameters it was suggested with; empty for the dense network.
+        epochs: Epochs of its own.
+        lineage: Epochs of its own and of all its ancestors.
+        origin: What proposed it.
+    """
+
+    number: int | None
+    widths: Widths
+    accuracy: float
+    costs: Mapping[str, float]
+    params: Mapping[str, Scalar]
+    removed_blocks: tuple[str, ...]
+    parent: int | None
+    epochs: int
+    lineage: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A trial that runs now, or that ended without a network."""
+
+    number: int
+    widths: Widths
+    params: Mapping[str, Scalar]
+    removed_blocks: tuple[str, ...]
+    parent: int | None
+    origin: str
+
+
+class History:
+    """The finished and the running trials of a study; an ended trial is read once.
+
+    Args:
+        widths: Group -> channels in the dense network.
+        dense: The dense network's ``accuracy`` and costs, by name.
+    """
+
+    def __init__(self, widths: Mapping[str, int], dense: Mapping[str, float]) -> None:
+        self.groups = tuple(widths)
+        self.root = Node(
+            None, np.array(list(widths.values()), dtype=np.int64), dense["accuracy"], dense, {}, (), None, 0, 0, "dense"
+        )
+        self.nodes: dict[int, Node] = {}
+        self.ended: dict[int, Pending] = {}
+        self.running: dict[int, Pending] = {}
+
+    def refresh(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take in what has changed since the last call."""
+        running: dict[int, Pending] = {}
+        for trial in trials:
+            if trial.number in self.nodes or trial.number in self.ended:
+                continue
+            config = config_of(trial)
+            if config is None:
+                continue
+            origin = str(trial.user_attrs.get(ORIGIN, ""))
+            result = result_of(trial) if trial.state.is_finished() else None
+            if trial.state == TrialState.COMPLETE and result is not None:
+                self.nodes[trial.number] = self._node(config, result, origin)
+            elif trial.state.is_finished():
+                self.ended[trial.number] = self._pending(config, origin)
+            else:
+                running[trial.number] = self._pending(config, origin)
+        self.running = running
+
+    def get(self, number: int | None) -> Node:
+        """The node of a finished trial, or the dense network's."""
+        return self.root if number is None else self.nodes[number]
+
+    def origins(self) -> set[str]:
+        """What proposed the trials that have ended or run now."""
+        everything: Iterable[Node | Pending] = (*self.nodes.values(), *self.ended.values(), *self.running.values())
+        return {each.origin for each in everything}
+
+    def _node(self, config: TrialConfig, result: TrialResult, origin: str) -> Node:
+        cost = result.cost
+        assert cost is not None
+        assert result.accuracy is not None
+        costs = {name: getattr(cost, name) for name in ("params", "nonzero_params", "size_bytes", "macs", "flops")}
+        return Node(
+            number=result.number,
+            widths=self._widths(result.kept),
+            accuracy=result.accuracy,
+            costs=costs if cost.latency_ms is None else costs | {"latency_ms": cost.latency_ms},
+            params=config.params,
+            removed_blocks=result.removed_blocks,
+            parent=config.parent,
+            epochs=result.epochs,
+            lineage=result.epochs_lineage,
+            origin=origin,
+        )
+
+    def _pending(self, config: TrialConfig, origin: str) -> Pending:
+        pruning = config.pruning
+        return Pending(
+            number=config.number,
+            widths=self._widths(pruning.widths),
+            params=config.params,
+            removed_blocks=pruning.removed_blocks,
+            parent=config.parent,
+            origin=origin,
+        )
+
+    def _widths(self, named: Mapping[str, int]) -> Widths:
+        """Channels of every group, shape ``(n_groups,)``; a group not named keeps all."""
+        dense = zip(self.groups, self.root.widths.tolist(), strict=True)
+        return np.array([max(1, named.get(group, width)) for group, width in dense], dtype=np.int64)

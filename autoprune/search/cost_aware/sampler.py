@@ -1,0 +1,221 @@
+"""The cost-aware sampler, as Optuna sees it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from autoprune.cost.table import CostTable
+from autoprune.pareto import non_dominated_mask
+from autoprune.search.cost_aware.candidates import Candidate, Candidates
+from autoprune.search.cost_aware.costs import KnownCosts
+from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.features import Features
+from autoprune.search.cost_aware.first_trials import FirstTrials
+from autoprune.search.cost_aware.history import History, Node
+from autoprune.search.cost_aware.improvement import Staircase
+from autoprune.search.cost_aware.surrogate import AccuracyModel
+from autoprune.search.records import ORIGIN, PARENT
+from autoprune.space import SearchSpace
+
+Floats = npt.NDArray[np.float64]
+Start = Literal["tree", "nearest", "dense"]
+
+N_CANDIDATES = 400
+"""Candidates drawn for each trial."""
+
+MIN_TRIALS = 5
+"""Finished trials from which on gains are predicted; before, a candidate is taken at random."""
+
+
+@dataclass(frozen=True)
+class SearchKnowledge:
+    """What the sampler knows of the network beyond the trials.
+
+    Attributes:
+        dense: The dense network's ``accuracy`` and costs, by name.
+        drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
+        start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
+        has_model: Whether a trial's network is kept.
+        n_trials: Trials of the whole study.
+        allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
+        choose: ``"improvement"`` takes the candidate with the greatest expected improvement an epoch; ``"random"`` any
+            of them, for comparison.
+    """
+
+    space: SearchSpace
+    table: CostTable
+    dense: Mapping[str, float]
+    start: Start
+    has_model: Callable[[int], bool]
+    n_trials: int
+    drop: Callable[[str, int], float] | None = None
+    allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]] | None = None
+    choose: Literal["improvement", "random"] = "improvement"
+
+    @cached_property
+    def costs(self) -> KnownCosts:
+        spec = self.space.spec
+        objectives = [name for name in spec.objectives if name != "accuracy"]
+        return KnownCosts(self.space, self.table, objectives, self.dense, log=spec.search.scale == "log")
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        cuts = Cuts(self.space, self.table, self.costs.main_share, self.drop)
+        return Candidates(self.space, cuts, self.costs, self.start)
+
+    @cached_property
+    def features(self) -> Features:
+        return Features(self.space, self.candidates.cuts)
+
+    @cached_property
+    def history(self) -> History:
+        return History(self.table.widths, self.dense)
+
+    @property
+    def floor(self) -> float:
+        """Accuracy below which a network is worth nothing: what the user allows twice over, or half of dense."""
+        accuracy, drop = self.dense["accuracy"], self.space.spec.constraints.accuracy_drop
+        return accuracy - (0.5 * abs(accuracy) if drop is None else 2 * drop)
+
+
+class CostAwareSampler(BaseSampler):
+    """Suggests a parent, a cut and a training by expected hypervolume improvement an epoch.
+
+    The costs of a candidate are known; the gain in accuracy over its parent is predicted by a Gaussian process. The
+    candidates are drawn around what the study has found (:class:`Candidates`), after a first descent
+    (:class:`FirstTrials`).
+
+    Args:
+        seed: Of this trial; the same study and seed give the same suggestion.
+    """
+
+    def __init__(self, knowledge: SearchKnowledge, seed: int) -> None:
+        self._known = knowledge
+        self._rng = np.random.default_rng(seed)
+        self._random = optuna.samplers.RandomSampler(seed=seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All dimensions of the space."""
+        return {dimension.name: dimension.distribution() for dimension in self._known.space.dimensions()}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values of all dimensions; the parent and what proposed it go into the trial's user attributes."""
+        if "fixed_params" in trial.system_attrs:
+            return {}
+        history = self._known.history
+        history.refresh(study.get_trials(deepcopy=False))
+        chosen = self._first(history) or self._best(history)
+        storage, trial_id = study._storage, trial._trial_id
+        storage.set_trial_user_attr(trial_id, PARENT, chosen.parent.number)
+        storage.set_trial_user_attr(trial_id, ORIGIN, chosen.origin)
+        values = self._known.candidates.params_of(chosen)
+        return {name: value for name, value in values.items() if name in search_space}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A random value; only asked for where a trial was enqueued with some of its values."""
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _first(self, history: History) -> Candidate | None:
+        known = self._known
+        if known.start != "tree":
+            return None
+        first = FirstTrials(known.candidates, known.n_trials).next(history, known.has_model)
+        return first if first is not None and self._allowed([first])[0] else None
+
+    def _best(self, history: History) -> Candidate:
+        """The candidate to run next."""
+        known, rng = self._known, self._rng
+        front = self._front(history)
+        parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
+        candidates = known.candidates.draw(parents, front, N_CANDIDATES, rng)
+        candidates = self._new(candidates, history)
+        allowed = self._allowed(candidates)
+        candidates = [each for each, fits in zip(candidates, allowed, strict=True) if fits] or candidates
+        if known.choose == "random" or len(history.nodes) < MIN_TRIALS:
+            return candidates[int(rng.integers(len(candidates)))]
+        return candidates[int(np.argmax(self._scores(candidates, history)))]
+
+    def _scores(self, candidates: Sequence[Candidate], history: History) -> Floats:
+        """Expected improvement of the hypervolume an epoch, shape ``(n_candidates,)``."""
+        known = self._known
+        draws = known.candidates
+        nodes = list(history.nodes.values())
+        known.costs.learn(nodes)
+        model = AccuracyModel(known.dense["accuracy"], np.array([node.accuracy for node in nodes]))
+        parents = [history.get(node.parent) for node in nodes]
+        model.fit(
+            known.features(
+                parents,
+                np.stack([node.widths for node in nodes]),
+                known.costs.measured(nodes),
+                known.costs.measured(parents),
+                [node.epochs for node in nodes],
+                [node.params for node in nodes],
+                model.level(np.array([parent.accuracy for parent in parents])),
+            )
+        )
+        widths = np.stack([each.widths for each in candidates])
+        shares = known.costs.shares(widths, [draws.removed_blocks(each) for each in candidates])
+        parents = [each.parent for each in candidates]
+        epochs = [draws.epochs_of(each) for each in candidates]
+        mean, deviation = model.predict(
+            known.features(
+                parents,
+                widths,
+                shares,
+                known.costs.measured(parents),
+                epochs,
+                [each.training for each in candidates],
+                model.level(np.array([parent.accuracy for parent in parents])),
+            )
+        )
+        trained = [history.root, *nodes]
+        stairs = Staircase(
+            known.costs.axes(known.costs.measured(trained)),
+            np.array([node.accuracy for node in trained]),
+            known.floor,
+        )
+        improvement = stairs.expected_improvement(known.costs.axes(shares), mean, deviation)
+        scores: Floats = improvement / np.maximum(1, np.array(epochs))
+        return scores
+
+    def _front(self, history: History) -> list[Node]:
+        """The non-dominated trained networks, the latest of equals."""
+        nodes = list(history.nodes.values())
+        if not nodes:
+            return []
+        values = np.column_stack([[node.accuracy for node in nodes], self._known.costs.measured(nodes)])
+        directions = ["maximize", *("minimize" for _ in self._known.costs.objectives)]
+        mask = non_dominated_mask(values, directions)
+        front = {tuple(row): node for row, node, keep in zip(values.tolist(), nodes, mask, strict=True) if keep}
+        return list(front.values())
+
+    def _allowed(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.bool_]:
+        if self._known.allowed is None:
+            return np.ones(len(candidates), dtype=np.bool_)
+        return self._known.allowed(np.stack([each.widths for each in candidates]))
+
+    def _new(self, candidates: Sequence[Candidate], history: History) -> list[Candidate]:
+        """The candidates without those that were tried already, unless all were."""
+        tried: Iterable[Any] = (*history.nodes.values(), *history.ended.values(), *history.running.values())
+        seen = {(each.parent, tuple(sorted(each.params.items()))) for each in tried}
+        known = self._known
+        fresh = []
+        for each in candidates:
+            values = known.candidates.params_of(each)
+            applying = {name: value for name, value in values.items() if known.space.applies(name, values)}
+            if (each.parent.number, tuple(sorted(applying.items()))) not in seen:
+                fresh.append(each)
+        return fresh or list(candidates)

@@ -1,0 +1,76 @@
+"""A model of the accuracy that a trial comes out with, and of its uncertainty."""
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+Floats = npt.NDArray[np.float64]
+
+MAX_FITTED = 150
+"""Trials that the kernel's parameters are fitted on."""
+
+MAX_CONDITIONED = 500
+"""Trials that a prediction takes into account: the latest ones."""
+
+_BOUNDS = (1e-3, 1e3)
+
+
+class AccuracyModel:
+    """A Gaussian process on a linear trend, on an axis where large losses of accuracy count less.
+
+    Trials that went wrong lose a hundred times what good ones win, and near the dense network's accuracy small
+    differences matter. So the process learns ``asinh((accuracy - dense) / scale)``. It has few parameters, one length
+    for all features, so that a dozen trials suffice to fit it.
+
+    Args:
+        dense: The dense network's accuracy.
+        accuracies: Of the finished trials, oldest first, shape ``(n_trials,)``.
+
+    Source:
+        Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, sections 2.2 and 2.7.
+    """
+
+    def __init__(self, dense: float, accuracies: Floats) -> None:
+        self._dense = dense
+        self._scale = float(max(np.median(np.abs(accuracies - dense)) / 2, 1e-3 * max(abs(dense), 1e-3)))
+        self._targets = self.level(accuracies)
+        self._process: GaussianProcessRegressor | None = None
+
+    def level(self, accuracies: Floats) -> Floats:
+        """Accuracies on the model's axis."""
+        levels: Floats = np.arcsinh((accuracies - self._dense) / self._scale)
+        return levels
+
+    def fit(self, features: Floats) -> None:
+        """Learn from the finished trials' features, shape ``(n_trials, n_features)``."""
+        self._mean, self._spread = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
+        targets = (self._targets - self._mean) / self._spread
+        kernel = (
+            ConstantKernel(1.0, _BOUNDS) * Matern(3.0, (0.5, 30.0), nu=2.5)
+            + ConstantKernel(0.1, _BOUNDS) * DotProduct(1.0, (1e-2, 1e2))
+            + WhiteKernel(0.1, (1e-3, 10.0))
+        )
+        process = GaussianProcessRegressor(kernel, alpha=1e-8, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            process.fit(features[-MAX_FITTED:], targets[-MAX_FITTED:])
+        if len(features) > MAX_FITTED:
+            process = GaussianProcessRegressor(process.kernel_, alpha=1e-8, optimizer=None)
+            process.fit(features[-MAX_CONDITIONED:], targets[-MAX_CONDITIONED:])
+        self._process = process
+
+    def predict(self, features: Floats) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of candidates' accuracy, both of shape ``(n_candidates,)``.
+
+        The deviation is that of the accuracy itself, without the noise of a single trial: a candidate that could only
+        be lucky is no improvement. Both are carried back from the model's axis to first order.
+        """
+        assert self._process is not None
+        mean, deviation = self._process.predict(features, return_std=True)
+        own = self._spread * np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6))
+        level = self._mean + self._spread * mean
+        return self._dense + self._scale * np.sinh(level), self._scale * np.cosh(level) * own

@@ -1,0 +1,6 @@
+"""What a study searches over: SearchSpec + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
+
+from autoprune.space.dimension import Dimension
+from autoprune.space.space import SearchSpace
+
+__all__ = ["Dimension", "SearchSpace"]
