@@ -73,6 +73,10 @@ class CountingWorker(Worker):
         """Whole epochs that are left."""
         return int(self.budget - self.spent + 1e-9)
 
+    def spend_examples(self, n_examples: int) -> None:
+        """Enter examples that were read without training, as many epochs as that is of the training split."""
+        self.spent += n_examples / len(self.task.data.train)
+
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         """Run a trial or a probe and enter it into the account."""
         probe = config.number < 0
@@ -91,7 +95,7 @@ class CountingWorker(Worker):
         finally:
             self.task = task
             if probe:
-                self.spent += (train.n_read + validation.n_read) / len(task.data.train)
+                self.spend_examples(train.n_read + validation.n_read)
             self._enter(config, self.spent - before, result)
             if self.left < 1:
                 self.on_spent()

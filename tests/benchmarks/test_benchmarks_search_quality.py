@@ -14,7 +14,7 @@ from autoprune.trial import OptimizerConfig, PruningConfig, ScheduleConfig, Tria
 from benchmarks.search_quality import __main__ as command
 from benchmarks.search_quality import measures, results
 from benchmarks.search_quality.lab import CountingWorker, Lab
-from benchmarks.search_quality.methods import METHODS
+from benchmarks.search_quality.methods import METHODS, MethodUnavailableError
 from benchmarks.search_quality.methods._base import coarse_to_fine
 from benchmarks.search_quality.settings import SETTINGS, prepared
 from benchmarks.search_quality.table import print_tables
@@ -105,6 +105,14 @@ def test_a_run_spends_its_epochs_and_is_read_back(method: str, budget: int, work
     print_tables(results.read(out), list(SETTINGS), Console(file=text, width=200))
     assert method in text.getvalue()
     assert max(map(len, text.getvalue().splitlines())) <= 80
+
+
+def test_a_method_without_its_package_says_what_it_needs(
+    lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUTOPRUNE_MODELOPT_PYTHON", raising=False)
+    with pytest.raises(MethodUnavailableError, match="AUTOPRUNE_MODELOPT_PYTHON"):
+        METHODS["fastnas"].run(lab(budget=5))
 
 
 def test_every_method_name_fits_the_table() -> None:
