@@ -10,7 +10,7 @@ from benchmarks.search_quality.lab import Lab
 Widths = Mapping[str, int]
 """Group -> channels to keep."""
 
-RATES = (0.01, 0.03, 0.1, 0.2)
+RATES = (0.003, 0.01, 0.03, 0.1)
 """Learning rates that a careful person tries first."""
 
 N_BUDGETS = 12
