@@ -30,6 +30,12 @@ def volume_at(run: pd.DataFrame, epochs: float, reference: float, log: bool) -> 
     return front_volume(ended["accuracy"], ended["macs_share"], reference, log)
 
 
+def epochs_until(run: pd.DataFrame, volume: float, reference: float, log: bool) -> float:
+    """Epochs spent when the hypervolume first was at least ``volume``; infinite if it never was."""
+    moments = sorted(set(finished(run)["epochs_spent"]))
+    return next((spent for spent in moments if volume_at(run, spent, reference, log) >= volume), float("inf"))
+
+
 def test_volume(run: pd.DataFrame, reference: float, log: bool) -> float:
     """Hypervolume, on the test split, of the networks that are on the front by validation."""
     front = run[run["on_front"]]

@@ -1,15 +1,20 @@
 """The tables of all runs: a row a method, the median over the seeds and the range."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from benchmarks.search_quality.measures import SHARES, best_at, test_volume, volume_at
+from benchmarks.search_quality.measures import SHARES, best_at, epochs_until, test_volume, volume_at
 from benchmarks.search_quality.settings import SETTINGS
 
 Measure = Callable[[pd.DataFrame], float]
+
+_STYLE: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 1, 0, 0), "min_width": 40}
 
 
 def tables(frame: pd.DataFrame, setting: str) -> RenderableType:
@@ -35,6 +40,7 @@ def tables(frame: pd.DataFrame, setting: str) -> RenderableType:
         f"(hypervolume: over accuracy {reference} at 1.0x MACs, so below {dense - reference:.3f})",
         _table("hypervolume, MACs linear", runs, volumes(log=False)),
         _table("hypervolume, MACs from 0.01x on a log axis", runs, volumes(log=True)),
+        _reached(runs, reference),
         _table("best accuracy on validation, MACs at most", runs, accuracies(0)),
         _table("the same networks on test", runs, accuracies(1)),
         _seeds(runs),
@@ -49,26 +55,58 @@ def print_tables(frame: pd.DataFrame, settings: Sequence[str], console: Console)
             console.print(tables(frame, setting))
 
 
+def _reached(runs: dict[str, list[pd.DataFrame]], reference: float) -> Table:
+    """When each method had what the best of the others has at the end."""
+    table = Table(title="epochs until the best other method's final hypervolume", title_justify="left", **_STYLE)
+    table.add_column("method", no_wrap=True)
+    columns = []
+    for log in (False, True):
+        table.add_column("MACs log" if log else "MACs linear", justify="right", no_wrap=True)
+        finals = {
+            method: float(np.median([volume_at(run, float("inf"), reference, log) for run in of_method]))
+            for method, of_method in runs.items()
+        }
+        columns.append(
+            {
+                method: [
+                    epochs_until(
+                        run, max((finals[other] for other in runs if other != method), default=0), reference, log
+                    )
+                    for run in of_method
+                ]
+                for method, of_method in runs.items()
+            }
+        )
+    for method in sorted(runs, key=lambda name: tuple(np.median(column[name]) for column in columns)):
+        table.add_row(method, *(_range(pd.Series(column[method]), _whole) for column in columns))
+    return table
+
+
 def _table(title: str, runs: dict[str, list[pd.DataFrame]], measures: dict[str, Measure]) -> Table:
     found = {
         method: [pd.Series([measure(run) for run in of_method]) for measure in measures.values()]
         for method, of_method in runs.items()
     }
     last = 2 if "all" in measures else 0
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0), min_width=40)
+    table = Table(title=title, title_justify="left", **_STYLE)
     table.add_column("method", no_wrap=True)
     for heading in measures:
         table.add_column(heading, justify="right", no_wrap=True)
     for method in sorted(found, key=lambda name: -found[name][last].fillna(0.0).median()):
-        table.add_row(method, *(_cell(values.dropna()) for values in found[method]))
+        table.add_row(method, *(_range(values.dropna(), _short) for values in found[method]))
     return table
 
 
-def _cell(values: "pd.Series[float]") -> str:
+def _range(values: "pd.Series[float]", written: Callable[[float], str]) -> str:
+    """The median, and if there are several the least and the greatest."""
     if values.empty:
         return "-"
-    median = _short(values.median())
-    return median if len(values) == 1 else f"{median} {_short(values.min())}-{_short(values.max())}"
+    median = written(float(np.median(values)))
+    return median if len(values) == 1 else f"{median} {written(values.min())}-{written(values.max())}"
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else "never"
 
 
 def _short(value: float) -> str:

@@ -15,7 +15,8 @@ from benchmarks.search_quality import __main__ as command
 from benchmarks.search_quality import measures, results
 from benchmarks.search_quality.lab import CountingWorker, Lab
 from benchmarks.search_quality.methods import METHODS, MethodUnavailableError
-from benchmarks.search_quality.methods._base import coarse_to_fine
+from benchmarks.search_quality.methods._base import coarse_to_fine, train_budgets, uniform_steps
+from benchmarks.search_quality.methods.global_ranking import global_widths
 from benchmarks.search_quality.settings import SETTINGS, prepared
 from benchmarks.search_quality.table import print_tables
 
@@ -36,6 +37,12 @@ def lab(work: Path, tmp_path: Path) -> Callable[..., Lab]:
         return Lab(setting, 0, prepared(setting, 0, work), tmp_path / "run", {})
 
     return make
+
+
+def config_of(number: int, epochs: int) -> TrialConfig:
+    batch_size = ScheduleConfig("constant", {"size": 64})
+    rate = ScheduleConfig("constant", {"lr": 0.1})
+    return TrialConfig(number, 0, epochs, OptimizerConfig("sgd", {}), rate, batch_size, PruningConfig())
 
 
 def test_hypervolume_is_what_is_worked_out_by_hand() -> None:
@@ -71,24 +78,15 @@ def test_a_trial_is_shortened_to_what_is_left_and_chains_count_once(lab: Callabl
 
 def test_a_probe_costs_the_examples_it_reads(lab: Callable[..., Lab]) -> None:
     made = lab(budget=5)
-    config = TrialConfig(
-        -1,
-        0,
-        0,
-        OptimizerConfig("sgd", {}),
-        ScheduleConfig("constant", {"lr": 0.1}),
-        ScheduleConfig("constant", {"size": 64}),
-        PruningConfig(),
-    )
     worker: CountingWorker = made.worker
-    list(worker.run(config))
+    list(worker.run(config_of(-1, epochs=0)))
     n_train, n_validation = (len(split) for split in (made.task.data.train, made.task.data.validation))
     # Recalibration reads 1024 images; the first two images are looked at for their shape, by the cut and the costs.
     assert worker.spent == pytest.approx((1024 + n_validation) / n_train, abs=8 / n_train)
     assert worker.rows[0]["state"] == "probe"
 
 
-@pytest.mark.parametrize(("method", "budget"), [("random_nearest", 6), ("tp_global_iterative", 20)])
+@pytest.mark.parametrize(("method", "budget"), [("random_nearest", 6), ("ladder_inherited", 17)])
 def test_a_run_spends_its_epochs_and_is_read_back(method: str, budget: int, work: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     setting = replace(SETTINGS["digits"], budget=budget)
@@ -105,6 +103,29 @@ def test_a_run_spends_its_epochs_and_is_read_back(method: str, budget: int, work
     print_tables(results.read(out), list(SETTINGS), Console(file=text, width=200))
     assert method in text.getvalue()
     assert max(map(len, text.getvalue().splitlines())) <= 80
+
+
+def test_the_global_ranking_fills_the_budget_and_cuts_what_it_is_given(lab: Callable[..., Lab]) -> None:
+    made = lab(budget=5)
+    half = global_widths(made, 0.5, None)
+    assert 0.45 < made.macs_share(half) <= 0.5
+    uneven = {width / made.groups[group] for group, width in half.items()}
+    assert len(uneven) > 1
+    parent = made.train(half, epochs=1, lr_schedule=ScheduleConfig("constant", {"lr": 0.05}))
+    fifth = global_widths(made, 0.2, parent.number)
+    assert made.macs_share(fifth) <= 0.2
+    assert all(fifth[group] <= half[group] for group in half)
+    assert global_widths(made, 0.0001, None) == {group: made.space.width(group, 0.9) for group in made.groups}
+
+
+def test_each_step_is_trained_from_the_one_before(lab: Callable[..., Lab]) -> None:
+    made = lab(budget=5)
+    steps = uniform_steps(made, 3)
+    train_budgets(made, lambda share: 0.05, steps, lambda step, parent: step, epochs=5, inherit=True)
+    rows = made.rows()
+    assert rows["epochs"].tolist() == [2, 2, 1]
+    assert rows["parent"].fillna(-1).tolist() == [-1, 0, 1]
+    assert rows["macs_share"].tolist() == [pytest.approx(made.macs_share(step)) for step in steps]
 
 
 def test_a_method_without_its_package_says_what_it_needs(
@@ -130,3 +151,14 @@ def test_the_account_at_a_time_takes_no_later_trial() -> None:
     )
     assert measures.volume_at(run, 4.0, 0.5, log=False) == pytest.approx(0.3 * 0.5)
     assert measures.volume_at(run, 4.5, 0.5, log=False) == pytest.approx(0.4 * 0.5)
+    assert measures.epochs_until(run, 0.16, 0.5, log=False) == 4.5
+    assert measures.epochs_until(run, 0.15, 0.5, log=False) == 2.0
+    assert measures.epochs_until(run, 0.25, 0.5, log=False) == math.inf
+
+
+def test_a_trial_that_is_stopped_counts_its_epochs(lab: Callable[..., Lab]) -> None:
+    worker = lab(budget=5).worker
+    for _ in worker.run(config_of(0, epochs=3)):
+        break
+    assert worker.spent == 1
+    assert worker.rows[0]["state"] == "stopped"

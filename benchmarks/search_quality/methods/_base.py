@@ -1,5 +1,6 @@
 """What a method is, and the ways of spending epochs that several share."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,6 +13,9 @@ Widths = Mapping[str, int]
 
 RATES = (0.003, 0.01, 0.03, 0.1)
 """Learning rates that a careful person tries first."""
+
+TRIED_RATIOS = (0.5, 0.8)
+"""Uniform ratios that they are tried at: the best rate for a wide network can be far from that for a narrow one."""
 
 N_BUDGETS = 12
 """Networks of a ladder with long training."""
@@ -41,11 +45,23 @@ def one_cycle(lr: float) -> ScheduleConfig:
     return ScheduleConfig("one_cycle", {"lr": lr})
 
 
-def best_rate(lab: Lab) -> float:
-    """Try a few learning rates at half width, one trial each."""
-    half = {group: lab.space.width(group, 0.5) for group in lab.groups}
-    tried = {lr: lab.train(half, epochs=lab.trial_epochs, lr_schedule=one_cycle(lr)) for lr in RATES}
-    return max(tried, key=lambda lr: tried[lr].accuracy or 0.0)
+def tuned_rate(lab: Lab) -> Callable[[float], float]:
+    """Try learning rates at half width, then from the best one upwards on a narrow network, one trial each.
+
+    Validation loss decides: its differences are above the noise where those of accuracy are not.
+
+    Returns:
+        Share of the dense MACs -> rate of the network tried that is nearer on a log axis.
+    """
+    best: list[tuple[float, float]] = []
+    rates: tuple[float, ...] = RATES
+    for ratio in TRIED_RATIOS:
+        widths = {group: lab.space.width(group, ratio) for group in lab.groups}
+        losses = {lr: lab.train(widths, epochs=lab.trial_epochs, lr_schedule=one_cycle(lr)).loss for lr in rates}
+        rate = min((math.inf if loss is None else loss, lr) for lr, loss in losses.items())[1]
+        best.append((math.log(lab.macs_share(widths)), rate))
+        rates = tuple(lr for lr in RATES if lr >= rate)
+    return lambda share: min(best, key=lambda tried: abs(tried[0] - math.log(share)))[1]
 
 
 def uniform_steps(lab: Lab, n_steps: int) -> list[Widths]:
@@ -57,11 +73,17 @@ def uniform_steps(lab: Lab, n_steps: int) -> list[Widths]:
 
 
 def train_budgets(
-    lab: Lab, lr: float, steps: Sequence[T], decide: Callable[[T, int | None], Widths], epochs: int, inherit: bool
+    lab: Lab,
+    rate: Callable[[float], float],
+    steps: Sequence[T],
+    decide: Callable[[T, int | None], Widths],
+    epochs: int,
+    inherit: bool,
 ) -> None:
     """Train a network for every step.
 
     Args:
+        rate: Share of the dense MACs -> learning rate.
         steps: Widest first.
         decide: (step, parent) -> widths.
         epochs: Of all steps together, shared out evenly.
@@ -71,7 +93,9 @@ def train_budgets(
     parent: int | None = None
     for position, step in enumerate(steps if inherit else coarse_to_fine(steps)):
         n = max(1, each + (position < rest))
-        result = lab.train(decide(step, parent), epochs=n, lr_schedule=one_cycle(lr), parent=parent)
+        widths = decide(step, parent)
+        schedule = one_cycle(rate(lab.macs_share(widths)))
+        result = lab.train(widths, epochs=n, lr_schedule=schedule, parent=parent)
         parent = result.number if inherit else None
 
 

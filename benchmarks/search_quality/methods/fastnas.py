@@ -16,8 +16,8 @@ from benchmarks.search_quality.methods._base import (
     Method,
     MethodUnavailableError,
     Widths,
-    best_rate,
     train_budgets,
+    tuned_rate,
     uniform_steps,
 )
 
@@ -37,7 +37,7 @@ def fastnas(lab: Lab) -> None:
             f"needs nvidia-modelopt in an environment of its own, whose python {PYTHON} names; "
             "benchmarks/search_quality/fastnas_widths.py tells how to make it."
         )
-    lr = best_rate(lab)
+    rate = tuned_rate(lab)
     uniform = uniform_steps(lab, N_BUDGETS)
     found = fastnas_widths(lab, [lab.macs_share(widths) for widths in uniform])
     steps = [widths or narrower for widths, narrower in zip(found, uniform, strict=True)]
@@ -45,7 +45,7 @@ def fastnas(lab: Lab) -> None:
     def as_it_is(widths: Widths, parent: int | None) -> Widths:
         return widths
 
-    train_budgets(lab, lr, steps, as_it_is, lab.left, inherit=False)
+    train_budgets(lab, rate, steps, as_it_is, lab.left, inherit=False)
 
 
 def fastnas_widths(lab: Lab, shares: Sequence[float]) -> list[Widths | None]:

@@ -17,8 +17,8 @@ from benchmarks.search_quality.methods._base import (
     Method,
     MethodUnavailableError,
     Widths,
-    best_rate,
     train_budgets,
+    tuned_rate,
     uniform_steps,
 )
 
@@ -96,7 +96,7 @@ def _budgets(lab: Lab, inherit: bool) -> None:
     def decide(share: float, parent: int | None) -> Widths:
         return global_widths(lab, share, parent)
 
-    train_budgets(lab, best_rate(lab), shares, decide, lab.left, inherit)
+    train_budgets(lab, tuned_rate(lab), shares, decide, lab.left, inherit)
 
 
 GLOBAL_RANKINGS = {method.__name__: Method(method) for method in (tp_global_one_shot, tp_global_iterative)}
