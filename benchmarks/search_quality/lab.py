@@ -1,0 +1,246 @@
+"""What a method gets to work with: the space, the exact costs, and training in which every epoch is counted."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from torch import nn
+
+from autoprune.engines.inline import run_inline
+from autoprune.pareto import non_dominated_mask
+from autoprune.saved_model import load_model
+from autoprune.search.driver import Driver
+from autoprune.search.seeds import derive_seed
+from autoprune.search.session import resume_session
+from autoprune.store import StudyFolder
+from autoprune.tasks.task import Data, Inputs, Split
+from autoprune.training import evaluate
+from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
+from autoprune.worker import Worker
+from benchmarks.search_quality.settings import PLACES, Setting
+
+ENDLESS = 10**6
+"""Trials of a study that the epochs end, not the number of its trials."""
+
+OPTIMIZER = OptimizerConfig("sgd", {"momentum": 0.9, "weight_decay": 1e-4})
+BATCH_SIZE = ScheduleConfig("constant", {"size": 64})
+
+
+class BudgetSpentError(Exception):
+    """The method has no epoch left to train."""
+
+
+class CountedSplit:
+    """A split that counts the examples read from it."""
+
+    def __init__(self, split: Split) -> None:
+        self.split, self.n_read = split, 0
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+        self.n_read += len(indices)
+        return self.split.batch(indices)
+
+
+class CountingWorker(Worker):
+    """The project's worker, with an account of the epochs and a row for every trial.
+
+    A trial that would spend more than is left is shortened to what is left. A probe (a trial number below 0: no
+    training, a look at the network's accuracy) costs the examples that it reads, of training and of validation alike.
+
+    Args:
+        budget: Epochs that may be spent.
+        on_spent: Called when less than one is left.
+    """
+
+    def __init__(self, folder: StudyFolder, budget: float, dense: Mapping[str, float]) -> None:
+        super().__init__(folder, PLACES.device)
+        self.budget, self.spent = budget, 0.0
+        self.on_spent: Callable[[], None] = lambda: None
+        self.rows: list[dict[str, Any]] = []
+        self._dense = dense
+
+    @property
+    def left(self) -> int:
+        """Whole epochs that are left."""
+        return int(self.budget - self.spent + 1e-9)
+
+    def spend_examples(self, n_examples: int) -> None:
+        """Enter examples that were read without training, as many epochs as that is of the training split."""
+        self.spent += n_examples / len(self.task.data.train)
+
+    def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
+        """Run a trial or a probe and enter it into the account."""
+        probe = config.number < 0
+        config = config if probe else replace(config, epochs=min(config.epochs, self.left))
+        task, before, result = self.task, self.spent, None
+        if probe:
+            train, validation = CountedSplit(task.data.train), CountedSplit(task.data.validation)
+            self.task = replace(task, data=Data(train, validation, task.data.test))
+        try:
+            for event in super().run(config):
+                if isinstance(event, EpochReport):
+                    self.spent += 1
+                elif not probe:
+                    result = event
+                yield event
+        finally:
+            self.task = task
+            if probe:
+                self.spend_examples(train.n_read + validation.n_read)
+            self._enter(config, self.spent - before, result)
+            if self.left < 1:
+                self.on_spent()
+
+    def _enter(self, config: TrialConfig, epochs: float, result: TrialResult | None) -> None:
+        cost = result.cost if result else None
+        state = result.state if result else "probe" if config.number < 0 else "stopped"
+        schedules = {key: asdict(getattr(config, key)) for key in ("optimizer", "lr_schedule", "batch_size_schedule")}
+        self.rows.append(
+            {
+                "number": config.number,
+                "state": state,
+                "parent": config.parent,
+                "epochs": epochs,
+                "epochs_spent": self.spent,
+                "macs_share": cost.macs / self._dense["macs"] if cost else None,
+                "params_share": cost.params / self._dense["params"] if cost else None,
+                "accuracy": result.accuracy if result else None,
+                "widths": json.dumps(dict(result.kept) if result and result.kept else dict(config.pruning.widths)),
+                "criterion": config.pruning.criterion,
+                "schedules": json.dumps(schedules),
+                "train_time_s": result.train_time_s if result else None,
+                "error": result.error if result else None,
+            }
+        )
+
+
+class Lab:
+    """One run of one method.
+
+    Args:
+        dense_study: A study whose dense and plan stages are done; it is copied.
+        root: An empty folder for this run.
+        changes: What the method changes in the space file.
+
+    Attributes:
+        folder: The run's study folder, with the networks that it has trained.
+        table: The exact cost of every candidate.
+        groups: Group that is searched -> its dense width.
+        max_ratio: Greatest pruning ratio of any group.
+        trial_epochs: Epochs of a trial, as the space file has it.
+    """
+
+    def __init__(
+        self, setting: Setting, seed: int, dense_study: StudyFolder, root: Path, changes: Mapping[str, Any]
+    ) -> None:
+        self.setting, self.seed = setting, seed
+        self.folder = StudyFolder(root)
+        self.folder.create()
+        shutil.copytree(dense_study.dense, self.folder.dense, dirs_exist_ok=True)
+        for source, target in ((dense_study.plan, self.folder.plan), (dense_study.origin, self.folder.origin)):
+            shutil.copy(source, target)
+        space = setting.space(changes) | {"study": root.name}
+        space["search"] = {"trials": ENDLESS, **space.get("search", {}), "seed": seed}
+        self.folder.space.write_text(yaml.safe_dump(space, sort_keys=False))
+        session = resume_session(self.folder)
+        self.space, self.table, self.dense = session.space, session.table, session.dense
+        self.worker = CountingWorker(self.folder, setting.budget, self.dense)
+        self.task = self.worker.task
+        ratios = {
+            dimension.name.removeprefix("neuron.ratio."): dimension
+            for dimension in self.space.dimensions()
+            if dimension.name.startswith("neuron.ratio.")
+        }
+        self.groups = {group.name: group.width for group in self.space.plan.groups if group.name in ratios}
+        self.max_ratio = max(float(dimension.domain.high) for dimension in ratios.values())  # type: ignore[union-attr]
+        self.trial_epochs = int(session.spec.training.epochs)
+
+    @property
+    def left(self) -> int:
+        """Whole epochs that may still be spent."""
+        return self.worker.left
+
+    def train(
+        self,
+        widths: Mapping[str, int],
+        *,
+        epochs: int,
+        lr_schedule: ScheduleConfig,
+        parent: int | None = None,
+        optimizer: OptimizerConfig = OPTIMIZER,
+        batch_size_schedule: ScheduleConfig = BATCH_SIZE,
+        criterion: str = "l2",
+    ) -> TrialResult:
+        """Cut a network and train it.
+
+        Args:
+            widths: Group -> channels to keep.
+            epochs: Fewer if fewer are left.
+            parent: Trial to start from; ``None`` is the dense network.
+
+        Raises:
+            BudgetSpentError: If no epoch is left.
+            RuntimeError: If the trial failed.
+        """
+        if self.left < 1:
+            raise BudgetSpentError
+        number = len(self.worker.rows)
+        config = TrialConfig(
+            number=number,
+            seed=derive_seed(self.seed, number, "trial"),
+            epochs=epochs,
+            optimizer=optimizer,
+            lr_schedule=lr_schedule,
+            batch_size_schedule=batch_size_schedule,
+            pruning=PruningConfig(widths=dict(widths), criterion=criterion),
+            parent=parent,
+        )
+        *_, result = self.worker.run(config)
+        if not isinstance(result, TrialResult) or result.state != "finished":
+            raise RuntimeError(f"trial {number} failed: {result}")
+        return result
+
+    def search(self) -> None:
+        """Run the project's own search, as the space file says, until the epochs are spent."""
+        spent = "the epochs are spent"
+        driver = Driver(self.folder, self.space, self.table, self.dense)
+        self.worker.on_spent = lambda: driver.stop(spent)
+        run_inline(driver, self.worker)
+        if driver.stopped_because != spent:
+            raise RuntimeError(f"the search ended before the epochs were spent: {driver.stopped_because}")
+
+    def macs_share(self, widths: Mapping[str, int]) -> float:
+        """MACs of a candidate, as a share of the dense network's."""
+        return self.table.cost(widths).macs / self.table.cost({}).macs
+
+    def model(self, number: int | None) -> nn.Module:
+        """The network that a trial has trained; ``None`` is the dense one."""
+        return load_model(self.folder.model(number), self.task.build_model)
+
+    def rows(self) -> pd.DataFrame:
+        """The run as a table, a row a trial; the test split is read, once for each point of the front."""
+        frame = pd.DataFrame(self.worker.rows).astype({"parent": "Int64", "error": "str"})
+        finished = frame["state"] == "finished"
+        values = frame[["accuracy", "macs_share"]].astype("float64").where(finished, axis=0)
+        frame["on_front"] = non_dominated_mask(values, ["maximize", "minimize"])
+        frame["accuracy_test"] = [
+            self._test_accuracy(number) if on_front else float("nan")
+            for number, on_front in zip(frame["number"], frame["on_front"], strict=True)
+        ]
+        return frame.assign(
+            accuracy_dense=self.dense["accuracy"],
+            accuracy_dense_test=self._test_accuracy(None),
+            budget=self.setting.budget,
+        )
+
+    def _test_accuracy(self, number: int | None) -> float:
+        return evaluate(self.model(number), self.task.data.test, self.task, PLACES.device).accuracy
