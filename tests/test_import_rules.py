@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 LEVELS = (
     {"cli", "__main__"},
     {"report", "export", "search", "engines"},
-    {"space", "store", "pareto", "worker", "model_plan"},
+    {"space", "store", "pareto", "worker", "model_plan", "sensitivity"},
     {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model"},
     {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places"},
 )
@@ -104,7 +104,7 @@ def test_pruning_training_and_cost_know_nothing_of_each_other() -> None:
 
 
 def test_the_worker_side_knows_nothing_of_the_study() -> None:
-    below = {room for level in LEVELS[3:] for room in level} | {"worker"}
+    below = {room for level in LEVELS[3:] for room in level} | {"worker", "sensitivity"}
     assert [
         f"{importer}:{line} imports {imported}"
         for importer, line, imported in IMPORTS
