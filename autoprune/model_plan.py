@@ -1,6 +1,6 @@
 """The pruning plan of a model in Python: what can be pruned, what it would cost, and the pruned model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,10 @@ from torch import nn
 from autoprune.cost.table import NetworkCost, build_table
 from autoprune.errors import PruningError
 from autoprune.pruning import LeftOut, make_plan, prune
+from autoprune.sensitivity import KEPT_SHARES, SensitivityMap, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
 from autoprune.tasks.task import Inputs, Loss
+from autoprune.training import recalibrate_on_batches
 from autoprune.trial import PruningConfig
 
 
@@ -81,9 +83,7 @@ class ModelPlan:
                 raise PruningError(f"unknown group '{name}'. Known: {', '.join(known) or 'none'}.")
             if not 0 <= share < 1:
                 raise PruningError(f"ratio of '{name}' must be in [0, 1), got {share}.")
-            multiple = known[name].multiple
-            kept = max(multiple, multiple * round((1 - share) * known[name].width / multiple))
-            found[name] = min(known[name].width, kept)
+            found[name] = known[name].width_at(1 - share)
         return found
 
     def cost(self, widths: Mapping[str, int]) -> NetworkCost:
@@ -122,6 +122,44 @@ class ModelPlan:
             loss=loss,
         )
         return pruned.model
+
+    def sensitivity(
+        self,
+        evaluate: Callable[[nn.Module], float],
+        *,
+        data: Iterable[tuple[Inputs, torch.Tensor]] | None = None,
+        criterion: str = "l2",
+        loss: Loss = cross_entropy,
+        kept_shares: Sequence[float] = KEPT_SHARES,
+    ) -> SensitivityMap:
+        """How the accuracy falls when each group alone is cut to several widths, without any training.
+
+        Args:
+            evaluate: Accuracy, or any number that is better when higher, of a network in evaluation mode.
+            data: Batches of inputs and targets. Each network's batch norm is recalibrated on them before it is
+                evaluated, and taylor, activation and apoz look at them; without them batch norm keeps its statistics.
+            criterion: As :meth:`prune` takes it.
+            loss: Loss of outputs and targets, for taylor.
+            kept_shares: Shares of each group's channels to measure at, in (0, 1).
+
+        Raises:
+            PruningError: If the criterion or its data won't do.
+        """
+        batches = None if data is None else list(data)
+        device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
+        meter = SensitivityMeter(
+            self._model,
+            self._plan,
+            evaluate,
+            example_inputs=self._inputs,
+            recalibrate=(lambda model: recalibrate_on_batches(model, (inputs for inputs, _ in batches), device))
+            if batches
+            else (lambda model: None),
+            criterion=criterion,
+            calibration=None if batches is None else lambda: batches,
+            loss=loss,
+        )
+        return measure_map(meter, points_to_measure(self._plan, kept_shares))
 
 
 def plan(model: nn.Module, example_inputs: Inputs) -> ModelPlan:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 LEVELS = (
     {"cli", "__main__"},
     {"report", "export", "search", "engines"},
-    {"space", "store", "pareto", "worker", "model_plan"},
+    {"space", "store", "pareto", "worker", "model_plan", "sensitivity"},
     {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model"},
     {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places"},
 )
@@ -75,7 +75,8 @@ def test_arrows_point_down() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "rooms"), [("ray", {"engines"}), ("optuna", {"search", "space"}), ("typer", {"cli"})]
+    ("package", "rooms"),
+    [("ray", {"engines"}), ("optuna", {"search", "space"}), ("typer", {"cli"}), ("matplotlib", {"report"})],
 )
 def test_packages_that_only_some_rooms_know(package: str, rooms: set[str]) -> None:
     assert {room_of(importer) for importer, _, imported in IMPORTS if imported.split(".")[0] == package} <= rooms
@@ -104,7 +105,7 @@ def test_pruning_training_and_cost_know_nothing_of_each_other() -> None:
 
 
 def test_the_worker_side_knows_nothing_of_the_study() -> None:
-    below = {room for level in LEVELS[3:] for room in level} | {"worker"}
+    below = {room for level in LEVELS[3:] for room in level} | {"worker", "sensitivity"}
     assert [
         f"{importer}:{line} imports {imported}"
         for importer, line, imported in IMPORTS
@@ -121,14 +122,14 @@ def loaded_after(code: str) -> set[str]:
 
 
 def test_importing_autoprune_is_light() -> None:
-    assert loaded_after("import autoprune") & {"torch", "ray", "optuna", "pandas"} == set()
+    assert loaded_after("import autoprune") & {"torch", "ray", "optuna", "pandas", "matplotlib"} == set()
 
 
 def test_reading_a_space_file_is_light() -> None:
     assert loaded_after("import autoprune.spec") & {"torch", "ray", "optuna", "pandas", "numpy"} == set()
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["search", "--help"], ["export", "--help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["search", "--help"], ["export", "--help"], ["plan", "--help"]])
 def test_help_is_light(arguments: list[str]) -> None:
     code = (
         f"sys.argv = ['autoprune', *{arguments!r}]\nfrom autoprune.cli.main import main\n"
@@ -136,4 +137,4 @@ def test_help_is_light(arguments: list[str]) -> None:
     )
     loaded = loaded_after(code)
     assert "typer" in loaded
-    assert loaded & {"torch", "ray", "optuna", "pandas"} == set()
+    assert loaded & {"torch", "ray", "optuna", "pandas", "matplotlib"} == set()

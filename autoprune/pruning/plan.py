@@ -1,6 +1,7 @@
 """What of a network can be pruned, and what is left out and why; importing this loads no torch."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,15 @@ class Group:
     width: int
     layers: tuple[str, ...]
     multiple: int = 1
+
+    def multiple_of(self, round_to: int) -> int:
+        """What the number of channels kept must be a multiple of, if it is to be one of ``round_to`` as well."""
+        return math.lcm(self.multiple, round_to)
+
+    def width_at(self, kept_share: float, round_to: int = 1) -> int:
+        """Channels kept at a share of the width: the nearest allowed number, at least one multiple, at most all."""
+        multiple = self.multiple_of(round_to)
+        return min(self.width, max(multiple, multiple * round(kept_share * self.width / multiple)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""The pruning plan of a network as tables for the terminal."""
+"""The pruning plan of a network as tables for the terminal and as plain values."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -8,7 +10,8 @@ from rich.text import Text
 
 from autoprune.cost.table import CostTable
 from autoprune.pruning.plan import PruningPlan
-from autoprune.report.tables import LABELS, quantity
+from autoprune.report.tables import LABELS, plain_table, quantity
+from autoprune.sensitivity import SensitivityMap
 from autoprune.space import Dimension
 from autoprune.spec import Range
 
@@ -30,18 +33,69 @@ def plan_tables(
     if plan.blocks:
         yield _blocks(plan, table, measured)
     if plan.left_out:
-        left_out = _table("left out", "module", "reason")
+        left_out = plain_table("left out", "module", "reason")
         for item in plan.left_out:
             left_out.add_row(item.module or "(the network)", item.reason)
         yield left_out
-    space = _table(f"search dimensions: {len(dimensions)}", "name", "values")
+    space = plain_table(f"search dimensions: {len(dimensions)}", "name", "values")
     for dimension in dimensions:
         space.add_row(dimension.name, _domain(dimension))
     yield space
 
 
+def plan_record(
+    plan: PruningPlan,
+    table: CostTable,
+    dense: Mapping[str, float],
+    dimensions: Sequence[Dimension],
+    sensitivity: SensitivityMap | None,
+    *,
+    ranked: bool,
+) -> dict[str, Any]:
+    """The plan as plain JSON values.
+
+    - ``dense``: cost name -> value, the unit at the end of the name.
+    - ``groups``, in module order: ``name``, ``width``, ``layers``, ``multiple`` (of which the width must be one),
+      ``params_share`` and ``macs_share`` (of the dense network's that would go with all of the group's channels).
+    - ``blocks``, least important first: ``name``, ``importance`` (rise of the loss without the block; null if not
+      measured), ``params_share``, ``macs_share``.
+    - ``weight_layers``: name of a weight that may lose single entries -> number of entries.
+    - ``left_out``: ``module`` (empty for the network as a whole), ``reason``.
+    - ``dimensions``: name -> list of choices, or the range's ``low``, ``high``, ``log``, ``step``.
+    - ``sensitivity``, if measured: as :class:`SensitivityMap` has it.
+
+    The graph, which says which entry of which tensor leaves with each channel, is large and is not among them.
+
+    Args:
+        table, dense: As :func:`plan_tables` takes them.
+        ranked: Whether the importance of blocks was measured.
+    """
+    record: dict[str, Any] = {
+        "dense": dict(dense),
+        "groups": [asdict(group) | _shares(*table.shares(group.name)) for group in plan.groups],
+        "blocks": [
+            {"name": block.name, "importance": block.importance if ranked else None}
+            | _shares(*_block_shares(table, block.name))
+            for block in plan.blocks
+        ],
+        "weight_layers": dict(plan.weight_layers),
+        "left_out": [asdict(item) for item in plan.left_out],
+        "dimensions": {d.name: d.domain if isinstance(d.domain, list) else d.domain.model_dump() for d in dimensions},
+    }
+    return record if sensitivity is None else record | {"sensitivity": sensitivity.to_dict()}
+
+
+def _shares(params: float, macs: float) -> dict[str, float]:
+    return {"params_share": params, "macs_share": macs}
+
+
+def _block_shares(table: CostTable, block: str) -> tuple[float, float]:
+    whole, rest = table.cost({}), table.cost({}, (block,))
+    return 1 - rest.params / whole.params, 1 - rest.macs / max(1, whole.macs)
+
+
 def _groups(plan: PruningPlan, table: CostTable) -> Table:
-    groups = _table(f"groups: {len(plan.groups)}", "group", ">width", ">params", ">FLOPs", "layers")
+    groups = plain_table(f"groups: {len(plan.groups)}", "group", ">width", ">params", ">FLOPs", "layers")
     groups.caption = (
         "params, FLOPs: share of the model that would go with all of the group's channels. "
         "Groups overlap, so they don't add up to 100%."
@@ -59,28 +113,19 @@ def _groups(plan: PruningPlan, table: CostTable) -> Table:
 
 
 def _blocks(plan: PruningPlan, table: CostTable, measured: bool) -> Table:
-    whole = table.cost({})
     rise = ">rise of the loss without it" if measured else ">(untrained: not ranked)"
-    blocks = _table(f"blocks that the identity can replace: {len(plan.blocks)}", "block", ">params", ">FLOPs", rise)
+    blocks = plain_table(
+        f"blocks that the identity can replace: {len(plan.blocks)}", "block", ">params", ">FLOPs", rise
+    )
     for block in plan.blocks:
-        rest = table.cost({}, (block.name,))
+        params, macs = _block_shares(table, block.name)
         blocks.add_row(
             block.name,
-            f"{1 - rest.params / whole.params:.1%}",
-            f"{1 - rest.macs / max(1, whole.macs):.1%}",
+            f"{params:.1%}",
+            f"{macs:.1%}",
             f"{block.importance:.4f}" if measured else "",
         )
     return blocks
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, header_style="bold"
-    )
-    for column in columns:
-        right = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
-    return table
 
 
 def _domain(dimension: Dimension) -> str:

@@ -75,5 +75,16 @@ def quantity(name: str, value: float) -> str:
     return f"{rounded:g}{unit}"
 
 
+def plain_table(title: str, *columns: str) -> Table:
+    """A table without lines; columns whose heading begins with ``>`` are aligned right."""
+    table = Table(
+        title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
 def _accuracy(value: float | None) -> str:
     return "-" if value is None or pd.isna(value) else f"{value:.4f}"

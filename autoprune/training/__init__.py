@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from autoprune.spec.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
-    from autoprune.training.batch_norm import recalibrate_batch_norm
+    from autoprune.training.batch_norm import has_running_statistics, recalibrate_batch_norm, recalibrate_on_batches
     from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
     from autoprune.training.evaluation import Evaluation, evaluate
     from autoprune.training.loop import EpochMetrics, Trainer, TrainingDiverged
@@ -20,8 +20,10 @@ __all__ = [
     "TrainingDiverged",
     "build_optimizer",
     "evaluate",
+    "has_running_statistics",
     "load_checkpoint",
     "recalibrate_batch_norm",
+    "recalibrate_on_batches",
     "save_checkpoint",
 ]
 
@@ -32,8 +34,10 @@ _MODULES = {
     "TrainingDiverged": "loop",
     "build_optimizer": "optimizers",
     "evaluate": "evaluation",
+    "has_running_statistics": "batch_norm",
     "load_checkpoint": "checkpoint",
     "recalibrate_batch_norm": "batch_norm",
+    "recalibrate_on_batches": "batch_norm",
     "save_checkpoint": "checkpoint",
 }
 

@@ -1,6 +1,7 @@
 """Estimating batch norm's running statistics anew, after pruning has changed what flows through the network."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -8,10 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.tasks.forward import call_model, to_device
 from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.task import Split
+from autoprune.tasks.task import Inputs, Split
 
 
-@torch.no_grad()
 def recalibrate_batch_norm(
     model: nn.Module,
     split: Split,
@@ -35,10 +35,17 @@ def recalibrate_batch_norm(
     Source:
         Adaptive batch normalization: Li et al. 2020 (EagleEye), https://arxiv.org/abs/2007.02491.
     """
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n_examples]
+    n_batches = math.ceil(len(order) / batch_size)
+    recalibrate_on_batches(model, (split.batch(indices)[0] for indices in order.tensor_split(n_batches)), device)
+
+
+@torch.no_grad()
+def recalibrate_on_batches(model: nn.Module, batches: Iterable[Inputs], device: torch.device | str = "cpu") -> None:
+    """As :func:`recalibrate_batch_norm`, over given batches of inputs, all of which count the same."""
+    norms = _norms(model)
     if not norms:
         return
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n_examples]
     momenta = [norm.momentum for norm in norms]
     with eval_mode(model):
         try:
@@ -46,8 +53,17 @@ def recalibrate_batch_norm(
                 norm.reset_running_stats()
                 norm.momentum = None
                 norm.train()
-            for indices in order.tensor_split(math.ceil(len(order) / batch_size)):
-                call_model(model, to_device(split.batch(indices)[0], device))
+            for inputs in batches:
+                call_model(model, to_device(inputs, device))
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
+
+
+def has_running_statistics(model: nn.Module) -> bool:
+    """Whether the network has a batch norm that could be recalibrated."""
+    return bool(_norms(model))
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]

@@ -82,8 +82,28 @@ def test_plan_shows_what_can_be_pruned(searched: tuple[Path, str]) -> None:
     assert "block1.conv1" in printed
     assert "head" in printed
     record = json.loads(autoprune_command("plan", "space.yaml", "--json", cwd=folder).stdout)
-    assert {group["name"] for group in record["plan"]["groups"]} >= {"block1.conv1", "block2.conv1"}
-    assert "neuron.ratio.block1.conv1" in record["dimensions"]
+    assert record.keys() == {"dense", "groups", "blocks", "weight_layers", "left_out", "dimensions"}
+    groups = {group["name"]: group for group in record["groups"]}
+    assert groups.keys() >= {"block1.conv1", "block2.conv1"}
+    # Both convolutions of 576 weights and the batch norm between them, of 72 + 16 + 2 * 1184 + 1290 parameters; and
+    # 2 x 16 x 576 of 64 x 72 + 4 x 16 x 576 + 1280 multiply-accumulates.
+    assert groups["block1.conv1"] == {
+        "name": "block1.conv1",
+        "width": 8,
+        "layers": ["block1.conv1", "block1.bn1", "block1.conv2"],
+        "multiple": 1,
+        "params_share": pytest.approx(1168 / 3746),
+        "macs_share": pytest.approx(18432 / 42752),
+    }
+    block = next(block for block in record["blocks"] if block["name"] == "block1")
+    assert block["params_share"] == pytest.approx(1184 / 3746)
+    assert block["macs_share"] == pytest.approx(18432 / 42752)
+    assert block["importance"] is None
+    assert record["dense"]["params"] == 3746
+    assert record["weight_layers"]["stem.weight"] == 72
+    assert any(item["module"] == "head" and item["reason"] for item in record["left_out"])
+    assert record["dimensions"]["neuron.ratio.block1.conv1"] == {"low": 0.0, "high": 0.8, "log": False, "step": None}
+    assert "sensitivity" not in record
 
 
 def test_export_gives_files_with_the_stated_accuracy(searched: tuple[Path, str]) -> None:

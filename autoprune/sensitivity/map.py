@@ -1,0 +1,191 @@
+"""What the accuracy of a network is after one group alone is cut, and what widths a drop or a cost allows for all.
+
+Importing this loads no torch.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from autoprune.errors import PruningError
+
+if TYPE_CHECKING:
+    from autoprune.cost.table import CostTable
+
+MAX_THRESHOLDS = 4096
+"""Thresholds among which the one for a cost is sought."""
+
+
+@dataclass(frozen=True)
+class SensitivityPoint:
+    """Accuracy of the network with one group cut to a width, all others whole, batch norm recalibrated, not trained."""
+
+    group: str
+    width: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class SensitivityMap:
+    """How the accuracy falls when each group alone is cut.
+
+    Between measured widths the accuracy is interpolated. A narrower cut never reads better than a wider one: what was
+    measured is lowered to the lowest accuracy among the wider cuts, the dense network included. Below the narrowest
+    measured width nothing is known; the accuracy there reads as that of the narrowest, and no width is proposed.
+
+    Attributes:
+        dense_widths: Group -> channels in the dense network, for every group of the plan.
+        multiples: Group -> the number that its width must be a multiple of; 1 where it is not named.
+        dense_accuracy: Of the dense network, recalibrated and judged on the same examples as the points.
+        points: In any order. A group without any stays whole. An accuracy of NaN counts as lower than any other.
+        n_examples: Examples that went forward through networks to measure all of it.
+
+    Raises:
+        PruningError: If a point is of a group or a width that the network hasn't.
+    """
+
+    dense_widths: Mapping[str, int]
+    dense_accuracy: float
+    points: tuple[SensitivityPoint, ...]
+    multiples: Mapping[str, int]
+    n_examples: int = 0
+
+    def __post_init__(self) -> None:
+        for point in self.points:
+            if not 1 <= point.width <= self.dense_widths.get(point.group, 0):
+                raise PruningError(f"the sensitivity of '{point.group}' at width {point.width} is of another network.")
+
+    def accuracy(self, group: str, width: int) -> float:
+        """The accuracy with this group alone at this width.
+
+        Raises:
+            PruningError: If the group has no points, or the width is not in [1, the dense one].
+        """
+        if group not in self._curves:
+            raise PruningError(f"group '{group}' has no sensitivity. Known: {', '.join(self._curves) or 'none'}.")
+        curve = self._curves[group]
+        if not 1 <= width < len(curve):
+            raise PruningError(f"width of '{group}' must be in [1, {len(curve) - 1}], got {width}.")
+        return float(curve[width])
+
+    def ranking(self) -> list[str]:
+        """The groups that were measured, most sensitive first: by the mean drop from the narrowest cut to whole."""
+        drops = {
+            group: float(np.nan_to_num(self.dense_accuracy - curve[self._narrowest[group] :], nan=np.inf).mean())
+            for group, curve in self._curves.items()
+        }
+        return sorted(drops, key=lambda group: -drops[group])
+
+    def widths_within(self, drop: float) -> dict[str, int]:
+        """The narrowest width of every group at which that group alone costs at most ``drop`` of accuracy.
+
+        One threshold gives the widths of all groups, as in ModelOpt's FastNAS. The widths obey ``multiples`` and are
+        no narrower than what was measured. Cut together, the groups lose more than ``drop``.
+
+        Raises:
+            PruningError: If ``drop`` is negative or NaN.
+        """
+        if not drop >= 0:
+            raise PruningError(f"the drop in accuracy must be at least 0, got {drop}.")
+        found = dict(self.dense_widths)
+        for group, (widths, drops) in self._steps.items():
+            found[group] = int(widths[np.searchsorted(drops, drop, side="right") - 1])
+        return found
+
+    def widths_at_cost(
+        self, fraction: float, table: "CostTable", cost: Literal["macs", "params"] = "macs"
+    ) -> dict[str, int]:
+        """The widths of the lowest threshold at which the network costs at most a fraction of the dense one.
+
+        The first call for a table works out its costs at every threshold; those that follow take microseconds.
+
+        Args:
+            fraction: In (0, 1].
+            table: Costs of this network.
+
+        Raises:
+            PruningError: If ``fraction`` is out of range, or the narrowest measured widths cost more.
+        """
+        if not 0 < fraction <= 1:
+            raise PruningError(f"the fraction of the dense {cost} must be in (0, 1], got {fraction}.")
+        shares = self._cost_shares(table)[cost]
+        fits = shares <= fraction
+        if not fits[-1]:
+            raise PruningError(
+                f"at the narrowest widths that were measured, {cost} are {shares[-1]:.3g}x of dense, above {fraction}. "
+                "Measure narrower ones."
+            )
+        return self.widths_within(float(self._thresholds[np.argmax(fits)]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Turn the map into plain JSON values; NaN stays, as Python's ``json`` writes and reads it."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "SensitivityMap":
+        """Rebuild a map; raises ``pydantic.ValidationError`` if the record is not one."""
+        return TypeAdapter(SensitivityMap).validate_python(record)
+
+    @cached_property
+    def _measured(self) -> dict[str, dict[int, float]]:
+        """Group -> width -> accuracy as measured, widest first, the dense width included."""
+        found = {group: {width: self.dense_accuracy} for group, width in self.dense_widths.items()}
+        for point in sorted(self.points, key=lambda point: -point.width):
+            found[point.group].setdefault(point.width, point.accuracy)
+        return {group: accuracies for group, accuracies in found.items() if len(accuracies) > 1}
+
+    @cached_property
+    def _narrowest(self) -> dict[str, int]:
+        return {group: min(accuracies) for group, accuracies in self._measured.items()}
+
+    @cached_property
+    def _curves(self) -> dict[str, np.ndarray]:
+        """Group -> accuracy at every width from 0 to the dense one, never rising as the width falls."""
+        curves = {}
+        for group, accuracies in self._measured.items():
+            falling = np.minimum.accumulate(np.array(list(accuracies.values()), dtype=float))
+            widths = np.array(list(accuracies))
+            curves[group] = np.interp(np.arange(self.dense_widths[group] + 1), widths[::-1], falling[::-1])
+        return curves
+
+    @cached_property
+    def _steps(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Group -> the widths it may have, widest first, and the drop at each, never falling."""
+        steps = {}
+        for group, curve in self._curves.items():
+            dense, multiple = self.dense_widths[group], self.multiples.get(group, 1)
+            allowed = [w for w in range(self._narrowest[group], dense) if w % multiple == 0]
+            widths = np.array([*allowed, dense])[::-1]
+            steps[group] = (widths, np.nan_to_num(self.dense_accuracy - curve[widths], nan=np.inf))
+        return steps
+
+    @cached_property
+    def _thresholds(self) -> np.ndarray:
+        """The drops at which some group gets narrower, ascending; evenly thinned out if there are very many."""
+        drops = np.unique(np.concatenate([[0.0], *(drops for _, drops in self._steps.values())]))
+        drops = drops[np.isfinite(drops)]
+        chosen = np.linspace(0, len(drops) - 1, min(len(drops), MAX_THRESHOLDS)).round().astype(int)
+        return np.asarray(drops[chosen])
+
+    @cached_property
+    def _known_shares(self) -> dict[int, tuple["CostTable", dict[str, np.ndarray]]]:
+        return {}
+
+    def _cost_shares(self, table: "CostTable") -> dict[str, np.ndarray]:
+        """Cost name -> share of the dense network's at every threshold."""
+        if id(table) not in self._known_shares:
+            widths = np.tile(np.array(list(table.widths.values())), (len(self._thresholds), 1))
+            for column, group in enumerate(table.widths):
+                if group in self._steps:
+                    allowed, drops = self._steps[group]
+                    widths[:, column] = allowed[np.searchsorted(drops, self._thresholds, side="right") - 1]
+            costs, dense = table.costs(widths), table.cost({})
+            shares = {"macs": costs.macs / max(1, dense.macs), "params": costs.params / dense.params}
+            self._known_shares[id(table)] = (table, shares)
+        return self._known_shares[id(table)][1]
