@@ -29,6 +29,7 @@ class StudyFolder:
         self.database = self.root / "study.db"
         self.origin = self.root / "study.json"
         self.plan = self.root / "plan.json"
+        self.sensitivity = self.root / "sensitivity.json"
         self.dense = self.root / "dense"
         self.reference = self.dense / "reference.json"
         self.checkpoints = self.root / "checkpoints"

@@ -60,7 +60,7 @@ class TrialConfig:
     """Everything a worker needs to know to run one trial.
 
     Attributes:
-        number: 0-based trial number.
+        number: 0-based trial number; below 0 for a probe.
         seed: Seed of this trial alone, derived from the study's.
         epochs: Epochs of retraining.
         parent: Number of the finished trial to start from; ``None`` is the dense network.
@@ -76,6 +76,29 @@ class TrialConfig:
     pruning: PruningConfig
     parent: int | None = None
     params: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether this is no trial but a look at the dense network with some group cut, without training."""
+        return self.number < 0
+
+
+def probe(number: int, widths: Mapping[str, int], seed: int) -> TrialConfig:
+    """A look at the accuracy of the dense network with these widths, batch norm recalibrated, not trained.
+
+    Args:
+        number: Below 0.
+    """
+    untrained = ScheduleConfig("constant", {})
+    return TrialConfig(
+        number=number,
+        seed=seed,
+        epochs=0,
+        optimizer=OptimizerConfig("sgd", {}),
+        lr_schedule=untrained,
+        batch_size_schedule=untrained,
+        pruning=PruningConfig(widths=widths),
+    )
 
 
 @dataclass(frozen=True)

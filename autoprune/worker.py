@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from autoprune.errors import describe_error
 from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, needs_data, prune
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
+from autoprune.sensitivity import SensitivityMeter, task_meter
 from autoprune.spec import SearchSpec, load_spec
 from autoprune.spec.model import Ceiling
 from autoprune.store import StudyFolder
@@ -24,6 +26,9 @@ from autoprune.trial import Cost, EpochReport, PruningConfig, TrialConfig, Trial
 
 N_GRADUAL_CUTS = 10
 """Cuts that gradual pruning is spread over."""
+
+N_PROBED = 512
+"""Training examples that a probe is judged on at most; half as many others recalibrate its batch norm."""
 
 N_CALIBRATION, CALIBRATION_BATCH = 512, 128
 """Training examples, and examples a batch, that data-driven importance criteria look at."""
@@ -56,6 +61,9 @@ class Worker:
         """
         last: EpochReport | None = None
         try:
+            if config.is_probe:
+                yield self._probe(config)
+                return
             for event in _Run(self, config).steps():
                 last = event if isinstance(event, EpochReport) else last
                 yield event
@@ -71,6 +79,28 @@ class Worker:
         finally:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    @cached_property
+    def meter(self) -> SensitivityMeter:
+        """Measures the dense network with a group cut; made at the first probe."""
+        return task_meter(
+            load_model(self.folder.dense, self.task.build_model),
+            self.plan,
+            self.task,
+            self.device,
+            n_examples=min(N_PROBED, max(1, len(self.task.data.train) // 4)),
+            n_recalibration=min(N_PROBED // 2, max(1, len(self.task.data.train) // 8)),
+            seed=self.spec.search.seed,
+        )
+
+    def _probe(self, config: TrialConfig) -> TrialResult:
+        widths = dict(config.pruning.widths)
+        if widths:
+            ((group, width),) = widths.items()
+            accuracy = self.meter.point(group, width).accuracy
+        else:
+            accuracy = self.meter.dense_accuracy()
+        return TrialResult(config.number, "finished", accuracy=accuracy, kept=widths, seed=config.seed)
 
 
 class _Run:

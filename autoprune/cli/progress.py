@@ -86,6 +86,8 @@ def _panel(driver: Driver, status: StudyStatus) -> RenderableType:
 
 
 def _counts(status: StudyStatus) -> str:
+    if status.n_probes_left:
+        return f"measuring the sensitivity of the groups: {status.n_probes_left} cuts left"
     done = status.n_finished + status.n_stopped + status.n_failed
     text = f"{done}/{status.n_trials} trials, {len(status.running)} running"
     if status.n_failed:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import optuna
 import pandas as pd
@@ -17,6 +18,7 @@ from autoprune.search.critical import CriticalSection
 from autoprune.search.final import with_test_accuracy
 from autoprune.search.front import Front
 from autoprune.search.parents import nearest_parent
+from autoprune.search.probes import Probes
 from autoprune.search.records import (
     CONFIG,
     CURVE,
@@ -65,6 +67,7 @@ class StudyStatus:
 
     Attributes:
         n_trials: Trials asked for; infeasible ones do not count.
+        n_probes_left: Points of the sensitivity map that are still to be measured.
         running: Trial number -> its last epoch report, ``None`` before the first.
         hypervolume: As :meth:`autoprune.search.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
         time_left_s: Estimate from the pace since this command started; ``None`` before the first trial ended.
@@ -76,6 +79,7 @@ class StudyStatus:
     n_failed: int
     n_infeasible: int
     n_waiting: int
+    n_probes_left: int
     running: Mapping[int, EpochReport | None]
     front: tuple[TrialResult, ...]
     hypervolume: float
@@ -135,23 +139,18 @@ class Driver:
         if n_trials is not None and n_trials != self.n_trials:
             self.study.set_user_attr(TARGET, n_trials)
             self.n_trials = n_trials
-        self._knowledge = SearchKnowledge(
-            space=space,
-            table=table,
-            dense=dense,
-            start=self._start,
-            has_model=folder.has_model,
-            n_trials=self.n_trials,
-            allowed=self._ceilings.allowed,
-        )
+        self._probes = Probes(folder, space, wanted=self._sampler_name == "cost_aware" and self.spec.search.sensitivity)
         self._reconcile()
 
     def suggest(self) -> TrialConfig | None:
         """The next trial to run, or ``None`` if there is none to start now.
 
-        Interrupted trials come first, under their old number. A candidate over a ceiling is told as infeasible and
-        replaced.
+        Before the first of them come the probes of the sensitivity map, where the sampler wants one, under numbers
+        below 0. Interrupted trials come next, under their old number. A candidate over a ceiling is told as infeasible
+        and replaced.
         """
+        if self._probes.n_left:
+            return None if self.stopped_because else self._probes.next()
         while self.stopped_because is None and self.n_told + len(self._running) < self.n_trials:
             with self._critical:
                 number = self._next_number()
@@ -210,7 +209,12 @@ class Driver:
         )
 
     def complete(self, result: TrialResult) -> None:
-        """Tell the study how a trial ended."""
+        """Tell the study how a trial ended, or take note of a probe."""
+        if result.number < 0:
+            with self._critical:
+                self._probes.take(result)
+            self._on_change(self)
+            return
         with self._critical:
             self._tell(result, MAX_MEASURED)
             self._write_now_and_then()
@@ -218,7 +222,7 @@ class Driver:
 
     def fail(self, number: int, error: str) -> None:
         """Tell the study that a trial's worker ended without a result."""
-        config = config_of(self.study.get_trials(deepcopy=False)[number])
+        config = config_of(self.study.get_trials(deepcopy=False)[number]) if number >= 0 else None
         self.complete(TrialResult(number, "failed", seed=config.seed if config else 0, error=error))
 
     def stop(self, reason: str) -> None:
@@ -227,6 +231,9 @@ class Driver:
 
     def release(self, number: int) -> None:
         """Put a running trial back in the queue, to go on from its last epoch next time."""
+        if number < 0:
+            self._probes.release(number)
+            return
         with self._critical:
             self._requeue(self._running.pop(number)._trial_id)
             self._reports.pop(number)
@@ -266,6 +273,29 @@ class Driver:
         """Take Ctrl-C and SIGTERM over again, after a library has put its own handlers in place."""
         self._critical.install()
 
+    @cached_property
+    def _knowledge(self) -> SearchKnowledge:
+        """What the sampler is told; complete when the sensitivity map is."""
+        sensitivity = self._probes.map()
+        drop = None
+        if sensitivity is not None:
+            dense, measured = sensitivity.dense_accuracy, sensitivity
+            searched = {point.group for point in sensitivity.points}
+
+            def drop(group: str, width: int) -> float:
+                return dense - measured.accuracy(group, width) if group in searched else 0.0
+
+        return SearchKnowledge(
+            space=self.space,
+            table=self.table,
+            dense=self.dense,
+            start=self._start,
+            has_model=self.folder.has_model,
+            n_trials=self.n_trials,
+            drop=drop,
+            allowed=self._ceilings.allowed,
+        )
+
     @property
     def n_told(self) -> int:
         """Trials that have ended and count towards ``n_trials``."""
@@ -288,6 +318,7 @@ class Driver:
             n_failed=self._counts["failed"],
             n_infeasible=self._counts["infeasible"],
             n_waiting=len(waiting),
+            n_probes_left=self._probes.n_left,
             running=dict(self._reports),
             front=tuple(sorted(self.front.members.values(), key=lambda result: -(result.accuracy or 0.0))),
             hypervolume=self.front.hypervolume(self.dense),

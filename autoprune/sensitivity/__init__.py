@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from autoprune.sensitivity.measure import (
         KEPT_SHARES,
         SensitivityMeter,
+        map_of,
         measure_map,
         points_to_measure,
         task_meter,
@@ -22,6 +23,7 @@ __all__ = [
     "SensitivityMap",
     "SensitivityMeter",
     "SensitivityPoint",
+    "map_of",
     "measure_map",
     "points_to_measure",
     "task_meter",

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import yaml
 from torch import nn
 
@@ -19,7 +18,6 @@ from autoprune.search.driver import Driver
 from autoprune.search.seeds import derive_seed
 from autoprune.search.session import resume_session
 from autoprune.store import StudyFolder
-from autoprune.tasks.task import Data, Inputs, Split
 from autoprune.training import evaluate
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
@@ -36,25 +34,11 @@ class BudgetSpentError(Exception):
     """The method has no epoch left to train."""
 
 
-class CountedSplit:
-    """A split that counts the examples read from it."""
-
-    def __init__(self, split: Split) -> None:
-        self.split, self.n_read = split, 0
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
-        self.n_read += len(indices)
-        return self.split.batch(indices)
-
-
 class CountingWorker(Worker):
     """The project's worker, with an account of the epochs and a row for every trial.
 
     A trial that would spend more than is left is shortened to what is left. A probe (a trial number below 0: no
-    training, a look at the network's accuracy) costs the examples that it reads, of training and of validation alike.
+    training, a look at the network's accuracy) costs the examples that go forward through the network.
 
     Args:
         budget: Epochs that may be spent.
@@ -81,10 +65,7 @@ class CountingWorker(Worker):
         """Run a trial or a probe and enter it into the account."""
         probe = config.number < 0
         config = config if probe else replace(config, epochs=min(config.epochs, self.left))
-        task, before, result = self.task, self.spent, None
-        if probe:
-            train, validation = CountedSplit(task.data.train), CountedSplit(task.data.validation)
-            self.task = replace(task, data=Data(train, validation, task.data.test))
+        before, result = self.spent, None
         try:
             for event in super().run(config):
                 if isinstance(event, EpochReport):
@@ -93,9 +74,8 @@ class CountingWorker(Worker):
                     result = event
                 yield event
         finally:
-            self.task = task
             if probe:
-                self.spend_examples(train.n_read + validation.n_read)
+                self.spend_examples(self.meter.examples_per_point)
             self._enter(config, self.spent - before, result)
             if self.left < 1:
                 self.on_spent()

@@ -20,7 +20,7 @@ def few_dimensions(sampler: str, seed: int = 0) -> dict[str, Any]:
         "training": {"lr_schedule": {"kind": "constant", "lr": {"low": 0.01, "high": 0.1, "log": True}}},
         "pruning": [{"method": "neuron", "criterion": ["l1", "l2"]}],
         "constraints": {"flops": "0.9x"},
-        "search": {"sampler": sampler, "seed": seed, "ladder": 1, "trials": N_TRIALS},
+        "search": {"sampler": sampler, "seed": seed, "ladder": 1, "trials": N_TRIALS, "sensitivity": False},
     }
 
 

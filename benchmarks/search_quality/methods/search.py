@@ -13,3 +13,5 @@ SEARCHES = {
     for start in ("dense", "nearest")
     for sampler in ("tpe", "nsga2", "random")
 }
+
+SEARCHES |= {f"cost_aware_{start}": _search("cost_aware", start) for start in ("tree", "nearest", "dense")}

@@ -1,0 +1,80 @@
+"""The sensitivity map of a study, measured by the workers before its first trials."""
+
+from collections.abc import Mapping
+
+from autoprune.search.seeds import derive_seed
+from autoprune.sensitivity import SensitivityMap, SensitivityPoint, map_of, points_to_measure
+from autoprune.space import SearchSpace
+from autoprune.store import StudyFolder
+from autoprune.trial import TrialConfig, TrialResult, probe
+
+KEPT_SHARES = (0.5, 0.25, 0.1)
+"""Shares of a group's channels at which it is measured."""
+
+
+class Probes:
+    """What is still to be measured of the map; every point is written down as it comes.
+
+    A probe goes the way of a trial, under a number below 0. One that fails counts as a cut that leaves no accuracy, and
+    one whose worker died is measured again by the next command.
+
+    Args:
+        wanted: Whether the sampler has a use for the map.
+    """
+
+    def __init__(self, folder: StudyFolder, space: SearchSpace, *, wanted: bool) -> None:
+        self._folder, self._space = folder, space
+        neuron = space.spec.method("neuron")
+        self._round_to = int(neuron.round_to) if neuron else 1
+        searched = {group for group in space.plan.group_widths if len(space.ratios_of(group)) > 1}
+        self._points: list[tuple[str, int] | None] = [None]
+        self._points += [
+            point for point in points_to_measure(space.plan, KEPT_SHARES, self._round_to) if point[0] in searched
+        ]
+        if not wanted or len(self._points) == 1:
+            self._points = []
+        self._measured: dict[int, float] = {}
+        if self._points and folder.sensitivity.exists():
+            self._measured = {int(index): value for index, value in folder.read_json(folder.sensitivity).items()}
+        self._running: set[int] = set()
+        self._map: SensitivityMap | None = None
+
+    @property
+    def n_left(self) -> int:
+        """Points that are not measured yet."""
+        return len(self._points) - len(self._measured)
+
+    @property
+    def n_points(self) -> int:
+        """Points of the whole map, the dense network among them."""
+        return len(self._points)
+
+    def next(self) -> TrialConfig | None:
+        """The next probe to run; ``None`` if none is left, or the rest runs now."""
+        for index, point in enumerate(self._points):
+            if index not in self._measured and index not in self._running:
+                self._running.add(index)
+                widths = {} if point is None else {point[0]: point[1]}
+                return probe(-1 - index, widths, derive_seed(self._space.spec.search.seed, 0, "sensitivity"))
+        return None
+
+    def take(self, result: TrialResult) -> None:
+        """Write down what a probe has found."""
+        index = -1 - result.number
+        self._running.discard(index)
+        self._measured[index] = float("nan") if result.accuracy is None else result.accuracy
+        self._folder.write_json(self._folder.sensitivity, self._measured)
+
+    def release(self, number: int) -> None:
+        """Put a probe that was interrupted back."""
+        self._running.discard(-1 - number)
+
+    def map(self) -> SensitivityMap | None:
+        """The map, if there is one and all of it is measured."""
+        if self._map is None and self._points and not self.n_left:
+            found: Mapping[int, float] = self._measured
+            points = [
+                SensitivityPoint(*point, found[index]) for index, point in enumerate(self._points) if point is not None
+            ]
+            self._map = map_of(self._space.plan, found[0], points, self._round_to)
+        return self._map
