@@ -61,7 +61,7 @@ def _panel(
                 epochs,
                 volumes.min(axis=0),
                 volumes.max(axis=0),
-                alpha=0.12,
+                alpha=0.07,
                 linewidth=0,
                 color=styles[str(method)]["color"],
             )

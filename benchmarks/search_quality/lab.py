@@ -116,7 +116,7 @@ class Lab:
         table: The exact cost of every candidate.
         groups: Group that is searched -> its dense width.
         max_ratio: Greatest pruning ratio of any group.
-        trial_epochs: Epochs of a trial, as the space file has it.
+        trial_epochs: Epochs of a short trial, as the setting's space file has it.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Lab:
         }
         self.groups = {group.name: group.width for group in self.space.plan.groups if group.name in ratios}
         self.max_ratio = max(float(dimension.domain.high) for dimension in ratios.values())  # type: ignore[union-attr]
-        self.trial_epochs = int(session.spec.training.epochs)
+        self.trial_epochs = int(setting.space({})["training"]["epochs"])
 
     @property
     def left(self) -> int:

@@ -102,7 +102,9 @@ def _range(values: "pd.Series[float]", written: Callable[[float], str]) -> str:
     if values.empty:
         return "-"
     median = written(float(np.median(values)))
-    return median if len(values) == 1 else f"{median} {written(values.min())}-{written(values.max())}"
+    if len(values) == 1 or math.isinf(values.min()):
+        return median
+    return f"{median} {written(values.min())}-{written(values.max())}"
 
 
 def _whole(value: float) -> str:

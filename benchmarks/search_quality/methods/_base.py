@@ -87,11 +87,11 @@ def train_budgets(
         steps: Widest first.
         decide: (step, parent) -> widths.
         epochs: Of all steps together, shared out evenly.
-        inherit: Each starts from the one before; else each from the dense network, coarse to fine.
+        inherit: Each starts from the one before; else each from the dense network, the narrowest first, coarse to fine.
     """
     each, rest = divmod(epochs, len(steps))
     parent: int | None = None
-    for position, step in enumerate(steps if inherit else coarse_to_fine(steps)):
+    for position, step in enumerate(steps if inherit else coarse_to_fine(steps[::-1])):
         n = max(1, each + (position < rest))
         widths = decide(step, parent)
         schedule = one_cycle(rate(lab.macs_share(widths)))
