@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,6 +18,8 @@ from torch import nn
 from autoprune.atomic_file import replacing
 from autoprune.errors import AutopruneError, TaskError
 from autoprune.pruning.atoms.attributes import refresh
+from autoprune.pruning.layer import RemovedBlock, remove_blocks
+from autoprune.pruning.plan import Block, Gives
 from autoprune.spec.task import CallableRef
 from autoprune.tasks.build import model_builder
 from autoprune.tensor_file import encode_tensors, read_tensors
@@ -37,37 +39,33 @@ class Architecture:
 
     Attributes:
         model: The callable that builds the dense network: ``{"callable": "module:name", "args": {...}}``.
-        removed_blocks: Modules replaced by the identity.
+        removed_blocks: Blocks that are no longer there.
         modules: Module name -> attribute -> value, for the whole numbers (and lists of them) that differ, such as
             ``out_channels``.
         shapes: Parameter or buffer name -> shape, for those that differ.
+        gives: Removed block -> what comes out in its place (``autoprune.pruning.Block``), for those that give back
+            another than their first argument, or a tuple.
     """
 
     model: Mapping[str, Any]
     removed_blocks: Sequence[str]
     modules: Mapping[str, Mapping[str, int | list[int]]]
     shapes: Mapping[str, list[int]]
+    gives: Mapping[str, Gives] = field(default_factory=dict)
 
 
-def describe(
-    dense: nn.Module, pruned: nn.Module, model_ref: CallableRef, removed_blocks: Sequence[str] = ()
-) -> Architecture:
+def describe(dense: nn.Module, pruned: nn.Module, model_ref: CallableRef) -> Architecture:
     """Find in what a pruned network differs from the dense one.
 
     Args:
         dense: As the callable builds it.
-        removed_blocks: Modules replaced by the identity; those that ``pruned`` shows are added.
     """
     dense_modules, pruned_modules = dict(dense.named_modules()), dict(pruned.named_modules())
-    replaced = [
-        name
-        for name, module in pruned_modules.items()
-        if isinstance(module, nn.Identity) and not isinstance(dense_modules.get(name), nn.Identity)
-    ]
+    removed = {name: module.gives for name, module in pruned_modules.items() if isinstance(module, RemovedBlock)}
     dense_shapes = {name: tensor.shape for name, tensor in _tensors(dense).items()}
     return Architecture(
         model={"callable": model_ref.callable, "args": copy.deepcopy(dict(model_ref.args))},
-        removed_blocks=list(dict.fromkeys([*removed_blocks, *replaced])),
+        removed_blocks=list(removed),
         modules={
             name: sizes
             for name, module in pruned_modules.items()
@@ -78,6 +76,7 @@ def describe(
             for name, tensor in _tensors(pruned).items()
             if tensor.shape != dense_shapes.get(name, tensor.shape)
         },
+        gives={name: gives for name, gives in removed.items() if gives != 0},
     )
 
 
@@ -92,7 +91,7 @@ def rebuild(dense: nn.Module, architecture: Architecture) -> nn.Module:
     for block in architecture.removed_blocks:
         if block not in dict(dense.named_modules()):
             raise _other_network(architecture, f"it has no module '{block}'")
-        dense.set_submodule(block, nn.Identity())
+    remove_blocks(dense, (Block(name, gives=architecture.gives.get(name, 0)) for name in architecture.removed_blocks))
     _reshape(dense, architecture)
     for module in dense.modules():
         refresh(module)

@@ -27,12 +27,14 @@ def plan(
     trained = spec.task.weights is not None
     found = rank_plan(spec, task, checked.plan, model, device) if trained else checked.plan
     cost = dense_costs(measure_cost(model, task.example_inputs(), saved_size(model, task, spec), device, latency=True))
+    layer = spec.method("layer")
+    importance = layer.importance if trained and layer is not None else ""
     dimensions = SearchSpace(spec, found).dimensions()
     if as_json:
         domains = {d.name: d.domain if isinstance(d.domain, list) else d.domain.model_dump() for d in dimensions}
         print(json.dumps({"plan": found.to_dict(), "dense": cost, "dimensions": domains}, indent=1))
         return
     console = Console(highlight=False)
-    for part in plan_tables(found, table, cost, dimensions, measured=trained):
+    for part in plan_tables(found, table, cost, dimensions, importance=importance):
         console.print(part)
         console.print()
