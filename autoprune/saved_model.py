@@ -6,6 +6,7 @@ The architecture names the callable that builds the dense network and lists in w
 import copy
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn
 
 from autoprune.atomic_file import replacing
 from autoprune.errors import AutopruneError, TaskError
-from autoprune.pruning.atoms.attributes import refresh
+from autoprune.pruning.atoms.attributes import refresh, set_own
 from autoprune.pruning.layer import RemovedBlock, remove_blocks
 from autoprune.pruning.plan import Block, Gives
 from autoprune.spec.task import CallableRef
@@ -41,7 +42,7 @@ class Architecture:
         model: The callable that builds the dense network: ``{"callable": "module:name", "args": {...}}``.
         removed_blocks: Blocks that are no longer there.
         modules: Module name -> attribute -> value, for the whole numbers (and lists of them) that differ, such as
-            ``out_channels``.
+            ``out_channels``, or ``config.num_attention_heads`` of a config that the module then has for itself.
         shapes: Parameter or buffer name -> shape, for those that differ.
         gives: Removed block -> what comes out in its place (``autoprune.pruning.Block``), for those that give back
             another than their first argument, or a tuple.
@@ -100,8 +101,11 @@ def rebuild(dense: nn.Module, architecture: Architecture) -> nn.Module:
         if name not in modules:
             raise _other_network(architecture, f"it has no module '{name}'")
         for attribute, value in sizes.items():
-            kind: Any = type(getattr(modules[name], attribute, value))
-            setattr(modules[name], attribute, kind(value))
+            try:
+                kind: Any = type(operator.attrgetter(attribute)(modules[name]))
+            except AttributeError as error:
+                raise _other_network(architecture, f"'{name}' has no attribute '{attribute}'") from error
+            set_own(modules[name], attribute, kind(value))
     return dense
 
 
@@ -232,6 +236,10 @@ def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _changed_sizes(dense: nn.Module, pruned: nn.Module) -> dict[str, int | list[int]]:
     changed: dict[str, int | list[int]] = {}
+    configs: Any = [getattr(getattr(module, "config", None), "__dict__", {}) for module in (dense, pruned)]
+    for name, value in configs[1].items():
+        if name.endswith("heads") and isinstance(value, int) and value != configs[0].get(name, value):
+            changed[f"config.{name}"] = value
     for attribute, value in vars(pruned).items():
         if attribute == "training" or attribute.startswith("_"):
             continue

@@ -147,7 +147,7 @@ def test_a_file_from_before_blocks_could_take_keywords(tmp_path: Path) -> None:
 
 TRANSFORMERS = {
     "BERT": 2, "DistilBERT": 2, "RoBERTa": 2, "ALBERT": 0, "GPT-2": 2, "Llama": 2, "Qwen2": 2, "T5 encoder": 1,
-    "ViT": 2, "DeiT": 2, "Swin": 4, "ConvNeXt": 5, "BEiT": 2, "Whisper encoder": 2,
+    "ViT": 2, "DeiT": 2, "Swin": 4, "ConvNeXt": 5, "BEiT": 2, "Whisper encoder": 2, "Phi-3": 2, "Falcon": 2,
 }  # fmt: skip
 
 
@@ -165,12 +165,13 @@ def test_transformers(name: str, tmp_path: Path) -> None:
     assert len(names) == TRANSFORMERS[name]
     if name in ("ALBERT", "T5 encoder"):
         assert sum(item.reason.startswith("block: ") for item in plan.left_out) == 1
-    pruned = plan.prune(blocks=names)
-    for block in names:
+    removed = names[::2]
+    pruned = plan.prune(0.5, blocks=removed)
+    for block in removed:
         assert isinstance(pruned.get_submodule(block), RemovedBlock)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         call_model(pruned, {key: value[:1] for key, value in inputs.items()})
-    cost = plan.cost({}, names)
+    cost = plan.cost(plan.widths(0.5), removed)
     assert cost.params == sum(p.numel() for p in pruned.parameters())
     assert cost.macs == counter.get_total_flops() // 2
     loaded_from = tmp_path / "model"
