@@ -1,7 +1,8 @@
 """The pruning plan of a model in Python: what can be pruned, what it would cost, and the pruned model."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from autoprune.cost.table import NetworkCost, build_table
 from autoprune.errors import PruningError
 from autoprune.pruning import LeftOut, make_plan, prune
+from autoprune.pruning.block_importance import angular_distances, loss_rises, mean_loss
 from autoprune.sensitivity import KEPT_SHARES, SensitivityMap, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
 from autoprune.tasks.task import Inputs, Loss
@@ -25,11 +27,28 @@ class GroupShare:
         layers: Modules that lose something with a channel, in module order.
         params_share: Share of the model's parameters that would go with all of them.
         macs_share: Share of its multiply-accumulates.
+        exact: Whether the model without the channels equals the masked one; not where a norm takes its statistics over
+            them, as over a hidden size.
     """
 
     name: str
     width: int
     layers: tuple[str, ...]
+    params_share: float
+    macs_share: float
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class BlockShare:
+    """A residual block, such as a transformer layer, that can be removed.
+
+    Attributes:
+        params_share: Share of the model's parameters that goes with it.
+        macs_share: Share of its multiply-accumulates.
+    """
+
+    name: str
     params_share: float
     macs_share: float
 
@@ -40,18 +59,21 @@ class ModelPlan:
     Args:
         model: It is not touched, now or later.
         example_inputs: A tensor, or a tuple or dict of tensors, whose first dimension is the batch.
+        hidden_sizes: Make groups of channels too over which norms take their statistics. The model without them is not
+            the masked one, so its values are not compared with that; it is proved to run and to train.
 
     Attributes:
         groups: In module order.
+        blocks: In module order.
         left_out: What can't be pruned, and the operation that keeps it.
 
     Raises:
         PruningError: If the model can't run on the inputs.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False) -> None:
         self._model, self._inputs = model, example_inputs
-        self._plan = make_plan(model, example_inputs)
+        self._plan = make_plan(model, example_inputs, hidden_sizes=hidden_sizes)
         self._table = build_table(
             model,
             example_inputs,
@@ -61,8 +83,11 @@ class ModelPlan:
             blocks=self._plan.block_names,
         )
         self.groups: tuple[GroupShare, ...] = tuple(
-            GroupShare(group.name, group.width, group.layers, *self._table.shares(group.name))
+            GroupShare(group.name, group.width, group.layers, *self._table.shares(group.name), exact=group.exact)
             for group in self._plan.groups
+        )
+        self.blocks: tuple[BlockShare, ...] = tuple(
+            BlockShare(name, *self._table.block_shares(name)) for name in self._plan.block_names
         )
         self.left_out: tuple[LeftOut, ...] = self._plan.left_out
 
@@ -86,20 +111,51 @@ class ModelPlan:
             found[name] = known[name].width_at(1 - share)
         return found
 
-    def cost(self, widths: Mapping[str, int]) -> NetworkCost:
+    def cost(self, widths: Mapping[str, int], blocks: Collection[str] = ()) -> NetworkCost:
         """Parameters, multiply-accumulates and tensor bytes at these widths, exactly, without running anything.
 
         Args:
             widths: Group name -> channels kept; a group not named keeps all.
+            blocks: Blocks removed.
         """
-        return self._table.cost(widths)
+        return self._table.cost(widths, blocks)
+
+    def block_importance(
+        self,
+        data: Iterable[tuple[Inputs, torch.Tensor]],
+        importance: Literal["loss", "angular"] = "loss",
+        loss: Loss = cross_entropy,
+    ) -> dict[str, float]:
+        """How much each block matters, the least important first.
+
+        Args:
+            data: Batches of inputs and targets.
+            importance: ``"loss"`` is the rise of the mean loss when the block alone is removed, a pass over the data
+                for each block; ``"angular"`` the angle by which the block turns its input
+                (:func:`autoprune.pruning.block_importance.angular_distances`), one pass for all.
+            loss: Loss of outputs and targets, for ``"loss"``; the mean over a batch.
+
+        Raises:
+            PruningError: If ``importance`` is unknown, there is no data, or the given model has no finite loss.
+        """
+        batches = list(data)
+        if importance not in ("loss", "angular"):
+            raise PruningError(f"unknown importance '{importance}'. Known: angular, loss.")
+        if not batches:
+            raise PruningError("there must be at least one batch to rank blocks on, got none.")
+        if importance == "angular":
+            found = angular_distances(self._model, self._plan.blocks, (inputs for inputs, _ in batches))
+        else:
+            found = loss_rises(self._model, self._plan.blocks, lambda model: mean_loss(model, batches, loss))
+        return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def prune(
         self,
-        ratio: float | Mapping[str, float],
+        ratio: float | Mapping[str, float] = 0.0,
         criterion: str = "l2",
         data: Iterable[tuple[Inputs, torch.Tensor]] | None = None,
         loss: Loss = cross_entropy,
+        blocks: Collection[str] = (),
     ) -> nn.Module:
         """A new model without the least important channels; its output is that of the given one with them masked.
 
@@ -108,15 +164,16 @@ class ModelPlan:
             criterion: l1, l2, bn_scale, taylor, fpgm, lamp, activation, apoz or random.
             data: Batches of inputs and targets, for taylor, activation and apoz.
             loss: Loss of outputs and targets, for taylor.
+            blocks: Blocks to remove; importance is then that of the model without them.
 
         Raises:
-            PruningError: If the ratio, the criterion or its data won't do.
+            PruningError: If the ratio, the criterion, its data or a block's name won't do.
         """
         batches = None if data is None else list(data)
         pruned = prune(
             self._model,
             self._plan,
-            PruningConfig(widths=self.widths(ratio), criterion=criterion),
+            PruningConfig(widths=self.widths(ratio), criterion=criterion, removed_blocks=tuple(blocks)),
             example_inputs=self._inputs,
             calibration=None if batches is None else lambda: batches,
             loss=loss,
@@ -162,6 +219,6 @@ class ModelPlan:
         return measure_map(meter, points_to_measure(self._plan, kept_shares))
 
 
-def plan(model: nn.Module, example_inputs: Inputs) -> ModelPlan:
+def plan(model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False) -> ModelPlan:
     """Find what of a model can be pruned; see :class:`ModelPlan`."""
-    return ModelPlan(model, example_inputs)
+    return ModelPlan(model, example_inputs, hidden_sizes=hidden_sizes)

@@ -6,8 +6,9 @@ The architecture names the callable that builds the dense network and lists in w
 import copy
 import hashlib
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -17,7 +18,9 @@ from torch import nn
 
 from autoprune.atomic_file import replacing
 from autoprune.errors import AutopruneError, TaskError
-from autoprune.pruning.atoms.attributes import refresh
+from autoprune.pruning.atoms.attributes import refresh, set_own
+from autoprune.pruning.layer import RemovedBlock, remove_blocks
+from autoprune.pruning.plan import Block, Gives
 from autoprune.spec.task import CallableRef
 from autoprune.tasks.build import model_builder
 from autoprune.tensor_file import encode_tensors, read_tensors
@@ -37,37 +40,33 @@ class Architecture:
 
     Attributes:
         model: The callable that builds the dense network: ``{"callable": "module:name", "args": {...}}``.
-        removed_blocks: Modules replaced by the identity.
+        removed_blocks: Blocks that are no longer there.
         modules: Module name -> attribute -> value, for the whole numbers (and lists of them) that differ, such as
-            ``out_channels``.
+            ``out_channels``, or ``config.num_attention_heads`` of a config that the module then has for itself.
         shapes: Parameter or buffer name -> shape, for those that differ.
+        gives: Removed block -> what comes out in its place (``autoprune.pruning.Block``), for those that give back
+            another than their first argument, or a tuple.
     """
 
     model: Mapping[str, Any]
     removed_blocks: Sequence[str]
     modules: Mapping[str, Mapping[str, int | list[int]]]
     shapes: Mapping[str, list[int]]
+    gives: Mapping[str, Gives] = field(default_factory=dict)
 
 
-def describe(
-    dense: nn.Module, pruned: nn.Module, model_ref: CallableRef, removed_blocks: Sequence[str] = ()
-) -> Architecture:
+def describe(dense: nn.Module, pruned: nn.Module, model_ref: CallableRef) -> Architecture:
     """Find in what a pruned network differs from the dense one.
 
     Args:
         dense: As the callable builds it.
-        removed_blocks: Modules replaced by the identity; those that ``pruned`` shows are added.
     """
     dense_modules, pruned_modules = dict(dense.named_modules()), dict(pruned.named_modules())
-    replaced = [
-        name
-        for name, module in pruned_modules.items()
-        if isinstance(module, nn.Identity) and not isinstance(dense_modules.get(name), nn.Identity)
-    ]
+    removed = {name: module.gives for name, module in pruned_modules.items() if isinstance(module, RemovedBlock)}
     dense_shapes = {name: tensor.shape for name, tensor in _tensors(dense).items()}
     return Architecture(
         model={"callable": model_ref.callable, "args": copy.deepcopy(dict(model_ref.args))},
-        removed_blocks=list(dict.fromkeys([*removed_blocks, *replaced])),
+        removed_blocks=list(removed),
         modules={
             name: sizes
             for name, module in pruned_modules.items()
@@ -78,6 +77,7 @@ def describe(
             for name, tensor in _tensors(pruned).items()
             if tensor.shape != dense_shapes.get(name, tensor.shape)
         },
+        gives={name: gives for name, gives in removed.items() if gives != 0},
     )
 
 
@@ -92,7 +92,7 @@ def rebuild(dense: nn.Module, architecture: Architecture) -> nn.Module:
     for block in architecture.removed_blocks:
         if block not in dict(dense.named_modules()):
             raise _other_network(architecture, f"it has no module '{block}'")
-        dense.set_submodule(block, nn.Identity())
+    remove_blocks(dense, (Block(name, gives=architecture.gives.get(name, 0)) for name in architecture.removed_blocks))
     _reshape(dense, architecture)
     for module in dense.modules():
         refresh(module)
@@ -101,8 +101,11 @@ def rebuild(dense: nn.Module, architecture: Architecture) -> nn.Module:
         if name not in modules:
             raise _other_network(architecture, f"it has no module '{name}'")
         for attribute, value in sizes.items():
-            kind: Any = type(getattr(modules[name], attribute, value))
-            setattr(modules[name], attribute, kind(value))
+            try:
+                kind: Any = type(operator.attrgetter(attribute)(modules[name]))
+            except AttributeError as error:
+                raise _other_network(architecture, f"'{name}' has no attribute '{attribute}'") from error
+            set_own(modules[name], attribute, kind(value))
     return dense
 
 
@@ -233,6 +236,10 @@ def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _changed_sizes(dense: nn.Module, pruned: nn.Module) -> dict[str, int | list[int]]:
     changed: dict[str, int | list[int]] = {}
+    configs: Any = [getattr(getattr(module, "config", None), "__dict__", {}) for module in (dense, pruned)]
+    for name, value in configs[1].items():
+        if name.endswith("heads") and isinstance(value, int) and value != configs[0].get(name, value):
+            changed[f"config.{name}"] = value
     for attribute, value in vars(pruned).items():
         if attribute == "training" or attribute.startswith("_"):
             continue

@@ -36,7 +36,7 @@ class PruningConfig:
     Attributes:
         widths: Group name -> channels to keep, for the groups that lose some; a group not named keeps its width.
         criterion: Importance criterion for the neuron method.
-        removed_blocks: Names of the blocks replaced by the identity.
+        removed_blocks: Names of the blocks that are removed.
         weight_ratios: Parameter name -> share of its single weights set to zero, in [0, 1).
         weight_scope: ``"layer"`` ranks weights within each parameter; ``"global"`` ranks all named parameters together,
             at the overall share that the ratios amount to; ``"lamp"`` does so by LAMP score instead of magnitude.

@@ -1,7 +1,8 @@
 """What of many networks can be pruned, and whether what is pruned is right, side by side with Torch-Pruning alone.
 
 Each network is planned, cut at ratios 0.1, 0.5 and 0.9 with random channels, run forward and backward, and compared
-with the dense network whose lost elements are zero. Torch-Pruning 1.6.1 gets the same network, a uniform ratio, its own
+with the dense network whose lost elements are zero. At 0.5 that is done once more without half of the blocks; there the
+dense network's blocks are bypassed by hooks. Torch-Pruning 1.6.1 gets the same network, a uniform ratio, its own
 defaults and a minute; its result is run, not compared.
 
     python -m benchmarks.coverage                           # hand-written networks and transformers
@@ -13,7 +14,7 @@ import copy
 import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from torch import nn
 
 from autoprune.cost import count_macs
 from autoprune.errors import PruningError
-from autoprune.pruning import make_plan, masked
-from autoprune.pruning.atoms import cut, from_plain
-from autoprune.pruning.proof import bench, randomised, run, tensors_in
+from autoprune.pruning import Block, make_plan, masked
+from autoprune.pruning.atoms import Analysis, cut, from_plain
+from autoprune.pruning.layer import remove_blocks
+from autoprune.pruning.proof import Bench, bench, randomised, run, tensors_in
 from autoprune.tasks.forward import call_model
 from benchmarks import coverage_networks
 
@@ -50,6 +52,7 @@ def rows_of(family: str, name: str, build: Callable[[], tuple[nn.Module, Any]], 
     row |= {
         "plan_s": time.perf_counter() - start,
         "groups": len(plan.groups),
+        "blocks": len(plan.blocks),
         "left_out": [f"{item.module}: {item.reason}" for item in plan.left_out],
         "macs": count_macs(model, inputs),
     }
@@ -57,27 +60,52 @@ def rows_of(family: str, name: str, build: Callable[[], tuple[nn.Module, Any]], 
     stand = bench(model, inputs)
     rows = []
     for ratio in RATIOS:
+        removed = plan.blocks[::2] if ratio == 0.5 else ()
         generator = torch.Generator().manual_seed(1)
         kept = {g.name: max(1, round(g.width * (1 - ratio) / g.multiple)) * g.multiple for g in analysis.groups}
         lost = {g.name: torch.randperm(g.width, generator=generator)[kept[g.name] :].tolist() for g in analysis.groups}
-        pruned = copy.deepcopy(stand.model)
-        start = time.perf_counter()
-        found: dict[str, Any] = {"ratio": ratio}
-        try:
-            provenance = cut(pruned, analysis, lost)
-            found["cut_s"] = time.perf_counter() - start
-            outputs = run(pruned, stand.inputs)
-            torch.stack([o.square().mean() for o in outputs if o.requires_grad]).sum().backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                expected = run(masked(stand.model, provenance), stand.inputs)
-            scale = max(1.0, *(float(tensor.abs().max()) for tensor in expected))
-            apart = max(float((a.detach() - b).abs().max()) for a, b in zip(outputs, expected, strict=True)) / scale
-            found |= {"params_after": n_params(pruned), "macs_after": count_macs(pruned, stand.inputs)}
-            found |= {"difference": apart, "verdict": "ok" if apart <= stand.tolerance else "WRONG"}
-        except (PruningError, RuntimeError, ValueError) as error:
-            found["verdict"] = f"{type(error).__name__}: {error}"
+        found = {"ratio": ratio} | tried(stand, analysis, lost, ())
+        if removed:
+            without = tried(stand, analysis, lost, removed)
+            found |= {"blocks_removed": len(removed)} | {f"blocks_{name}": value for name, value in without.items()}
         rows.append(row | found | (torch_pruning(model, inputs, ratio) if rival else {}))
     return rows
+
+
+def tried(
+    stand: Bench, analysis: Analysis, lost: Mapping[str, Sequence[int]], removed: Sequence[Block]
+) -> dict[str, Any]:
+    """Cut a network, run it forward and backward, and compare it with the masked one."""
+    pruned = copy.deepcopy(stand.model)
+    remove_blocks(pruned, removed)
+    start = time.perf_counter()
+    found: dict[str, Any] = {}
+    try:
+        provenance = cut(pruned, analysis, lost)
+        found["cut_s"] = time.perf_counter() - start
+        outputs = run(pruned, stand.inputs)
+        torch.stack([o.square().mean() for o in outputs if o.requires_grad]).sum().backward()  # type: ignore[no-untyped-call]
+        reference = masked(stand.model, provenance)
+        for block in removed:
+            reference.get_submodule(block.name).register_forward_hook(bypass, with_kwargs=True)
+        with torch.no_grad():
+            expected = run(reference, stand.inputs)
+        scale = max(1.0, *(float(tensor.abs().max()) for tensor in expected))
+        apart = max(float((a.detach() - b).abs().max()) for a, b in zip(outputs, expected, strict=True)) / scale
+        found |= {"params_after": n_params(pruned), "macs_after": count_macs(pruned, stand.inputs)}
+        found |= {"difference": apart, "verdict": "ok" if apart <= stand.tolerance else "WRONG"}
+    except (PruningError, RuntimeError, ValueError) as error:
+        found["verdict"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def bypass(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    """Put a block's input in the place of the first tensor that it returns."""
+    stream = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+    if isinstance(output, torch.Tensor):
+        return stream
+    place = next(place for place, leaf in enumerate(output) if isinstance(leaf, torch.Tensor))
+    return (*output[:place], stream, *output[place + 1 :])
 
 
 def torch_pruning(model: nn.Module, inputs: Any, ratio: float) -> dict[str, Any]:
@@ -117,13 +145,18 @@ def n_params(model: nn.Module) -> int:
 
 
 def summary(frame: pd.DataFrame) -> Table:
-    """A row a family: how many networks are right at every ratio, and how many parameters are left."""
+    """A row a family: how many networks are right at every ratio, how many parameters are left, and of those that have
+    blocks how many are right without half of them.
+    """
     table = Table(title="coverage", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in ("family", "networks", "right", "params left at 0.1 / 0.5 / 0.9, median", "Torch-Pruning runs"):
+    left_at = "params left at 0.1 / 0.5 / 0.9, median"
+    for heading in ("family", "networks", "right", left_at, "without half of the blocks", "Torch-Pruning runs"):
         table.add_column(heading, justify="left" if heading == "family" else "right")
     for family, rows in frame.groupby("family", sort=False):
         left = [(part["params_after"] / part["params"]).median() for _, part in rows.groupby("ratio")]
         right = rows.groupby("model")["verdict"].agg(lambda verdicts: (verdicts == "ok").all()).sum()
+        without = rows[rows["blocks_removed"] > 0] if "blocks_removed" in rows else rows[:0]
+        blocks = f"{(without['blocks_verdict'] == 'ok').sum()} of {len(without)}" if len(without) else "-"
         rival = "-"
         if "rival_verdict" in rows and rows["rival_verdict"].notna().any():
             runs = rows.groupby("model")["rival_verdict"].agg(lambda verdicts: (verdicts == "runs").all()).sum()
@@ -133,6 +166,7 @@ def summary(frame: pd.DataFrame) -> Table:
             str(rows["model"].nunique()),
             str(right),
             " / ".join(f"{share:.0%}" for share in left),
+            blocks,
             rival,
         )
     return table
@@ -163,7 +197,8 @@ def main() -> None:
                 console.print(
                     f"{name:30.30} {row.get('ratio', ''):4} groups {row.get('groups', 0):3} left out "
                     f"{len(row.get('left_out', [])):3} params {share} off by {row.get('difference', float('nan')):.0e} "
-                    f"{row['verdict']:.60} | Torch-Pruning: {row.get('rival_verdict', '-'):.40}"
+                    f"{row['verdict']:.60} | without {row.get('blocks_removed', 0)} of {row.get('blocks', 0)} blocks: "
+                    f"{row.get('blocks_verdict', '-'):.60} | Torch-Pruning: {row.get('rival_verdict', '-'):.40}"
                 )
             rows += found
             if args.out:

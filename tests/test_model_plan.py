@@ -105,3 +105,30 @@ def test_the_cost_of_a_narrower_recurrent_layer(kind: type[nn.RNNBase], gates: i
     directions = 2 if bidirectional else 1
     macs = 5 * 6 * 5 + 5 * directions * gates * 4 * (5 + 4) + directions * 4 * 3
     assert plan.cost({"embed": 5, "rnn": 4}).macs == count_macs(pruned, inputs) == macs
+
+
+class Positions(nn.Module):
+    """A slice of a table of learned positions goes through a layer, as in DeBERTa."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.up, self.head = nn.Parameter(torch.randn(9, 12)), nn.Linear(12, 20), nn.Linear(20, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(torch.relu(self.up(self.table[1:7]) + x[:, None])))
+
+
+def test_the_cost_of_parameters_that_go_through_a_layer() -> None:
+    inputs = torch.randn(2, 1)
+    plan = autoprune.plan(Positions(), inputs)
+    assert {group.name: group.width for group in plan.groups} == {"up": 20}
+    # x is added to every channel, so none is zero behind it; the head reads it as it is.
+    pruned = plan.prune(0.5)
+    assert plan.cost({"up": 10}).macs == 6 * 12 * 10 + 6 * 10 * 5 == count(pruned.requires_grad_(False), inputs)[1]
+
+
+def test_a_plan_leaves_frozen_parameters_frozen_and_no_others() -> None:
+    model = Positions()
+    model.up.requires_grad_(False)
+    autoprune.plan(model, torch.randn(2, 1))
+    assert [p.requires_grad for p in model.parameters()] == [True, False, False, True, True]

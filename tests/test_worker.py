@@ -8,6 +8,7 @@ import torch
 from tiny import TINY_TASK
 from torch import nn
 
+from autoprune.pruning.layer import RemovedBlock
 from autoprune.saved_model import load_model
 from autoprune.search.session import Session
 from autoprune.training import evaluate
@@ -94,7 +95,7 @@ def assert_pruned_as_asked(result: TrialResult, model: nn.Module, pruning: Pruni
     for name, width in widths.items():
         assert (modules[name].out_channels if name in modules else 0) == width
     for block in ("block1", "block2"):
-        assert isinstance(modules[block], nn.Identity) == (block in pruning.removed_blocks)
+        assert isinstance(modules[block], RemovedBlock) == (block in pruning.removed_blocks)
     asked = {
         name: pruning.weight_ratios[name] for name in pruning.weight_ratios if name in dict(model.named_parameters())
     }

@@ -57,6 +57,8 @@ def plan(
     trained = sensitivity or spec.task.weights is not None
     found = rank_plan(spec, task, checked.plan, model, device) if trained else checked.plan
     cost = dense_costs(measure_cost(model, task.example_inputs(), saved_size(model, task, spec), device, latency=True))
+    layer = spec.method("layer")
+    importance = layer.importance if trained and layer is not None else ""
     dimensions = SearchSpace(spec, found).dimensions()
     measured = _measure(checked, model, examples) if sensitivity else None
     if measured is not None and plot is None and not as_json:
@@ -68,7 +70,7 @@ def plan(
         print(json.dumps(plan_record(found, table, cost, dimensions, measured, ranked=trained), indent=1))
         return
     console = Console(highlight=False)
-    for part in plan_tables(found, table, cost, dimensions, measured=trained):
+    for part in plan_tables(found, table, cost, dimensions, importance=importance):
         console.print(part)
         console.print()
     if measured is not None and plot is not None:

@@ -38,8 +38,8 @@ def attribute_macs(
         owner_of: Tells whose tensor an operand of an operation is, and ``None`` for one that has no owner.
 
     Returns:
-        Owner -> MACs of the operations with that owner's tensor as an operand, and module name -> MACs of the
-        operations that have no operand with an owner, or several (products of activations, such as attention's).
+        Owner -> MACs of the operations with that owner's tensor as an operand, the last one if several are, and module
+        name -> MACs of the operations that have no operand with an owner (products of activations, as in attention).
     """
     of_owner: dict[str, int] = {}
     of_module: dict[str, int] = {}
@@ -47,12 +47,11 @@ def attribute_macs(
     def recording(formula: Callable[..., int]) -> Callable[..., int]:
         def record(*args: Any, **kwargs: Any) -> int:
             flops = formula(*args, **kwargs)
-            owners = {owner_of(operand) for operand in args if isinstance(operand, torch.Tensor) and operand.ndim > 1}
-            owners.discard(None)
-            where, counts = (
-                (owners.pop(), of_owner) if len(owners) == 1 else (_innermost(counter.mod_tracker.parents), of_module)
-            )
-            counts[str(where)] = counts.get(str(where), 0) + flops // 2
+            operands = [owner_of(operand) for operand in args if isinstance(operand, torch.Tensor) and operand.ndim > 1]
+            owners = [owner for owner in operands if owner is not None]
+            # Of learned positions and a layer that they go through, the layer comes last.
+            where, counts = (owners[-1], of_owner) if owners else (_innermost(counter.mod_tracker.parents), of_module)
+            counts[where] = counts.get(where, 0) + flops // 2
             return flops
 
         record._get_raw = True  # type: ignore[attr-defined]  # the counter then hands over tensors, not shapes
@@ -68,8 +67,21 @@ def attribute_macs(
 def run_one_example(model: nn.Module, example_inputs: Inputs) -> None:
     """Run the first example in eval mode, without gradients, every operation visible to a dispatch mode."""
     first = tree_map_only(torch.Tensor, lambda tensor: tensor[:1], example_inputs)
-    with _fused_kernels_off(), eval_mode(model), torch.no_grad():
+    with _fused_kernels_off(), eval_mode(model), _gradients_off(model), torch.no_grad():
         call_model(model, to_device(first, device_of(model)))
+
+
+@contextmanager
+def _gradients_off(model: nn.Module) -> Iterator[None]:
+    """torch's counter wants a gradient function of every tensor that asks for gradients, as a view of a parameter."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

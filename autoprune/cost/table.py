@@ -127,6 +127,11 @@ class CostTable:
         whole, rest = self.cost({}), self.cost({group: 0})
         return 1 - rest.params / whole.params, 1 - rest.macs / max(1, whole.macs)
 
+    def block_shares(self, block: str) -> tuple[float, float]:
+        """Share of the dense network's parameters and of its MACs that would go with a block."""
+        whole, rest = self.cost({}), self.cost({}, (block,))
+        return 1 - rest.params / whole.params, 1 - rest.macs / max(1, whole.macs)
+
     def costs(self, widths: np.ndarray) -> NetworkCosts:
         """The costs of many candidates at once, all blocks present.
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autoprune.pruning.apply import Pruned, prune
+    from autoprune.pruning.blocks import find_blocks
     from autoprune.pruning.criteria import CRITERIA, needs_data
     from autoprune.pruning.gradual import cubic_ratio, gradual_weight_ratios, gradual_widths
-    from autoprune.pruning.layer import find_blocks
     from autoprune.pruning.neuron import current_widths
     from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
-    from autoprune.pruning.preflight import make_plan, rank_blocks
+    from autoprune.pruning.preflight import make_plan, rank_blocks, rank_blocks_by_angle
     from autoprune.pruning.provenance import masked
     from autoprune.pruning.weight import WeightMasks
 
@@ -35,16 +35,17 @@ __all__ = [
     "needs_data",
     "prune",
     "rank_blocks",
+    "rank_blocks_by_angle",
 ]
 
 _HOMES = {
     "apply": ("Pruned", "prune"),
+    "blocks": ("find_blocks",),
     "criteria": ("CRITERIA", "needs_data"),
     "gradual": ("cubic_ratio", "gradual_weight_ratios", "gradual_widths"),
-    "layer": ("find_blocks",),
     "neuron": ("current_widths",),
     "plan": ("Block", "Group", "LeftOut", "PruningPlan"),
-    "preflight": ("make_plan", "rank_blocks"),
+    "preflight": ("make_plan", "rank_blocks", "rank_blocks_by_angle"),
     "provenance": ("masked",),
     "weight": ("WeightMasks",),
 }

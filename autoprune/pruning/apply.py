@@ -12,7 +12,7 @@ from autoprune.errors import PruningError
 from autoprune.pruning.atoms import at_widths, cut, from_plain
 from autoprune.pruning.criteria import check_criterion
 from autoprune.pruning.importance import Calibration, channel_scores
-from autoprune.pruning.layer import remove_blocks
+from autoprune.pruning.layer import is_removed, remove_blocks
 from autoprune.pruning.neuron import current_widths, least_important
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.proof import bench
@@ -51,7 +51,8 @@ def prune(
     """Remove the blocks, then the least important channels of each group; single weights are ``WeightMasks``' part.
 
     Importance is that of the given network without the blocks. The result's output on the example inputs must equal
-    that of the masked network before it is handed back.
+    that of the masked network before it is handed back; where channels of a group that is not exact leave, it must
+    have its shape, and the backward pass must run.
 
     Args:
         model: The dense network, or one pruned under the same plan; it is not touched.
@@ -69,19 +70,21 @@ def prune(
     _check_names("group", config.widths, plan.group_widths)
     _check_names("block", config.removed_blocks, plan.block_names)
     pruned = copy.deepcopy(model)
-    present_blocks = [name for name in plan.block_names if not isinstance(pruned.get_submodule(name), nn.Identity)]
-    removed_now = [name for name in present_blocks if name in config.removed_blocks]
+    present_blocks = [block for block in plan.blocks if not is_removed(pruned, block.name)]
+    removed_now = [block for block in present_blocks if block.name in config.removed_blocks]
     remove_blocks(pruned, removed_now)
     whole = copy.deepcopy(pruned)
     present = current_widths(pruned, plan)
     widths = _widths_to_reach(present, config)
     provenance = untouched(pruned)
+    exact = True
     if widths:
         analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
         groups = [group for group in analysis.groups if group.name in widths]
         scores = channel_scores(pruned, groups, config.criterion, calibration=calibration, loss=loss, seed=seed)
         lost = {name: least_important(scores[name], present[name] - width) for name, width in widths.items()}
         provenance = cut(pruned, analysis, lost)
+        exact = all(group.exact for group in groups)
     kept = current_widths(pruned, plan)
     for name, asked in widths.items():
         if kept[name] != asked:
@@ -89,15 +92,17 @@ def prune(
                 f"group {name} must keep {asked} channels, but kept {kept[name]}. Leave it out of the search."
             )
     if widths or removed_now:
-        _prove(pruned, whole, provenance, example_inputs)
-    gone = tuple(name for name in plan.block_names if name in removed_now or name not in present_blocks)
+        _prove(pruned, whole, provenance if exact else None, example_inputs)
+    gone = tuple(block.name for block in plan.blocks if block in removed_now or block not in present_blocks)
     return Pruned(pruned, kept, gone, provenance)
 
 
-def _prove(pruned: nn.Module, whole: nn.Module, provenance: Mapping[str, torch.Tensor], example_inputs: Inputs) -> None:
+def _prove(
+    pruned: nn.Module, whole: nn.Module, provenance: Mapping[str, torch.Tensor] | None, example_inputs: Inputs
+) -> None:
     try:
         stand = bench(whole, example_inputs)
-        stand.prove(stand.cast(pruned), masked(stand.model, provenance))
+        stand.prove(stand.cast(pruned), None if provenance is None else masked(stand.model, provenance))
     except PruningError as error:
         raise PruningError(
             f"the network can't be pruned as asked: {error}. Run `autoprune plan` for what can be pruned."

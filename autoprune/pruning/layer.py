@@ -1,107 +1,61 @@
-"""Layer pruning: which modules are residual blocks, what each is worth, and replacing them by the identity."""
+"""Layer pruning: a block is replaced by a module that gives its input back, in the form that the block's output had."""
 
-import copy
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
 
-import torch
 from torch import nn
 
-from autoprune.errors import PruningError
-from autoprune.pruning.proof import run
-from autoprune.tasks.task import Inputs
+from autoprune.pruning.plan import Block, Gives, Key
 
 
-def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
-    """Find the modules that compute ``x + f(x)``, by a probe of what they do.
+class RemovedBlock(nn.Module):
+    """Stands where a block was: takes whatever the block took and gives the stream back.
 
-    With all of its parameters at zero, such a module gives its input back. A block that ends in a ReLU passes too
-    where its input is the output of another ReLU. Where passing modules nest, as blocks in a stage, the innermost
-    count.
+    Plain attributes of the block, and of the modules in it, can still be read, since networks ask their layers for
+    such things as ``attention_type`` or ``self_attn.batch_first``.
 
     Args:
-        example_inputs: Inputs on the network's device, for which its activations are not all zero.
-
-    Returns:
-        Names, in module order, of modules that are called once, with one tensor, and give one tensor of its shape.
-
-    Raises:
-        PruningError: If the network can't run on the inputs.
+        block: The module that it replaces.
+        gives: Which argument it returns, or a tuple of them; see :class:`autoprune.pruning.plan.Block`.
     """
-    probed = copy.deepcopy(model).eval()
-    seen: dict[str, list[torch.Tensor | None]] = {}
 
-    def record(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            alone = len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
-            # A clone, because the module may write into its input.
-            seen.setdefault(name, []).append(args[0].detach().clone() if alone else None)  # type: ignore[attr-defined]
+    def __init__(self, block: nn.Module, gives: Gives = 0) -> None:
+        super().__init__()
+        vars(self).update(_attributes(block))
+        self._gives = gives
 
-        return hook
+    @property
+    def gives(self) -> Gives:
+        """Which argument it returns, or a tuple of them."""
+        return self._gives
 
-    candidates = {
-        name: module
-        for name, module in probed.named_modules()
-        if name and any(parameter.dim() > 1 for parameter in module.parameters())
-    }
-    hooks = [module.register_forward_pre_hook(record(name), with_kwargs=True) for name, module in candidates.items()]
-    with torch.no_grad():
-        run(probed, example_inputs)
-    for handle in hooks:
-        handle.remove()
-    passing = [
-        name
-        for name, module in candidates.items()
-        if len(seen.get(name, [])) == 1 and _gives_input_back(module, seen[name][0])
-    ]
-    return tuple(name for name in passing if not any(other.startswith(name + ".") for other in passing))
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Give arguments back; what else the block returned is ``None``."""
+
+        def argument(key: Key | None) -> Any:
+            return None if key is None else kwargs[key] if isinstance(key, str) else args[key]
+
+        return tuple(map(argument, self._gives)) if isinstance(self._gives, tuple) else argument(self._gives)
+
+    def extra_repr(self) -> str:
+        """What the module gives back."""
+        return f"gives={self._gives!r}"
 
 
-def remove_blocks(model: nn.Module, names: Iterable[str]) -> None:
-    """Replace blocks by the identity, in place."""
-    for name in names:
-        model.set_submodule(name, nn.Identity())
+def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> None:
+    """Replace blocks by :class:`RemovedBlock`, in place."""
+    for block in blocks:
+        model.set_submodule(block.name, RemovedBlock(model.get_submodule(block.name), block.gives))
 
 
-def block_importance(
-    model: nn.Module, names: Sequence[str], measure_loss: Callable[[nn.Module], float]
-) -> dict[str, float]:
-    """Measure how much the loss rises when each block alone is replaced by the identity.
-
-    Args:
-        measure_loss: Loss of a network, on data of the caller's choice.
-
-    Returns:
-        Name -> rise of the loss, infinite where the loss of the network without the block is not finite.
-
-    Raises:
-        PruningError: If the loss of the network itself is not finite.
-    """
-    if not names:
-        return {}
-    whole = measure_loss(copy.deepcopy(model))
-    if not math.isfinite(whole):
-        raise PruningError(
-            f"the loss of the dense network must be finite to rank its blocks, got {whole}. Check its weights."
-        )
-    rises: dict[str, float] = {}
-    for name in names:
-        without = copy.deepcopy(model)
-        remove_blocks(without, [name])
-        rise = measure_loss(without) - whole
-        rises[name] = rise if math.isfinite(rise) else math.inf
-    return rises
+def is_removed(model: nn.Module, name: str) -> bool:
+    """Whether the block of this name is no longer there."""
+    return isinstance(model.get_submodule(name), RemovedBlock)
 
 
-def _gives_input_back(module: nn.Module, inputs: torch.Tensor | None) -> bool:
-    if inputs is None or not bool(inputs.any()):
-        return False
-    zeroed = copy.deepcopy(module)
-    with torch.no_grad():
-        for parameter in zeroed.parameters():
-            parameter.zero_()
-        try:
-            outputs = zeroed(inputs.clone())
-        except Exception:
-            return False
-    return isinstance(outputs, torch.Tensor) and outputs.shape == inputs.shape and torch.allclose(outputs, inputs)
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """Public attributes that are no tensors; a child becomes a namespace of its own."""
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "forward"}
+    children = {name: SimpleNamespace(**_attributes(child)) for name, child in module.named_children()}
+    return own | children

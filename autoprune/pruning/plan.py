@@ -8,6 +8,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+Key = int | str
+"""An argument of a call: its position, or its name."""
+
+Gives = Key | tuple[Key | None, ...]
+"""An argument, or a tuple of arguments and ``None``."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -18,12 +24,15 @@ class Group:
         width: Channels in the dense network.
         layers: Modules that lose parameters or buffers with the channels, in module order.
         multiple: The number of channels kept must be a multiple of this; some kernels know no other.
+        exact: Whether the network without the channels equals the masked one; it does not where a norm takes its
+            statistics over them.
     """
 
     name: str
     width: int
     layers: tuple[str, ...]
     multiple: int = 1
+    exact: bool = True
 
     def multiple_of(self, round_to: int) -> int:
         """What the number of channels kept must be a multiple of, if it is to be one of ``round_to`` as well."""
@@ -37,14 +46,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block that the identity may replace.
+    """A residual block that can be replaced by its input.
 
     Attributes:
-        importance: Rise of the loss when this block alone is replaced; 0 where no loss was measured.
+        importance: Rise of the loss when this block alone is removed, or the angle by which it turns its input; 0
+            where neither was measured.
+        gives: Which of the block's arguments comes out in its place; a tuple where the block returned one.
     """
 
     name: str
-    importance: float
+    importance: float = 0.0
+    gives: Gives = 0
 
 
 @dataclass(frozen=True)

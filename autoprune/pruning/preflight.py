@@ -1,7 +1,7 @@
 """The preflight: find what can be pruned, and prove each part and all together by forward and backward passes."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -10,7 +10,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.errors import PruningError
 from autoprune.pruning.atoms import Analysis, about_half, cut, no_analysis, settle, to_plain
-from autoprune.pruning.layer import block_importance, find_blocks, remove_blocks
+from autoprune.pruning.block_importance import angular_distances, loss_rises
+from autoprune.pruning.blocks import find_blocks
+from autoprune.pruning.layer import remove_blocks
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.pruning.proof import Bench, batch_of_two, bench, randomised, shortened
 from autoprune.pruning.provenance import masked
@@ -25,6 +27,7 @@ def make_plan(
     *,
     measure_loss: Callable[[nn.Module], float] | None = None,
     skip: Callable[[str], bool] = lambda name: False,
+    hidden_sizes: bool = False,
 ) -> PruningPlan:
     """Find what of a network can be pruned, and prove it.
 
@@ -38,6 +41,9 @@ def make_plan(
         example_inputs: A tensor, or a tuple or dict of tensors, whose first dimension is the batch.
         measure_loss: Loss of a network, to rank the blocks; ``None`` leaves them in module order.
         skip: Says by name which modules must keep their outputs, weights and blocks.
+        hidden_sizes: Make groups of channels too over which a layer, group or RMS norm takes its statistics. Without
+            them the network is not the masked one, so that they are proved to run and to train, and no values are
+            compared.
 
     Returns:
         A plan, without groups where nothing can be pruned; ``left_out`` says why.
@@ -46,11 +52,11 @@ def make_plan(
         PruningError: If the network itself can't run on the inputs, or has no finite loss.
     """
     preflight = _Preflight(bench(randomised(model, seed=0), batch_of_two(example_inputs)), skip)
-    analysis = preflight.prove_groups()
-    names = preflight.prove_blocks(analysis)
+    analysis = preflight.prove_groups(hidden_sizes)
+    blocks = preflight.prove_blocks(analysis)
     plan = PruningPlan(
-        groups=tuple(Group(group.name, group.width, group.layers, group.multiple) for group in analysis.groups),
-        blocks=tuple(Block(name, 0.0) for name in names),
+        groups=tuple(Group(g.name, g.width, g.layers, g.multiple, g.exact) for g in analysis.groups),
+        blocks=tuple(blocks),
         weight_layers=_weight_layers(model, skip),
         left_out=tuple(preflight.left_out),
         graph=to_plain(analysis),
@@ -59,7 +65,7 @@ def make_plan(
 
 
 def rank_blocks(plan: PruningPlan, model: nn.Module, measure_loss: Callable[[nn.Module], float]) -> PruningPlan:
-    """Order a plan's blocks by importance, the rise of the loss when each alone is replaced by the identity.
+    """Order a plan's blocks by importance, the rise of the loss when each alone is removed.
 
     Args:
         model: The trained dense network; it is not touched.
@@ -71,15 +77,32 @@ def rank_blocks(plan: PruningPlan, model: nn.Module, measure_loss: Callable[[nn.
     Raises:
         PruningError: If the network has no finite loss.
     """
-    rises = block_importance(model, plan.block_names, measure_loss)
+    rises = loss_rises(model, plan.blocks, measure_loss)
     needed = [name for name, rise in rises.items() if rise == float("inf")]
-    blocks = [Block(name, rise) for name, rise in rises.items() if name not in needed]
     reason = "without this block the loss is not finite"
     return replace(
         plan,
-        blocks=tuple(sorted(blocks, key=lambda block: block.importance)),
+        blocks=_ordered([block for block in plan.blocks if block.name not in needed], rises),
         left_out=(*plan.left_out, *(LeftOut(name, reason) for name in needed)),
     )
+
+
+def rank_blocks_by_angle(plan: PruningPlan, model: nn.Module, batches: Iterable[Inputs]) -> PruningPlan:
+    """Order a plan's blocks by the angle by which each turns its input (:func:`angular_distances`).
+
+    Args:
+        model: The trained dense network; it is not touched.
+        batches: Inputs of the network.
+
+    Raises:
+        PruningError: If there is no batch, or a distance is not finite.
+    """
+    return replace(plan, blocks=_ordered(plan.blocks, angular_distances(model, plan.blocks, batches)))
+
+
+def _ordered(blocks: Sequence[Block], importance: Mapping[str, float]) -> tuple[Block, ...]:
+    ranked = (replace(block, importance=importance[block.name]) for block in blocks)
+    return tuple(sorted(ranked, key=lambda block: block.importance))
 
 
 class _Preflight:
@@ -92,11 +115,14 @@ class _Preflight:
     def leave_out(self, module: str, reason: str) -> None:
         self.left_out.append(LeftOut(module, reason))
 
-    def prove_groups(self) -> Analysis:
+    def prove_groups(self, hidden_sizes: bool) -> Analysis:
         """Find the groups and prove them, alone where they don't pass together."""
         try:
             analysis = settle(
-                self.dense.model, self.dense.inputs, lambda found, lost: cut_failure(self.dense, found, lost)
+                self.dense.model,
+                self.dense.inputs,
+                lambda found, lost: cut_failure(self.dense, found, lost),
+                allow_norm=hidden_sizes,
             )
         except Exception as error:
             self.leave_out("", f"no groups of channels: the network can't be followed ({shortened(error)})")
@@ -107,33 +133,43 @@ class _Preflight:
             self.leave_out(blocked.module, blocked.account)
         return analysis
 
-    def prove_blocks(self, analysis: Analysis) -> list[str]:
+    def prove_blocks(self, analysis: Analysis) -> list[Block]:
         """Find the residual blocks and prove each alone, then all of them together with all groups."""
         lost = about_half(analysis.groups)
-        alone: list[str] = []
-        for name in find_blocks(self.dense.model, self.dense.inputs):
-            inside = [module for module in self._modules if module == name or module.startswith(name + ".")]
-            reason = (
-                "left alone as asked" if any(map(self.skip, inside)) else cut_failure(self.dense, analysis, {}, (name,))
-            )
+        alone: list[Block] = []
+        blocks, left_out = find_blocks(self.dense.model, self.dense.inputs)
+        self.left_out += left_out
+        for block in blocks:
+            inside = [name for name in self._modules if name == block.name or name.startswith(block.name + ".")]
+            asked = any(map(self.skip, inside))
+            reason = "left alone as asked" if asked else cut_failure(self.dense, analysis, {}, (block,))
             if reason is None:
-                alone.append(name)
+                alone.append(block)
             else:
-                self.leave_out(name, f"block: {reason}")
+                self.leave_out(block.name, f"block: {reason}")
         together, dropped = _largest_subset(alone, lambda blocks: cut_failure(self.dense, analysis, lost, blocks))
-        for name, reason in dropped:
-            self.leave_out(name, f"block: can be removed alone, but not with the other blocks and all groups: {reason}")
+        for block, reason in dropped:
+            self.leave_out(
+                block.name, f"block: can be removed alone, but not with the other blocks and all groups: {reason}"
+            )
         return together
 
 
 def cut_failure(
-    dense: Bench, analysis: Analysis, lost: Mapping[str, Sequence[int]], blocks: Sequence[str] = ()
+    dense: Bench, analysis: Analysis, lost: Mapping[str, Sequence[int]], blocks: Sequence[Block] = ()
 ) -> str | None:
     """Remove blocks and channels from a copy of a network, and say what goes wrong, if anything does.
 
     Args:
-        lost: Group name -> channels to remove; without any, the shapes of the output are compared and not its values.
+        lost: Group name -> channels to remove. Where some are of a group that is not exact, its values are compared
+            without those alone; without any, only its shapes are.
     """
+    exact = {group.name: lost[group.name] for group in analysis.groups if group.exact and lost.get(group.name)}
+    n_lost = sum(map(bool, lost.values()))
+    if exact and len(exact) < n_lost:
+        reason = cut_failure(dense, analysis, exact, blocks)
+        if reason is not None:
+            return reason
     reference = copy.deepcopy(dense.model)
     remove_blocks(reference, blocks)
     pruned = copy.deepcopy(reference)
@@ -142,8 +178,7 @@ def cut_failure(
             dense.prove(pruned, None)
             return None
         provenance = cut(pruned, analysis, lost)
-        exact = all(group.exact for group in analysis.groups if lost.get(group.name))
-        dense.prove(pruned, masked(reference, provenance) if exact else None)
+        dense.prove(pruned, masked(reference, provenance) if len(exact) == n_lost else None)
     except PruningError as error:
         return str(error)
     except Exception as error:

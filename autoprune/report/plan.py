@@ -15,23 +15,30 @@ from autoprune.sensitivity import SensitivityMap
 from autoprune.space import Dimension
 from autoprune.spec import Range
 
+_IMPORTANCE = {
+    "loss": ">rise of the loss without it",
+    "angular": ">angle by which it turns its input, / pi",
+    "": ">(untrained: not ranked)",
+}
+
 
 def plan_tables(
-    plan: PruningPlan, table: CostTable, dense: Mapping[str, float], dimensions: Sequence[Dimension], *, measured: bool
+    plan: PruningPlan, table: CostTable, dense: Mapping[str, float], dimensions: Sequence[Dimension], *, importance: str
 ) -> Iterator[RenderableType]:
     """The dense cost, the groups, the blocks, what is left out, and the search dimensions.
 
     Args:
         table: For the share of the cost that each group governs.
         dense: The dense network's costs, by name.
-        measured: Whether the network is trained, so that the importance of its blocks means something.
+        importance: What the importance of the blocks is, ``"loss"`` or ``"angular"``; empty if the network is
+            untrained, so that none means anything.
     """
     shown = ("params", "size_bytes", "macs", "flops", "latency_ms")
     costs = ", ".join(f"{LABELS[name]} {quantity(name, dense[name])}" for name in shown if name in dense)
     yield Text(f"dense network: {costs}")
     yield _groups(plan, table) if plan.groups else Text("groups: none can be pruned")
     if plan.blocks:
-        yield _blocks(plan, table, measured)
+        yield _blocks(plan, table, importance)
     if plan.left_out:
         left_out = plain_table("left out", "module", "reason")
         for item in plan.left_out:
@@ -75,7 +82,7 @@ def plan_record(
         "groups": [asdict(group) | _shares(*table.shares(group.name)) for group in plan.groups],
         "blocks": [
             {"name": block.name, "importance": block.importance if ranked else None}
-            | _shares(*_block_shares(table, block.name))
+            | _shares(*table.block_shares(block.name))
             for block in plan.blocks
         ],
         "weight_layers": dict(plan.weight_layers),
@@ -89,22 +96,19 @@ def _shares(params: float, macs: float) -> dict[str, float]:
     return {"params_share": params, "macs_share": macs}
 
 
-def _block_shares(table: CostTable, block: str) -> tuple[float, float]:
-    whole, rest = table.cost({}), table.cost({}, (block,))
-    return 1 - rest.params / whole.params, 1 - rest.macs / max(1, whole.macs)
-
-
 def _groups(plan: PruningPlan, table: CostTable) -> Table:
     groups = plain_table(f"groups: {len(plan.groups)}", "group", ">width", ">params", ">FLOPs", "layers")
     groups.caption = (
         "params, FLOPs: share of the model that would go with all of the group's channels. "
         "Groups overlap, so they don't add up to 100%."
     )
+    if not all(group.exact for group in plan.groups):
+        groups.caption += " *: norms take statistics over these channels, so the network is not the masked one."
     for group in plan.groups:
         params, macs = table.shares(group.name)
         groups.add_row(
             group.name,
-            str(group.width),
+            f"{group.width}{'' if group.exact else '*'}",
             f"{params:.1%}",
             f"{macs:.1%}",
             ", ".join(group.layers),
@@ -112,18 +116,16 @@ def _groups(plan: PruningPlan, table: CostTable) -> Table:
     return groups
 
 
-def _blocks(plan: PruningPlan, table: CostTable, measured: bool) -> Table:
-    rise = ">rise of the loss without it" if measured else ">(untrained: not ranked)"
-    blocks = plain_table(
-        f"blocks that the identity can replace: {len(plan.blocks)}", "block", ">params", ">FLOPs", rise
-    )
+def _blocks(plan: PruningPlan, table: CostTable, importance: str) -> Table:
+    heading = _IMPORTANCE[importance]
+    blocks = plain_table(f"blocks that can be removed: {len(plan.blocks)}", "block", ">params", ">FLOPs", heading)
     for block in plan.blocks:
-        params, macs = _block_shares(table, block.name)
+        params, macs = table.block_shares(block.name)
         blocks.add_row(
             block.name,
             f"{params:.1%}",
             f"{macs:.1%}",
-            f"{block.importance:.4f}" if measured else "",
+            f"{block.importance:.4f}" if importance else "",
         )
     return blocks
 

@@ -17,7 +17,7 @@ from autoprune.atomic_file import replacing
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
 from autoprune.places import Places
-from autoprune.pruning import make_plan, rank_blocks
+from autoprune.pruning import make_plan, rank_blocks, rank_blocks_by_angle
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import describe, load_model, save_model
 from autoprune.search.ceilings import Ceilings, known_costs
@@ -34,6 +34,8 @@ from autoprune.trial import Cost, OptimizerConfig, ScheduleConfig, to_dict
 
 N_BLOCK_EXAMPLES = 1024
 """Training examples that a block's importance is measured on."""
+BLOCK_BATCH = 128
+"""How many of them go through the network at once where angles are measured."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None) -> Chec
     if plan_file is not None and plan_file.exists():
         plan, table = _read_plan(plan_file)
     else:
-        plan = make_plan(model, task.example_inputs(2))
+        neuron = spec.method("neuron")
+        plan = make_plan(model, task.example_inputs(2), hidden_sizes=neuron is not None and neuron.hidden_sizes)
         table = build_table(
             model,
             task.example_inputs(),
@@ -231,17 +234,22 @@ def resume_session(folder: StudyFolder, task: Task | None = None) -> Session:
 
 def rank_plan(spec: SearchSpec, task: Task, plan: PruningPlan, model: nn.Module, device: torch.device) -> PruningPlan:
     """Order the plan's blocks by importance on training examples, if the space file removes blocks."""
-    if spec.method("layer") is None:
+    layer = spec.method("layer")
+    if layer is None:
         return plan
     train = task.data.train
     first = SubsetSplit(train, torch.arange(min(N_BLOCK_EXAMPLES, len(train))))
+    model = model.to(device)
+    if layer.importance == "angular":
+        parts = torch.split(torch.arange(len(first)), BLOCK_BATCH)
+        return rank_blocks_by_angle(plan, model, (first.batch(part)[0] for part in parts))
     return rank_blocks(plan, model, lambda candidate: evaluate(candidate, first, task, device).loss)
 
 
 def saved_size(model: nn.Module, task: Task, spec: SearchSpec) -> int:
     """Bytes of the file that the network would be saved in."""
     with tempfile.TemporaryDirectory() as scratch:
-        return save_model(Path(scratch), model, describe(task.build_model(), model, spec.task.model, ()))
+        return save_model(Path(scratch), model, describe(task.build_model(), model, spec.task.model))
 
 
 def dense_costs(cost: Cost) -> dict[str, float]:
@@ -277,7 +285,7 @@ def _dense_stage(
             on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")
     on_stage("measuring the dense network")
     validation = evaluate(model, task.data.validation, task, device)
-    size_bytes = save_model(folder.dense, model.to("cpu"), describe(task.build_model(), model, spec.task.model, ()))
+    size_bytes = save_model(folder.dense, model.to("cpu"), describe(task.build_model(), model, spec.task.model))
     model.to(device)
     latency = measure_latency(model, task.example_inputs(), device, threads)
     cost = replace(

@@ -80,18 +80,26 @@ class _RatioPerLayer(Section):
 
 
 class NeuronMethod(_RatioPerLayer):
-    """Remove channels and neurons, with a ratio for every group."""
+    """Remove channels and neurons, with a ratio for every group.
+
+    With ``hidden_sizes``, channels over which a norm takes its statistics are groups too.
+    """
 
     method: Literal["neuron"]
     criterion: Annotated[Dimension, searchable(ParamKind("choice", choices=CRITERIA), "criterion")] = "l2"
     ratio: Ratio = Range(low=0.0, high=0.9)
     round_to: int = Field(1, ge=1)
+    hidden_sizes: bool = False
 
 
 class LayerMethod(Section):
-    """Remove whole residual blocks, the least important first."""
+    """Remove whole residual blocks, the least important first.
+
+    Importance is the rise of the loss without the block, or the angle by which the block turns its input.
+    """
 
     method: Literal["layer"]
+    importance: Literal["loss", "angular"] = "loss"
     ratio: Ratio = Range(low=0.0, high=0.5)
     layers: Annotated[dict[str, Literal["skip"]], BeforeValidator(_check_patterns)] = Field(default_factory=dict)
 

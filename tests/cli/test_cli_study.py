@@ -92,6 +92,7 @@ def test_plan_shows_what_can_be_pruned(searched: tuple[Path, str]) -> None:
         "width": 8,
         "layers": ["block1.conv1", "block1.bn1", "block1.conv2"],
         "multiple": 1,
+        "exact": True,
         "params_share": pytest.approx(1168 / 3746),
         "macs_share": pytest.approx(18432 / 42752),
     }

@@ -58,7 +58,7 @@ def export(name: str, folder: Path, **options: Any) -> tuple[nn.Module, Manifest
     dense = getattr(export_networks, name)()
     given: dict[str, Any] = {
         "example_inputs": inputs,
-        "architecture": describe(dense, model, CallableRef(callable=f"export_networks:{name}", args={}), ()),
+        "architecture": describe(dense, model, CallableRef(callable=f"export_networks:{name}", args={})),
         "metrics": {"accuracy": np.float64(0.97), "params": np.int64(123), "latency_ms": float("nan")},
         "source": {"study": "digits", "trial": 12, "params": {"lr": 0.1}},
         "base_dir": HERE,

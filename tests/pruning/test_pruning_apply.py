@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from autoprune.errors import PruningError
 from autoprune.pruning import CRITERIA, PruningPlan, current_widths, make_plan, masked, prune
+from autoprune.pruning.layer import RemovedBlock
 from autoprune.trial import PruningConfig
 
 NETWORKS = (mlp, conv_flatten, Depthwise, Concat, TiedMLP, ConvShortcutResNet)
@@ -133,7 +134,7 @@ def test_blocks_go_before_channels_and_stay_gone() -> None:
     first = pruned_to(
         model, plan, PruningConfig(removed_blocks=("layer1.0",), widths={"layer1.0.conv1": 3, "conv1": 5})
     )
-    assert isinstance(first.model.get_submodule("layer1.0"), nn.Identity)
+    assert isinstance(first.model.get_submodule("layer1.0"), RemovedBlock)
     assert first.kept["layer1.0.conv1"] == 0
     assert first.kept["conv1"] == 5
     assert not any(name.startswith("layer1.0.") for name in first.provenance)

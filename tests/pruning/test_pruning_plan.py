@@ -19,7 +19,9 @@ from pruning_networks import (
 from torch import nn
 
 from autoprune.errors import PruningError
-from autoprune.pruning import PruningPlan, make_plan
+from autoprune.pruning import PruningPlan, make_plan, prune
+from autoprune.pruning.layer import RemovedBlock
+from autoprune.trial import PruningConfig
 
 DIGIT = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -200,10 +202,91 @@ def test_groups_that_pass_alone_but_not_together() -> None:
 def test_blocks_that_can_go_alone_but_not_together() -> None:
     class Needy(ConvShortcutResNet):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if all(isinstance(block, nn.Identity) for block in self.layer1):
+            if all(isinstance(block, RemovedBlock) for block in self.layer1):
                 raise ValueError("no block left")
             return super().forward(x)
 
     plan = make_plan(Needy(), DIGIT)
     assert set(plan.block_names) == {"layer1.0", "layer2.1"}
     assert any(entry.module == "layer1.1" and "no block left" in entry.reason for entry in plan.left_out)
+
+
+class Eights(nn.Module):
+    """Two residual blocks whose kernels want eights, as grouped products do, or have one eight only."""
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(12, width), nn.Linear(width, 12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.up.out_features % 8:
+                raise ValueError("eights")
+            return x + torch.as_tensor(self.down(torch.relu(self.up(x))))
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(self.Block(width), self.Block(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.blocks(x))
+
+
+def test_channels_in_eights_in_a_block_that_is_removed() -> None:
+    model, inputs = Eights(24), torch.randn(2, 12)
+    plan = make_plan(model, inputs)
+    assert [(group.name, group.multiple) for group in plan.groups] == [("blocks.0.up", 8), ("blocks.1.up", 8)]
+    assert set(plan.block_names) == {"blocks.0", "blocks.1"}
+    config = PruningConfig(widths={"blocks.0.up": 8, "blocks.1.up": 16}, removed_blocks=("blocks.0",))
+    pruned = prune(model, plan, config, example_inputs=inputs)
+    assert pruned.kept == {"blocks.0.up": 0, "blocks.1.up": 16}
+
+
+def test_a_single_eight_is_no_group() -> None:
+    plan = make_plan(Eights(8), torch.randn(2, 12))
+    assert plan.groups == ()
+    assert any("eights" in item.reason for item in plan.left_out)
+
+
+def test_an_unknown_operation_is_named_and_costs_the_rest_nothing() -> None:
+    class Distances(nn.Module):
+        """``cdist`` has no rule: what enters it stays, the two layers before it go on as ever."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down, self.head = nn.Linear(64, 20), nn.Linear(20, 14), nn.Linear(2, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.down(torch.relu(self.up(x.flatten(1))))
+            return torch.as_tensor(self.head(torch.cdist(x, x)[:, :2]))
+
+    plan = make_plan(Distances(), DIGIT.repeat(2, 1, 1, 1))
+    assert plan.group_widths == {"up": 20}
+    (reason,) = [entry.reason for entry in plan.left_out if entry.module == "down"]
+    assert "not understood" in reason
+    assert "_cdist_forward" in reason
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_python_that_branches_on_the_data(sign: float) -> None:
+    class Branches(nn.Module):
+        """Loops over values and branches on them: of two layers the example runs one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down, self.head = nn.Linear(64, 20), nn.Linear(20, 14), nn.Linear(14, 10)
+            self.positive, self.negative = nn.Linear(14, 14), nn.Linear(14, 14)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            layer = self.positive if x.mean() > 0 else self.negative
+            x = torch.relu(self.up(x.flatten(1)))
+            while x.abs().max() > 1:
+                x = x / 2
+            return torch.as_tensor(self.head(layer(self.down(x))))
+
+    plan = make_plan(Branches(), sign * DIGIT.abs())
+    ran, other = ("positive", "negative") if sign > 0 else ("negative", "positive")
+    assert plan.group_widths == {"up": 20, "down": 14, ran: 14}
+    (reason,) = [entry.reason for entry in plan.left_out if entry.module == other]
+    assert "takes no part in the forward pass; but the network looks at values" in reason
+    assert "what it reads may have been cut" in reason

@@ -35,10 +35,10 @@ def network() -> nn.Module:
     )
 
 
-def rendered(plan: PruningPlan, table: CostTable, *, measured: bool = True) -> list[str]:
+def rendered(plan: PruningPlan, table: CostTable, *, importance: str = "loss") -> list[str]:
     file = io.StringIO()
     console = Console(width=80, file=file)
-    for part in plan_tables(plan, table, DENSE, DIMENSIONS, measured=measured):
+    for part in plan_tables(plan, table, DENSE, DIMENSIONS, importance=importance):
         console.print(part)
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
@@ -104,6 +104,6 @@ def test_blocks() -> None:
     table = build_table(model, example, widths=plan.group_widths, shrink=plan.shrink, blocks=plan.block_names)
     # The block is 144 of 4 + 144 + 2560 parameters, and 9216 of 256 + 9216 + 2560 MACs.
     assert ["1", "5.3%", "76.6%", "0.1235"] in [line.split() for line in rendered(plan, table)]
-    untrained = rendered(plan, table, measured=False)
+    untrained = rendered(plan, table, importance="")
     assert ["1", "5.3%", "76.6%"] in [line.split() for line in untrained]
     assert any("(untrained: not ranked)" in line for line in untrained)

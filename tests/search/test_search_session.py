@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ONE_THREAD
+from tiny import ONE_THREAD, TINY_TASK, write_space
+from torch import nn
 
 from autoprune.errors import StudyError, TaskError
 from autoprune.saved_model import load_model
 from autoprune.search import session as session_module
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session, check_space_file, open_session, resume_session
+from autoprune.search.session import Session, check_space_file, open_session, rank_plan, resume_session
 from autoprune.search.storage import load_study, open_study
 from autoprune.store import StudyFolder
 from autoprune.training import evaluate
@@ -131,3 +132,33 @@ def test_storages_that_can_not_be_used(tmp_path: Path) -> None:
         load_study(folder, None, "other")
     with pytest.raises(StudyError, match=r"holds a study 'tiny' with directions .*, not \['maximize'\]"):
         open_study(folder, None, "tiny", ["accuracy"], ["maximize"])
+
+
+def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:
+    checked = check_space_file(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    streams: dict[str, torch.Tensor] = {}
+    for name in ("block1", "block2"):
+        module = checked.model.get_submodule(name)
+        module.register_forward_hook(lambda _, args, output, name=name: streams.update({name: (args[0], output)}))
+    with torch.no_grad():
+        checked.model.eval()(checked.task.data.train.batch(torch.arange(200))[0])
+    angles = {
+        name: float(nn.functional.cosine_similarity(*(s.double().flatten(1) for s in pair)).arccos().mean()) / torch.pi
+        for name, pair in streams.items()
+    }
+    plan = rank_plan(checked.spec, checked.task, checked.plan, checked.model.train(), torch.device("cpu"))
+    assert {block.name: block.importance for block in plan.blocks} == pytest.approx(angles, rel=1e-5)
+    assert list(plan.block_names) == sorted(angles, key=lambda name: angles[name])
+
+
+def test_hidden_sizes_are_groups_where_the_space_file_asks(tmp_path: Path) -> None:
+    task = TINY_TASK.replace('("head",', '("up", nn.Linear(128, 12)), ("norm", nn.LayerNorm(12)), ("head",').replace(
+        "nn.Linear(128, 10)", "nn.Linear(12, 10)"
+    )
+    exact = {}
+    for hidden_sizes in (False, True):
+        method = {"method": "neuron", "hidden_sizes": hidden_sizes}
+        space = write_space(tmp_path / str(hidden_sizes), {"pruning": [method]}, task)
+        exact[hidden_sizes] = {group.name: group.exact for group in check_space_file(space).plan.groups}
+    assert "up" not in exact[False]
+    assert exact[True] == {**exact[False], "up": False}

@@ -209,6 +209,10 @@ def test_not_yaml(text: str, problem: str) -> None:
             "training.lr_schedule: list should have at least 1 item after validation, not 0.",
         ),
         ("training: {lr_schedule: cosine}", f"training.lr_schedule needs a 'kind'. Known: {LR_KINDS}."),
+        (
+            "pruning: [{method: layer, importance: angel}]",
+            "pruning[0].importance: input should be 'loss' or 'angular', got 'angel'.",
+        ),
         ("pruning: []", "pruning: list should have at least 1 item after validation, not 0."),
         ("objectives: accuracy", "objectives must be a list of two or three out of: accuracy, params,"),
         ("objectives: [accuracy]", "objectives must be a list of two or three out of: accuracy, params,"),

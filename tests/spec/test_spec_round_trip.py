@@ -61,9 +61,13 @@ methods = st.fixed_dictionaries(
                 "criterion": st.lists(st.sampled_from(CRITERIA), min_size=1, unique=True),
                 "layers": layers,
                 "round_to": st.integers(1, 16),
+                "hidden_sizes": st.booleans(),
             },
         ),
-        "layer": st.fixed_dictionaries({"method": st.just("layer")}, optional={"ratio": dimensions(RATIO)}),
+        "layer": st.fixed_dictionaries(
+            {"method": st.just("layer")},
+            optional={"ratio": dimensions(RATIO), "importance": st.sampled_from(["loss", "angular"])},
+        ),
         "weight": st.fixed_dictionaries({"method": st.just("weight")}, optional={"layers": layers})
         | st.just({"method": "weight", "pattern": "2:4", "layers": {"a": "skip"}})
         | st.just({"method": "weight", "pattern": ["none", "2:4"], "scope": ["global", "lamp"], "ratio": 0.5}),

@@ -151,21 +151,23 @@ def analyse(
     parameters = {name for name, _ in model.named_parameters()}
     module_types = {name: type(module).__name__ for name, module in model.named_modules()}
     tapes = _record(model, example_inputs, parameters)
+    reads_values_in = [module for tape, _ in tapes for module in tape.reads_values_in]
     used = {tape.tensors[ref.id] for tape, ops in tapes for op in ops for ref in op.inputs() if ref.id in tape.tensors}
 
-    def look(options: dict[ChoiceKey, int]) -> tuple[Flow, OwnTensors, Components, list[Grouped]]:
+    def look(options: dict[ChoiceKey, int], allow: bool) -> tuple[Flow, OwnTensors, Components, list[Grouped]]:
         flow, own = walk(tapes, shapes, module_types, options)
-        components = find_components(flow, allow_norm)
+        components = find_components(flow, allow)
         makers = {place for place in own.starts if place[0] in parameters} - _consumed_places(flow, own)
         return flow, own, components, group_components(components, own, shapes, used, makers)
 
     def judge(options: dict[ChoiceKey, int]) -> tuple[Flow, int, set[str]]:
-        flow, _, _, grouped = look(options)
+        # Hidden sizes take every parameter along, whatever the choices, and so would make all of them alike.
+        flow, _, _, grouped = look(options, False)
         layers = {owner_of(name) for group in grouped if group.width > 1 for name, _ in group.members}
         return flow, _touched(grouped, shapes, parameters), layers
 
     taken = best_choices(judge, choices or {})
-    flow, own, components, grouped = look(taken)
+    flow, own, components, grouped = look(taken, allow_norm)
     order = {name: number for number, name in enumerate(module_types)}
     consumed = _consumed_places(flow, own)
     groups = _named([g for g in grouped if g.width > 1], consumed, order)
@@ -175,7 +177,7 @@ def analyse(
             in_groups[place] = in_groups.get(place, 0) + indices.size
     channel_of = _channels(components, groups, own)
     own_parameters = {name: shape for name, shape in shapes.items() if name in parameters}
-    blocked = find_blocked(flow, components, own, own_parameters, used, in_groups, consumed)
+    blocked = find_blocked(flow, components, own, own_parameters, used, in_groups, consumed, reads_values_in)
     blocked.sort(key=lambda item: order.get(item.module, len(order)))
     return Analysis(
         groups=tuple(groups),

@@ -1,7 +1,8 @@
 """The sizes that a network's code states: attributes of its modules that hold a width or count heads follow a cut."""
 
+import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -9,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from autoprune.pruning.atoms.analysis import Analysis, CountedSize
 from autoprune.pruning.atoms.attention import follow_heads, is_known
-from autoprune.pruning.atoms.flow import SizeKind
+from autoprune.pruning.atoms.flow import SLICES, SizeKind
 
 _COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
 _PARTS = re.compile(
@@ -27,17 +28,26 @@ def follow_sizes(model: nn.Module, analysis: Analysis, gone: Mapping[str, set[in
     modules = dict(model.named_modules())
     changes = [(size, size.after(gone)) for size in analysis.sizes]
     changed = [(size, after) for size, after in changes if after != size.size]
+    slicing = {
+        key[0].removeprefix(SLICES) for key, taken in analysis.choices.items() if key[0].startswith(SLICES) and taken
+    }
     for size, after in sorted(changed, key=lambda change: change[0].kind):
-        _follow(modules, size, after)
+        _follow(modules, size, after, slicing)
     for module in modules.values():
         refresh(module)
 
 
-def _follow(modules: Mapping[str, nn.Module], size: CountedSize, after: int) -> None:
-    """Set the attributes that hold this size, in the module whose code states it or else in the one around it."""
+def _follow(modules: Mapping[str, nn.Module], size: CountedSize, after: int, slicing: Collection[str]) -> None:
+    """Set the attributes that hold this size, in the module whose code states it or else in the one around it.
+
+    Args:
+        slicing: Classes whose modules slice at places that follow from sizes; these may stand in their config.
+    """
     name = size.module
     if name not in modules:
         return  # it went with a removed block
+    if size.kind == "count" and type(modules[name]).__name__ in slicing:
+        _set_in_config(modules[name], size.size, after)
     while True:
         module = modules.get(name)
         if module is not None and _set_equal(module, size, after):
@@ -70,6 +80,24 @@ def _set_equal(module: nn.Module, size: CountedSize, after: int) -> bool:
         setattr(module, attribute, after)
         found = True
     return found
+
+
+def _set_in_config(module: nn.Module, size: int, after: int) -> None:
+    """Set the numbers of heads in a module's config, which becomes its own: others share it."""
+    originals = module.__dict__.setdefault("_atoms_sizes", {})
+    for attribute, value in list(getattr(getattr(module, "config", None), "__dict__", {}).items()):
+        key = f"config.{attribute}"
+        if attribute.endswith("heads") and type(value) is int and originals.get(key, value) == size:
+            originals[key] = size
+            set_own(module, key, after)
+
+
+def set_own(module: nn.Module, attribute: str, value: object) -> None:
+    """Set an attribute of a module, or as ``config.name`` one of a config that it does not share from then on."""
+    owner, _, name = attribute.rpartition(".")
+    if owner:
+        setattr(module, owner, copy.copy(getattr(module, owner)))
+    setattr(getattr(module, owner) if owner else module, name, value)
 
 
 def _kind_of(attribute: str) -> SizeKind:

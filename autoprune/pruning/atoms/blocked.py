@@ -1,6 +1,6 @@
 """The account of what can't be pruned: which channels of which layer, because of which operation in which module."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,7 @@ def find_blocked(
     used: set[str],
     in_groups: Mapping[Place, int],
     consumed: set[Place],
+    reads_values_in: Sequence[str],
 ) -> list[Blocked]:
     """List the outputs of layers that are in no group, or not as a whole.
 
@@ -63,7 +64,12 @@ def find_blocked(
         used: Names of the tensors that take part in the forward pass.
         in_groups: Place -> how many of its indices are in a group.
         consumed: Places along which a product sums: inputs of a layer, which are another's outputs.
+        reads_values_in: Modules whose code looks at values.
     """
+    unused = "takes no part in the forward pass"
+    if reads_values_in:
+        where = reads_values_in[0] or "the network"
+        unused += f"; but {where} looks at values, and if others lead to this layer, what it reads may have been cut"
     found: dict[str, Blocked] = {}
     for name, shape in parameters.items():
         module = owner_of(name)
@@ -71,7 +77,7 @@ def find_blocked(
         if len(shape) < 2 or not places or module in found:
             continue
         if name not in used:
-            found[module] = Blocked(module, "none", module, "takes no part in the forward pass", shape[0], shape[0])
+            found[module] = Blocked(module, "none", module, unused, shape[0], shape[0])
             continue
         whole = [place for place in places if in_groups.get(place, 0) == shape[place[1]]]
         is_layer = name.endswith(("weight", "original0", "original1"))

@@ -68,7 +68,7 @@ def _check(analysis: Analysis, gone: Mapping[str, set[int]]) -> None:
             raise PruningError(f"group '{name}' must keep at least 1 of its {widths[name]} channels.")
     for group in analysis.groups:
         n_kept = group.width - len(gone.get(group.name, ()))
-        if n_kept % group.multiple:
+        if group.name in gone and n_kept % group.multiple:
             raise PruningError(f"group '{group.name}' must keep a multiple of {group.multiple} channels, got {n_kept}.")
 
 

@@ -18,6 +18,9 @@ ChoiceKey = tuple[str, int, int]
 CONVOLUTION = "convolution:"
 """Before a layer's name in the key of its choice: grouped convolutions each choose for themselves."""
 
+SLICES = "slices:"
+"""Before a class's name in the key of the one choice for all slices of its modules: whether their places can change."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -144,6 +147,10 @@ class Flow:
         self.choices.append(Choice(key, taken))
         return taken
 
+    def choose_slices(self) -> bool:
+        """Decide whether the places at which a module slices follow its attributes."""
+        return self.choose(2, 0, SLICES + self._module_types.get(self.module, self.module)) == 1
+
     def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
         """Atoms of several dimensions flattened into one."""
         live = [axis for axis, dim in enumerate(dims) if dim is not None and dim.min() < self.n_own]
@@ -209,6 +216,9 @@ class Flow:
             if len(news) == 1 and dims[olds[0]] is not None:
                 # Not where a batch comes first: no code states the product of its size and a width.
                 self.fact(new[news[0]], flat)
+                if len(olds) > 1 and news[0] < len(new) - 1:
+                    # Heads that share keys and values, flattened with those that don't.
+                    self.fact(new[news[0]], flat, "count")
                 if news[0] > start_j:
                     # The only head of its kind, whose size it is.
                     self.fact(new[news[0]], flat, "part")

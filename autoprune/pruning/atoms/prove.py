@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from autoprune.pruning.atoms.analysis import Analysis, ChannelGroup, analyse
-from autoprune.pruning.atoms.flow import CONVOLUTION
+from autoprune.pruning.atoms.flow import CONVOLUTION, SLICES
 
 _EIGHT = 8
 
@@ -110,7 +110,7 @@ def _another_way(
     classes = {types.get(name, "") for name in around}
     n_others = len(analysis.groups) - len(failed)
     for key, taken in analysis.choices.items():
-        if key[0] not in classes and key[0].removeprefix(CONVOLUTION) not in layers:
+        if key[0].removeprefix(SLICES) not in classes and key[0].removeprefix(CONVOLUTION) not in layers:
             continue
         for option in range(key[2]):
             if option == taken:
@@ -125,7 +125,9 @@ def _another_way(
 def _in_multiples(analysis: Analysis, failed: Collection[str], prove: Prove) -> Analysis | None:
     """Keep channels in eights: what kernels ask for that read 16 bytes at a time, of two bytes each."""
     groups = [
-        replace(group, multiple=_EIGHT) if group.name in failed and group.width % _EIGHT == 0 else group
+        replace(group, multiple=_EIGHT)
+        if group.name in failed and group.width > _EIGHT and group.width % _EIGHT == 0
+        else group
         for group in analysis.groups
     ]
     changed = [group for group in groups if group.multiple > 1 and group.name in failed]

@@ -57,11 +57,13 @@ class Tape:
     Attributes:
         tensors: Ref id -> name of the parameter or buffer.
         outputs: What the network returned.
+        reads_values_in: Names of the modules whose code looked at a value, as to branch on it.
     """
 
     operations: list[Operation] = field(default_factory=list)
     tensors: dict[int, str] = field(default_factory=dict)
     outputs: list[Ref] = field(default_factory=list)
+    reads_values_in: list[str] = field(default_factory=list)
 
     def live_operations(self) -> list[Operation]:
         """Operations that the outputs depend on, and those that write into a tensor."""
@@ -100,6 +102,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             refs = tuple(self.ref(leaf) if isinstance(leaf, torch.Tensor) else None for leaf in leaves)
             self.tape.operations.append(Operation(func, plain_args, plain_kwargs, refs, self.stack[-1]))
+        elif func is torch.ops.aten._local_scalar_dense.default:
+            self.tape.reads_values_in.append(self.stack[-1])
         return result
 
 

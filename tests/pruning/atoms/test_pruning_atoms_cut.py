@@ -125,9 +125,12 @@ def test_an_analysis_survives_json(name: str) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if "Conv" not in name])
+@pytest.mark.parametrize("name", [n for n in NETWORKS if "Conv" not in n and "DeBERTa" not in n])
 def test_cost_of_products_of_activations_is_known_before_the_cut(name: str) -> None:
-    """Against torch's counter, for the operations that have no weight."""
+    """Against torch's counter, for the operations that have no weight.
+
+    DeBERTa's products with projected positions are made of weights; its cost is tested from Python's plan.
+    """
     model, inputs = build(name)
     analysis = proved(model, inputs)
     lost = about_half(analysis.groups)

@@ -80,7 +80,7 @@ def select(call: Call, value: Value, dim: int, _: Any) -> Value:
 
 @rule("slice", "slice_copy", "narrow")
 def slice_(call: Call, value: Value, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Value:
-    """A run of indices."""
+    """A run of indices: one of equal parts, or at places that are written in the code or told by attributes."""
     dim %= value.ndim
     size, n_taken = value.shape[dim], call.shapes[0][dim]
     atoms = value.dims[dim]
@@ -90,7 +90,11 @@ def slice_(call: Call, value: Value, dim: int = 0, start: Any = None, end: Any =
     dims = list(value.dims)
     dims[dim] = None
     is_part = step == 1 and n_taken and size % n_taken == 0 and first % n_taken == 0
-    if is_part:
+    if step == 1 and n_taken and call.flow.choose_slices():
+        dims[dim] = _at_least_two(call, atoms[first : first + n_taken])
+        call.flow.fact(n_taken, dims[dim])
+        call.flow.fact(first, atoms[:first] if first else None)
+    elif is_part:
         call.flow.tie_parts(atoms, size // n_taken)
         dims[dim] = _at_least_two(call, atoms[first : first + n_taken])
         call.flow.fact(n_taken, dims[dim])
