@@ -24,6 +24,9 @@ from autoprune.trial import (
     WeightScope,
 )
 
+SETTLING = ("one_cycle", "cosine", "polynomial", "exponential", "step")
+"""Learning-rate schedules that end low, the first to try first."""
+
 PATTERN_RATIO = 0.5
 """Share of the weights that the 2:4 pattern zeroes."""
 
@@ -149,7 +152,7 @@ class SearchSpace:
         return True
 
     def ladder(self, n_steps: int) -> dict[float, dict[str, Scalar]]:
-        """Parameters of uniform candidates: one neuron ratio for all groups, all else at the middle of its range.
+        """Parameters of uniform candidates: one neuron ratio for all groups, all else as :meth:`first_guess` has it.
 
         Returns:
             Ratio -> parameters, for ``n_steps`` ratios evenly spaced up to the greatest that the space allows, without
@@ -207,18 +210,28 @@ class SearchSpace:
             rules.update(dict.fromkeys(matched, rule))
         return rules
 
+    def first_guess(self, dimension: Dimension) -> Scalar:
+        """The value that a person would try first, without layer and weight pruning.
+
+        The middle of a range and the first of several choices, but of learning-rate schedules the one that lets a short
+        training settle.
+        """
+        name, domain = dimension.name, dimension.domain
+        if name in ("layer.ratio", "gradual_pruning") or name.startswith("weight.ratio"):
+            return dimension.nearest(0.0)
+        if name == "weight.pattern":
+            return "none" if isinstance(domain, list) and "none" in domain else dimension.middle()
+        if name == "lr_schedule" and isinstance(domain, list):
+            return next((kind for kind in SETTLING if kind in domain), domain[0])
+        return dimension.middle()
+
     def _uniform(self, ratio: float) -> dict[str, Scalar]:
-        params: dict[str, Scalar] = {}
-        for dimension in self.dimensions():
-            if dimension.name.startswith("neuron.ratio."):
-                params[dimension.name] = dimension.nearest(ratio)
-            elif dimension.name in ("layer.ratio", "gradual_pruning") or dimension.name.startswith("weight.ratio"):
-                params[dimension.name] = dimension.nearest(0.0)
-            elif dimension.name == "weight.pattern":
-                params[dimension.name] = "none"
-            else:
-                params[dimension.name] = dimension.middle()
-        return params
+        return {
+            dimension.name: dimension.nearest(ratio)
+            if dimension.name.startswith("neuron.ratio.")
+            else self.first_guess(dimension)
+            for dimension in self.dimensions()
+        }
 
     def _suggest_weight_ratios(self, trial: BaseTrial, scope: str, pattern: str) -> dict[str, float]:
         if pattern != "none":

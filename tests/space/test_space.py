@@ -320,7 +320,7 @@ def test_ladder() -> None:
     assert [params[name] for name in ("layer.ratio", "weight.ratio", "weight.ratio.stem", "gradual_pruning")] == [
         0.0
     ] * 4
-    assert (params["epochs"], params["lr_schedule"], params["optimizer.sgd.momentum"]) == (5, "constant", 0.0)
+    assert (params["epochs"], params["lr_schedule"], params["optimizer.sgd.momentum"]) == (5, "cosine", 0.0)
     assert params["lr_schedule.constant.lr"] == pytest.approx(0.01)
 
 

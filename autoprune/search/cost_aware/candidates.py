@@ -92,14 +92,9 @@ class Candidates:
         holding = [parent for parent in parents if (parent.widths >= widths).all()]
         return min(holding, key=lambda parent: parent.costs["flops"])
 
-    def middle(self) -> dict[str, Scalar]:
+    def first_guess(self) -> dict[str, Scalar]:
         """The training that a person would try first, without layer and weight pruning."""
-        return {
-            dimension.name: dimension.nearest(0.0)
-            if dimension.name.startswith((*ONLY_UP, "gradual_pruning")) and not isinstance(dimension.domain, list)
-            else dimension.middle()
-            for dimension in self.training
-        }
+        return {dimension.name: self.space.first_guess(dimension) for dimension in self.training}
 
     def params_of(self, candidate: Candidate) -> dict[str, Scalar]:
         """Values of all dimensions, those that do not apply included."""
@@ -141,7 +136,9 @@ class Candidates:
         """Training copied from the network that was picked or from one of the front, and changed a little."""
         if front and (source.number is None or rng.random() < 0.3):
             source = front[int(rng.integers(len(front)))]
-        values = self.middle() | {name: value for name, value in source.params.items() if not name.startswith(RATIO)}
+        values = self.first_guess() | {
+            name: value for name, value in source.params.items() if not name.startswith(RATIO)
+        }
         anew = 1.0 if not source.params else 0.1
         rate = max(1.0 / max(1, len(self.training)), 0.15)
         for dimension in self.training:

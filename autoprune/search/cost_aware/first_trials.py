@@ -63,7 +63,7 @@ class FirstTrials:
     def _at(self, share: float, parent: Node, rate: float | None, origin: str) -> Candidate:
         draws = self._candidates
         widths = draws.cuts.at(np.array([share]), np.array([STRENGTH]))[0]
-        training = draws.middle() | {name: value for name, value in parent.params.items() if name in draws.names}
+        training = draws.first_guess() | {name: value for name, value in parent.params.items() if name in draws.names}
         if rate is not None:
             for dimension in draws.training:
                 if dimension.name.endswith(".lr"):

@@ -20,8 +20,7 @@ from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.first_trials import FirstTrials
 from autoprune.search.cost_aware.history import History, Node
-from autoprune.search.cost_aware.improvement import Staircase
-from autoprune.search.cost_aware.surrogate import AccuracyModel
+from autoprune.search.cost_aware.outlook import LOOK_AHEAD, Outlook
 from autoprune.search.records import ORIGIN, PARENT
 from autoprune.space import SearchSpace
 
@@ -145,51 +144,15 @@ class CostAwareSampler(BaseSampler):
         candidates = [each for each, fits in zip(candidates, allowed, strict=True) if fits] or candidates
         if known.choose == "random" or len(history.nodes) < MIN_TRIALS:
             return candidates[int(rng.integers(len(candidates)))]
-        return candidates[int(np.argmax(self._scores(candidates, history)))]
-
-    def _scores(self, candidates: Sequence[Candidate], history: History) -> Floats:
-        """Expected improvement of the hypervolume an epoch, shape ``(n_candidates,)``."""
-        known = self._known
-        draws = known.candidates
-        nodes = list(history.nodes.values())
-        known.costs.learn(nodes)
-        model = AccuracyModel(known.dense["accuracy"], np.array([node.accuracy for node in nodes]))
-        parents = [history.get(node.parent) for node in nodes]
-        model.fit(
-            known.features(
-                parents,
-                np.stack([node.widths for node in nodes]),
-                known.costs.measured(nodes),
-                known.costs.measured(parents),
-                [node.epochs for node in nodes],
-                [node.params for node in nodes],
-                model.level(np.array([parent.accuracy for parent in parents])),
-            )
-        )
-        widths = np.stack([each.widths for each in candidates])
-        shares = known.costs.shares(widths, [draws.removed_blocks(each) for each in candidates])
-        parents = [each.parent for each in candidates]
-        epochs = [draws.epochs_of(each) for each in candidates]
-        mean, deviation = model.predict(
-            known.features(
-                parents,
-                widths,
-                shares,
-                known.costs.measured(parents),
-                epochs,
-                [each.training for each in candidates],
-                model.level(np.array([parent.accuracy for parent in parents])),
-            )
-        )
-        trained = [history.root, *nodes]
-        stairs = Staircase(
-            known.costs.axes(known.costs.measured(trained)),
-            np.array([node.accuracy for node in trained]),
+        outlook = Outlook(
+            known.candidates,
+            known.costs,
+            known.features,
+            history,
             known.floor,
+            look_ahead=LOOK_AHEAD if known.start == "tree" else 0,
         )
-        improvement = stairs.expected_improvement(known.costs.axes(shares), mean, deviation)
-        scores: Floats = improvement / np.maximum(1, np.array(epochs))
-        return scores
+        return candidates[int(np.argmax(outlook.scores(candidates)))]
 
     def _front(self, history: History) -> list[Node]:
         """The non-dominated trained networks, the latest of equals."""
