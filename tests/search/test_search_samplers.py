@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 import pytest
+from tiny import TINY_TASK
 
+from autoprune.errors import SpecError
 from autoprune.search.driver import Driver
-from autoprune.search.samplers import SAMPLERS, make_sampler
+from autoprune.search.samplers import SAMPLERS, load_sampler, make_sampler
 from autoprune.search.seeds import derive_seed
 from autoprune.search.session import Session
 from autoprune.spec.model import SAMPLERS as NAMED_IN_SPEC
@@ -94,3 +97,14 @@ def test_points_of_a_sequence_share_one_seed(tiny_study: Callable[..., Session])
     driver = Driver(session.folder, session.space, session.table, session.dense)
     first, second = (make_sampler("qmc", SAMPLERS["qmc"], 7, number, driver._knowledge) for number in (0, 1))
     assert first._seed == second._seed  # type: ignore[attr-defined]
+
+
+def test_a_sampler_of_the_user_s_own(tiny_study: Callable[..., Session]) -> None:
+    task = TINY_TASK + "\n\nimport optuna\n\n\ndef mine(seed):\n    return optuna.samplers.RandomSampler(seed=seed)\n"
+    task += "\n\ndef no_sampler(seed):\n    return seed\n"
+    session = tiny_study({"search": {"sampler": "tiny_task:mine", "ladder": 0}}, "mine", task)
+    driver = Driver(session.folder, session.space, session.table, session.dense)
+    assert driver.suggest() is not None
+    assert isinstance(driver.study.sampler, optuna.samplers.RandomSampler)
+    with pytest.raises(SpecError, match=r"search\.sampler: tiny_task:no_sampler must give an optuna\S+, got int"):
+        load_sampler("tiny_task:no_sampler", session.folder.base_dir)

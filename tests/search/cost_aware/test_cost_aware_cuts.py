@@ -1,0 +1,70 @@
+"""Cuts by two numbers, and costs on axes, of a real network's plan."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from autoprune.search.cost_aware.costs import KnownCosts
+from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.session import Session
+
+
+@pytest.fixture
+def session(tiny_study: Callable[..., Session]) -> Session:
+    return tiny_study({"objectives": ["accuracy", "flops", "params"]})
+
+
+@pytest.fixture
+def costs(session: Session) -> KnownCosts:
+    return KnownCosts(session.space, session.table, ["flops", "params"], session.dense, log=True)
+
+
+def cuts_of(session: Session, costs: KnownCosts, drop: Callable[[str, int], float] | None) -> Cuts:
+    return Cuts(session.space, session.table, costs.main_share, drop)
+
+
+def test_costs_are_those_of_the_table(session: Session, costs: KnownCosts) -> None:
+    groups = list(session.table.widths)
+    widths = np.array([[max(1, width // 2) for width in session.table.widths.values()]])
+    exact = session.table.cost(dict(zip(groups, widths[0].tolist(), strict=True)))
+    dense = session.table.cost({})
+    np.testing.assert_allclose(costs.shares(widths), [[exact.macs / dense.macs, exact.params / dense.params]])
+    np.testing.assert_allclose(costs.axes(np.array([[1.0, 1.0]])), 1.0)
+    smallest = session.space.smallest()
+    blocks = session.table.cost({**session.table.widths, **smallest.widths}, smallest.removed_blocks)
+    at_floor = costs.axes(np.array([[blocks.macs / dense.macs, blocks.params / dense.params]]))
+    np.testing.assert_allclose(at_floor, 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.7])
+def test_a_cut_costs_about_what_is_asked(session: Session, costs: KnownCosts, strength: float) -> None:
+    cuts = cuts_of(session, costs, lambda group, width: 0.3 * (1 - width / session.table.widths[group]))
+    shares = np.array([0.8, 0.6, 0.4, 0.2])
+    widths = cuts.at(shares, np.full(4, strength))
+    found = costs.main_share(widths)
+    assert (np.diff(found) < 0).all()
+    np.testing.assert_allclose(found, shares, rtol=0.35)  # channels are few in this network
+    for row in widths:
+        assert all(int(width) in session.space.ratios_of(group) for group, width in zip(cuts.groups, row, strict=True))
+
+
+def test_a_sensitive_group_is_spared(session: Session, costs: KnownCosts) -> None:
+    spared = session.space.plan.groups[0].name
+
+    def drop(group: str, width: int) -> float:
+        return (0.8 if group == spared else 0.01) * (1 - width / session.table.widths[group])
+
+    cuts = cuts_of(session, costs, drop)
+    place = cuts.groups.index(spared)
+    uniform, sensitive = (cuts.at(np.array([0.5]), np.array([strength]))[0] for strength in (0.0, 1.0))
+    assert sensitive[place] > uniform[place]
+    assert (np.delete(sensitive, place) <= np.delete(uniform, place)).all()
+
+
+def test_no_cut_is_wider_than_its_parent(session: Session, costs: KnownCosts) -> None:
+    cuts = cuts_of(session, costs, None)
+    parent = cuts.at(np.array([0.5]), np.zeros(1))
+    narrower = cuts.no_wider(np.stack([cuts.dense, np.ones_like(cuts.dense)]), parent)
+    assert (narrower <= parent).all()
+    np.testing.assert_array_equal(narrower[0], parent[0])

@@ -1,0 +1,52 @@
+"""Stopping inside a trial: who is stopped, who is not, and when an epoch is believed."""
+
+import pytest
+from scipy.stats import spearmanr
+
+from autoprune.search.stopping import MIN_PAIRS, N_BETTER, Rungs
+
+
+def rungs_with(accuracies: list[float], cost: float = 1.0, epochs: int = 4) -> Rungs:
+    rungs = Rungs()
+    for number, accuracy in enumerate(accuracies):
+        rungs.record(number, epochs, [cost], [accuracy])
+    return rungs
+
+
+def test_enough_better_trials_at_no_more_cost_stop_one() -> None:
+    rungs = rungs_with([0.9] * N_BETTER)
+    rungs.record(100, 4, [1.0], [0.8])
+    assert rungs.stops(100)
+    rungs.record(101, 4, [1.0], [0.95])
+    assert not rungs.stops(101)
+
+
+def test_a_cheaper_trial_goes_on() -> None:
+    rungs = rungs_with([0.9] * 10)
+    rungs.record(100, 4, [0.5], [0.2])
+    assert not rungs.stops(100)
+
+
+def test_one_better_trial_too_few_stops_nobody() -> None:
+    rungs = rungs_with([0.9] * (N_BETTER - 1))
+    rungs.record(100, 4, [1.0], [0.8])
+    assert not rungs.stops(100)
+
+
+def test_the_last_epoch_and_other_lengths_count_for_nothing() -> None:
+    rungs = rungs_with([0.9] * 10)
+    rungs.record(100, 2, [1.0], [0.1])
+    assert not rungs.stops(100)
+    rungs.record(101, 4, [1.0], [0.9, 0.9, 0.9, 0.1])
+    assert not rungs.stops(101)
+
+
+def test_an_epoch_that_does_not_tell_the_end_stops_nobody() -> None:
+    early = [0.1 * number for number in range(MIN_PAIRS)]
+    for late, stops in ((list(early), True), (early[::-1], False)):
+        rungs = rungs_with(early)
+        for number, accuracy in enumerate(late):
+            rungs.record_end(number, accuracy)
+        rungs.record(100, 4, [1.0], [0.0])
+        assert rungs.correlations(4) == pytest.approx({1: spearmanr(early, late).statistic})
+        assert rungs.stops(100) is stops
