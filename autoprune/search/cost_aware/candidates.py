@@ -24,6 +24,9 @@ ONLY_UP = ("layer.ratio", "weight.ratio")
 KINDS = {"descend": 0.4, "train on": 0.2, "mutate": 0.2, "cross": 0.1, "fill": 0.1}
 """Ways to cut, and the share of the candidates that each makes."""
 
+MAX_CUT = 0.2
+"""Least share of its parent's cost that a candidate of the tree keeps: what is cut more at once does not recover."""
+
 SPREAD = 0.15
 """Standard deviation of a mutation, on a dimension's axis from 0 to 1."""
 
@@ -78,10 +81,11 @@ class Candidates:
                 widths[rows] = self._cut(kind, wide[rows], front, rng)
         if self._start == "tree":
             widths = self.cuts.no_wider(widths, wide)
+        kept = self.costs.main_share(widths) / self.costs.main_share(wide)
         candidates = []
-        for source, row, kind in zip(picked, widths, kinds, strict=True):
+        for source, row, kind, share in zip(picked, widths, kinds, kept, strict=True):
             parent = source if self._start == "tree" else self.parent_of(row, parents)
-            if (row <= parent.widths).all():
+            if (row <= parent.widths).all() and (self._start != "tree" or share >= MAX_CUT):
                 candidates.append(Candidate(parent, row, self._train(source, parent, front, rng), str(kind)))
         return candidates
 
@@ -126,7 +130,8 @@ class Candidates:
             return np.minimum(wide, others)  # type: ignore[no-any-return]
         if kind == "descend":
             most = np.maximum(self.costs.main_share(wide), self.smallest_share * 1.001)
-            shares = most * (self.smallest_share / most) ** (rng.random(n) ** 2)
+            least = self.smallest_share if self._start != "tree" else np.maximum(self.smallest_share, MAX_CUT * most)
+            shares = most * (least / most) ** rng.random(n)
             return self.cuts.at(shares, rng.uniform(0.0, 1.4, size=n))
         shares = self.smallest_share ** rng.random(n)
         jitter = np.exp(rng.normal(0.0, 0.4, size=wide.shape))

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,8 +33,8 @@ class Staircase:
         reaches = (costs[None] <= self._low[:, None]).all(axis=2)
         self._level = np.maximum(np.where(reaches, accuracies, -np.inf).max(axis=1, initial=-np.inf), floor)
 
-    def expected_improvement(self, costs: Floats, mean: Floats, deviation: Floats) -> Floats:
-        """Expected gain in hypervolume of candidates whose accuracy is normally distributed.
+    def expected_improvement(self, costs: Floats, outcomes: Floats, weights: Floats) -> Floats:
+        """Expected gain in hypervolume of candidates whose accuracy takes some values with some probabilities.
 
         A candidate of cost ``c`` and accuracy ``Y`` gains, over each part of a cell that costs at least ``c``, what
         ``Y`` is above the cell's level. So the expectation is a sum over cells of volume times the expected
@@ -43,23 +42,22 @@ class Staircase:
 
         Args:
             costs: On the axes of the front's, shape ``(n_candidates, n_costs)``.
-            mean: Expected accuracy, shape ``(n_candidates,)``.
-            deviation: Its standard deviation, positive, shape ``(n_candidates,)``.
+            outcomes: Accuracies, shape ``(n_candidates, n_outcomes)``.
+            weights: Their probabilities, shape ``(n_outcomes,)``.
 
         Returns:
             Shape ``(n_candidates,)``, at least 0.
 
         Source:
-            Expected improvement: Jones et al. 1998, https://doi.org/10.1023/A:1008306431147, eq. 15.
+            Expected improvement: Jones et al. 1998, https://doi.org/10.1023/A:1008306431147, section 4.1.
         """
         levels, place = np.unique(self._level, return_inverse=True)
-        volumes = np.zeros((len(costs), len(levels)))
-        spans = np.ones((len(costs), len(self._low)))
+        volumes = np.zeros((len(levels), len(costs)))
+        spans = np.ones((len(self._low), len(costs)))
         for axis in range(costs.shape[1]):
-            spans *= np.maximum(self._high[:, axis] - np.maximum(self._low[:, axis], costs[:, axis, None]), 0.0)
-        np.add.at(volumes.T, place, spans.T)
-        gap = mean[:, None] - levels
-        z = gap / deviation[:, None]
-        improvement = gap * ndtr(z) + deviation[:, None] * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
-        gained: Floats = (volumes * np.maximum(improvement, 0.0)).sum(axis=1)
+            low = np.maximum(self._low[:, axis, None], costs[:, axis])
+            spans *= np.maximum(self._high[:, axis, None] - low, 0.0)
+        np.add.at(volumes, place, spans)
+        above = np.maximum(outcomes[None] - levels[:, None, None], 0.0) @ weights
+        gained: Floats = (volumes * above).sum(axis=0)
         return gained

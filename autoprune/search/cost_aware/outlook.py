@@ -11,7 +11,7 @@ from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node
 from autoprune.search.cost_aware.improvement import Staircase
-from autoprune.search.cost_aware.surrogate import AccuracyModel
+from autoprune.search.cost_aware.surrogate import WEIGHTS, AccuracyModel
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]
@@ -93,16 +93,16 @@ class Outlook:
         bound = np.ones_like(shares)
         for step in range(self._look_ahead + 1):
             batch = _Batch(parents, widths, shares, parent_shares, epochs, training)
-            mean, deviation = self._model.predict(self._rows(batch))
-            gain = self._stairs.expected_improvement(self._costs.axes(shares), mean, deviation)
+            outcomes, median = self._model.predict(self._rows(batch))
+            gain = self._stairs.expected_improvement(self._costs.axes(shares), outcomes, WEIGHTS)
             if step:  # only at costs below those of the step before, which covers the rest
-                gain = gain - self._stairs.expected_improvement(self._costs.axes(bound), mean, deviation)
+                gain = gain - self._stairs.expected_improvement(self._costs.axes(bound), outcomes, WEIGHTS)
             total = total + gain
             best = np.maximum(best, total / (np.array(epochs) * (step + 1)))
             if step < self._look_ahead:
                 parents = [
                     replace(parent, number=-1, widths=row, accuracy=float(accuracy), lineage=parent.lineage + spent)
-                    for parent, row, accuracy, spent in zip(parents, widths, mean, epochs, strict=True)
+                    for parent, row, accuracy, spent in zip(parents, widths, median, epochs, strict=True)
                 ]
                 bound = parent_shares = shares
                 widths = self._next_step(widths)

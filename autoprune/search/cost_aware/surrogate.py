@@ -18,6 +18,10 @@ MAX_CONDITIONED = 500
 
 _BOUNDS = (1e-3, 1e3)
 
+_PLACES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
+WEIGHTS = WEIGHTS / WEIGHTS.sum()
+"""Probabilities of a prediction's outcomes."""
+
 
 class AccuracyModel:
     """A Gaussian process on a linear trend, on an axis where large losses of accuracy count less.
@@ -64,13 +68,18 @@ class AccuracyModel:
         self._process = process
 
     def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of candidates' accuracy, both of shape ``(n_candidates,)``.
+        """Accuracies that candidates may come out with, and the best guess.
 
-        The deviation is that of the accuracy itself, without the noise of a single trial: a candidate that could only
-        be lucky is no improvement. Both are carried back from the model's axis to first order.
+        The spread is that of the accuracy itself, without the noise of a single trial: a candidate that could only be
+        lucky is no improvement.
+
+        Returns:
+            Outcomes at the places of Gauss-Hermite quadrature, shape ``(n_candidates, n_outcomes)``, with the
+            probabilities ``WEIGHTS``, and the medians, shape ``(n_candidates,)``.
         """
         assert self._process is not None
         mean, deviation = self._process.predict(features, return_std=True)
         own = self._spread * np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6))
         level = self._mean + self._spread * mean
-        return self._dense + self._scale * np.sinh(level), self._scale * np.cosh(level) * own
+        outcomes = level[:, None] + own[:, None] * _PLACES
+        return self._dense + self._scale * np.sinh(outcomes), self._dense + self._scale * np.sinh(level)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from autoprune.pareto import hypervolume
 from autoprune.search.cost_aware.improvement import Staircase
@@ -24,7 +25,9 @@ def test_it_is_the_mean_of_the_gain_in_hypervolume(n_costs: int) -> None:
     stairs = Staircase(costs, accuracies, floor=0.5)
     points = rng.random((5, n_costs))
     means, deviations = rng.uniform(0.5, 0.95, 5), rng.uniform(0.01, 0.2, 5)
-    found = stairs.expected_improvement(points, means, deviations)
+    quantiles = norm.ppf((np.arange(2000) + 0.5) / 2000)
+    outcomes = means[:, None] + deviations[:, None] * quantiles
+    found = stairs.expected_improvement(points, outcomes, np.full(2000, 1 / 2000))
     for value, point, mean, deviation in zip(found, points, means, deviations, strict=True):
         expected, error = by_sampling(costs, accuracies, 0.5, point, mean, deviation)
         assert value == pytest.approx(expected, abs=5 * error + 1e-9)
@@ -32,5 +35,5 @@ def test_it_is_the_mean_of_the_gain_in_hypervolume(n_costs: int) -> None:
 
 def test_a_sure_candidate_that_is_dominated_gains_nothing() -> None:
     stairs = Staircase(np.array([[0.2]]), np.array([0.9]), floor=0.0)
-    gains = stairs.expected_improvement(np.array([[0.3], [0.1]]), np.array([0.8, 0.8]), np.array([1e-6, 1e-6]))
+    gains = stairs.expected_improvement(np.array([[0.3], [0.1]]), np.array([[0.8], [0.8]]), np.ones(1))
     np.testing.assert_allclose(gains, [0.0, 0.1 * 0.8], atol=1e-6)
