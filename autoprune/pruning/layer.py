@@ -1,14 +1,14 @@
 """Layer pruning: which modules are residual blocks, what each is worth, and replacing them by the identity."""
 
-import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from autoprune.errors import PruningError
 from autoprune.pruning.proof import run
+from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Inputs
 
 
@@ -28,7 +28,7 @@ def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
     Raises:
         PruningError: If the network can't run on the inputs.
     """
-    probed = copy.deepcopy(model).eval()
+    probed = replica(model, lent(model)).eval()
     seen: dict[str, list[torch.Tensor | None]] = {}
 
     def record(name: str) -> Callable[..., None]:
@@ -39,12 +39,21 @@ def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
 
         return hook
 
+    def compare_shapes(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[object, ...], outputs: object) -> None:
+            inputs = seen[name][-1]
+            if inputs is None or not isinstance(outputs, torch.Tensor) or outputs.shape != inputs.shape:
+                seen[name][-1] = None
+
+        return hook
+
     candidates = {
         name: module
         for name, module in probed.named_modules()
-        if name and any(parameter.dim() > 1 for parameter in module.parameters())
+        if name and not _is_plain_layer(module) and any(parameter.dim() > 1 for parameter in module.parameters())
     }
     hooks = [module.register_forward_pre_hook(record(name), with_kwargs=True) for name, module in candidates.items()]
+    hooks += [module.register_forward_hook(compare_shapes(name)) for name, module in candidates.items()]
     with torch.no_grad():
         run(probed, example_inputs)
     for handle in hooks:
@@ -55,12 +64,6 @@ def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
         if len(seen.get(name, [])) == 1 and _gives_input_back(module, seen[name][0])
     ]
     return tuple(name for name in passing if not any(other.startswith(name + ".") for other in passing))
-
-
-def remove_blocks(model: nn.Module, names: Iterable[str]) -> None:
-    """Replace blocks by the identity, in place."""
-    for name in names:
-        model.set_submodule(name, nn.Identity())
 
 
 def block_importance(
@@ -79,29 +82,30 @@ def block_importance(
     """
     if not names:
         return {}
-    whole = measure_loss(copy.deepcopy(model))
+    whole = measure_loss(replica(model, lent(model)))
     if not math.isfinite(whole):
         raise PruningError(
             f"the loss of the dense network must be finite to rank its blocks, got {whole}. Check its weights."
         )
     rises: dict[str, float] = {}
     for name in names:
-        without = copy.deepcopy(model)
-        remove_blocks(without, [name])
-        rise = measure_loss(without) - whole
+        rise = measure_loss(replica(model, lent(model), [name])) - whole
         rises[name] = rise if math.isfinite(rise) else math.inf
     return rises
+
+
+def _is_plain_layer(module: nn.Module) -> bool:
+    """Whether the module is a layer of torch's own without others inside: with parameters at zero it gives zeros."""
+    return type(module).__module__.startswith("torch.nn.modules") and not any(True for _ in module.children())
 
 
 def _gives_input_back(module: nn.Module, inputs: torch.Tensor | None) -> bool:
     if inputs is None or not bool(inputs.any()):
         return False
-    zeroed = copy.deepcopy(module)
+    zeros = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters(remove_duplicate=False)}
     with torch.no_grad():
-        for parameter in zeroed.parameters():
-            parameter.zero_()
         try:
-            outputs = zeroed(inputs.clone())
+            outputs = replica(module, zeros)(inputs.clone())
         except Exception:
             return False
     return isinstance(outputs, torch.Tensor) and outputs.shape == inputs.shape and torch.allclose(outputs, inputs)

@@ -1,6 +1,5 @@
 """The preflight: find what can be pruned, and prove each part and all together by forward and backward passes."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -10,10 +9,11 @@ from torch.nn.modules.conv import _ConvNd
 
 from autoprune.errors import PruningError
 from autoprune.pruning.atoms import Analysis, about_half, cut, no_analysis, settle, to_plain
-from autoprune.pruning.layer import block_importance, find_blocks, remove_blocks
+from autoprune.pruning.layer import block_importance, find_blocks
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.pruning.proof import Bench, batch_of_two, bench, randomised, shortened
-from autoprune.pruning.provenance import masked
+from autoprune.pruning.provenance import masked_replica
+from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Inputs
 
 Item = TypeVar("Item")
@@ -108,14 +108,20 @@ class _Preflight:
         return analysis
 
     def prove_blocks(self, analysis: Analysis) -> list[str]:
-        """Find the residual blocks and prove each alone, then all of them together with all groups."""
+        """Find the residual blocks and prove them together with all groups; alone where they don't pass so."""
         lost = about_half(analysis.groups)
-        alone: list[str] = []
+        found: list[str] = []
         for name in find_blocks(self.dense.model, self.dense.inputs):
             inside = [module for module in self._modules if module == name or module.startswith(name + ".")]
-            reason = (
-                "left alone as asked" if any(map(self.skip, inside)) else cut_failure(self.dense, analysis, {}, (name,))
-            )
+            if any(map(self.skip, inside)):
+                self.leave_out(name, "block: left alone as asked")
+            else:
+                found.append(name)
+        if not found or cut_failure(self.dense, analysis, lost, found) is None:
+            return found
+        alone: list[str] = []
+        for name in found:
+            reason = cut_failure(self.dense, analysis, {}, (name,))
             if reason is None:
                 alone.append(name)
             else:
@@ -134,16 +140,14 @@ def cut_failure(
     Args:
         lost: Group name -> channels to remove; without any, the shapes of the output are compared and not its values.
     """
-    reference = copy.deepcopy(dense.model)
-    remove_blocks(reference, blocks)
-    pruned = copy.deepcopy(reference)
+    pruned = replica(dense.model, lent(dense.model), blocks)
     try:
         if not lost:
             dense.prove(pruned, None)
             return None
         provenance = cut(pruned, analysis, lost)
         exact = all(group.exact for group in analysis.groups if lost.get(group.name))
-        dense.prove(pruned, masked(reference, provenance) if exact else None)
+        dense.prove(pruned, masked_replica(dense.model, provenance, blocks) if exact else None)
     except PruningError as error:
         return str(error)
     except Exception as error:
