@@ -58,12 +58,12 @@ def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[str, ...]:
         run(probed, example_inputs)
     for handle in hooks:
         handle.remove()
-    passing = [
-        name
-        for name, module in candidates.items()
-        if len(seen.get(name, [])) == 1 and _gives_input_back(module, seen[name][0])
-    ]
-    return tuple(name for name in passing if not any(other.startswith(name + ".") for other in passing))
+    passing: list[str] = []
+    for name in sorted(candidates, key=lambda name: name.count("."), reverse=True):
+        inside = any(other.startswith(name + ".") for other in passing)
+        if not inside and len(seen.get(name, [])) == 1 and _gives_input_back(candidates[name], seen[name][0]):
+            passing.append(name)
+    return tuple(name for name in candidates if name in passing)
 
 
 def block_importance(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -11,7 +12,7 @@ from autoprune.errors import PruningError
 from autoprune.pruning.atoms import Analysis, about_half, cut, no_analysis, settle, to_plain
 from autoprune.pruning.layer import block_importance, find_blocks
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
-from autoprune.pruning.proof import Bench, batch_of_two, bench, randomised, shortened
+from autoprune.pruning.proof import Bench, batch_of_two, bench, in_dtype, randomised, shortened
 from autoprune.pruning.provenance import masked_replica
 from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Inputs
@@ -45,7 +46,8 @@ def make_plan(
     Raises:
         PruningError: If the network itself can't run on the inputs, or has no finite loss.
     """
-    preflight = _Preflight(bench(randomised(model, seed=0), batch_of_two(example_inputs)), skip)
+    drawn = randomised(model, seed=0)
+    preflight = _Preflight(drawn, bench(drawn, batch_of_two(example_inputs)), skip)
     analysis = preflight.prove_groups()
     names = preflight.prove_blocks(analysis)
     plan = PruningPlan(
@@ -83,8 +85,11 @@ def rank_blocks(plan: PruningPlan, model: nn.Module, measure_loss: Callable[[nn.
 
 
 class _Preflight:
-    def __init__(self, dense: Bench, skip: Callable[[str], bool]) -> None:
+    def __init__(self, drawn: nn.Module, dense: Bench, skip: Callable[[str], bool]) -> None:
         self.dense = dense
+        # What is looked at and not compared needs no float64.
+        is_single = all(tensor.dtype is torch.float32 for tensor in drawn.parameters())
+        self.probed = in_dtype(drawn, dense.inputs, torch.float32) if is_single else (dense.model, dense.inputs)
         self.skip = skip
         self.left_out: list[LeftOut] = []
         self._modules = [name for name, _ in dense.model.named_modules()]
@@ -95,9 +100,7 @@ class _Preflight:
     def prove_groups(self) -> Analysis:
         """Find the groups and prove them, alone where they don't pass together."""
         try:
-            analysis = settle(
-                self.dense.model, self.dense.inputs, lambda found, lost: cut_failure(self.dense, found, lost)
-            )
+            analysis = settle(*self.probed, lambda found, lost: cut_failure(self.dense, found, lost))
         except Exception as error:
             self.leave_out("", f"no groups of channels: the network can't be followed ({shortened(error)})")
             return no_analysis(self.dense.model)
@@ -111,7 +114,7 @@ class _Preflight:
         """Find the residual blocks and prove them together with all groups; alone where they don't pass so."""
         lost = about_half(analysis.groups)
         found: list[str] = []
-        for name in find_blocks(self.dense.model, self.dense.inputs):
+        for name in find_blocks(*self.probed):
             inside = [module for module in self._modules if module == name or module.startswith(name + ".")]
             if any(map(self.skip, inside)):
                 self.leave_out(name, "block: left alone as asked")

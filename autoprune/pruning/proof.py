@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,16 +68,16 @@ def bench(model: nn.Module, inputs: Inputs) -> Bench:
         PruningError: If the network itself can't run on the inputs, gives no float tensor or one that is not finite.
     """
 
-    def in_dtype(dtype: torch.dtype | None) -> Bench:
-        found = Bench(_borrower(model, dtype), _cast(model, inputs, dtype), (), dtype, _tolerance(dtype))
+    def stand(dtype: torch.dtype | None) -> Bench:
+        network, cast = in_dtype(model, inputs, dtype)
         with torch.no_grad():
-            return replace(found, shapes=_shapes(run(found.model, found.inputs)))
+            return Bench(network, cast, _shapes(run(network, cast)), dtype, _tolerance(dtype))
 
     if _n_parameters(model) <= _LARGE:
         # Some networks fix float32 inside their forward pass; there the proof is as sharp as float32 allows.
         with contextlib.suppress(PruningError):
-            return in_dtype(torch.float64)
-    return in_dtype(None)
+            return stand(torch.float64)
+    return stand(None)
 
 
 def prove_cut(
@@ -104,17 +104,16 @@ def prove_cut(
     is_small = _n_parameters(model) <= _SMALL
     failure: PruningError | None = None
     for dtype in (torch.float64, None) if is_small else (torch.float32, torch.float64, None):
+        network, cast = in_dtype(pruned, inputs, dtype)
         try:
             with torch.no_grad():
-                masked = masked_replica(model, provenance, removed_blocks, dtype).eval()
-                expected = run(masked, _cast(model, inputs, dtype))
+                expected = run(masked_replica(model, provenance, removed_blocks, dtype).eval(), cast)
         except PruningError as error:
             failure = failure or error
             continue
-        del masked
         try:
             with torch.no_grad():
-                outputs = run(_borrower(pruned, dtype), _cast(model, inputs, dtype))
+                outputs = run(network, cast)
             _check_shapes(outputs, _shapes(expected))
             _check_values(outputs, expected, _tolerance(dtype))
             return
@@ -124,6 +123,19 @@ def prove_cut(
                 break
     if failure is not None:
         raise failure
+
+
+def in_dtype(model: nn.Module, inputs: Inputs, dtype: torch.dtype | None) -> tuple[nn.Module, Inputs]:
+    """A network in evaluation mode that computes with this one's weights, and inputs on its device.
+
+    Args:
+        dtype: What float tensors are cast to; ``None`` leaves them.
+    """
+    device = next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
+    cast = tree_map_only(
+        torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() and dtype else x, to_device(inputs, device)
+    )
+    return replica(model, lent(model, dtype)).eval(), cast
 
 
 def run(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
@@ -186,19 +198,6 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
 
 def _n_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _borrower(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
-    """A network that computes with this one's weights, in another dtype, in evaluation mode."""
-    return replica(model, lent(model, dtype)).eval()
-
-
-def _cast(model: nn.Module, inputs: Inputs, dtype: torch.dtype | None) -> Inputs:
-    """Inputs on the network's device, float tensors in this dtype."""
-    device = next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
-    return tree_map_only(
-        torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() and dtype else x, to_device(inputs, device)
-    )
 
 
 def _tolerance(dtype: torch.dtype | None) -> float:
