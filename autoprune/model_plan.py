@@ -9,13 +9,16 @@ from torch import nn
 
 from autoprune.cost.table import NetworkCost, build_table
 from autoprune.errors import PruningError
-from autoprune.pruning import LeftOut, make_plan, prune
+from autoprune.pruning import LeftOut, global_scores, global_widths, make_plan, prune
 from autoprune.pruning.block_importance import angular_distances, loss_rises, mean_loss
 from autoprune.sensitivity import KEPT_SHARES, SensitivityMap, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
 from autoprune.tasks.task import Inputs, Loss
 from autoprune.training import recalibrate_on_batches
 from autoprune.trial import PruningConfig
+
+Batch = tuple[Inputs, torch.Tensor]
+"""Inputs and targets."""
 
 
 @dataclass(frozen=True)
@@ -149,31 +152,77 @@ class ModelPlan:
             found = loss_rises(self._model, self._plan.blocks, lambda model: mean_loss(model, batches, loss))
         return dict(sorted(found.items(), key=lambda item: item[1]))
 
+    def widths_at(
+        self,
+        *,
+        flops: float | None = None,
+        params: float | None = None,
+        criterion: str = "l2",
+        data: Iterable[Batch] | None = None,
+        loss: Loss = cross_entropy,
+    ) -> dict[str, int]:
+        """Widths at which a share of the model is left: the least important channels go, whichever group they are in.
+
+        The scores of each group are scaled to a mean of 1, so that they compare. Channels go one by one in that order
+        until what is left, counted exactly, is at most the share; every group keeps at least one.
+
+        Args:
+            flops: Largest share of the model's multiply-accumulates to keep, in (0, 1].
+            params: Instead, largest share of its parameters.
+            criterion: As :meth:`prune` takes it, with ``data`` and ``loss``.
+
+        Returns:
+            Group name -> channels to keep, for :meth:`prune`.
+
+        Raises:
+            PruningError: If not exactly one share is given, or it can't be met.
+        """
+        if (flops is None) == (params is None):
+            raise PruningError(f"one of flops and params must be given, got flops={flops}, params={params}.")
+        if params is None:
+            return self._ranked("flops", flops or 0.0, lambda widths: self.cost(widths).macs, criterion, data, loss)
+        return self._ranked("params", params, lambda widths: self.cost(widths).params, criterion, data, loss)
+
     def prune(
         self,
-        ratio: float | Mapping[str, float] = 0.0,
+        ratio: float | Mapping[str, float] | None = None,
         criterion: str = "l2",
-        data: Iterable[tuple[Inputs, torch.Tensor]] | None = None,
+        data: Iterable[Batch] | None = None,
         loss: Loss = cross_entropy,
         blocks: Collection[str] = (),
+        *,
+        scope: Literal["group", "global"] = "group",
+        widths: Mapping[str, int] | None = None,
     ) -> nn.Module:
         """A new model without the least important channels; its output is that of the given one with them masked.
 
         Args:
             ratio: As :meth:`widths` takes it.
-            criterion: l1, l2, bn_scale, taylor, fpgm, lamp, activation, apoz or random.
-            data: Batches of inputs and targets, for taylor, activation and apoz.
-            loss: Loss of outputs and targets, for taylor.
+            criterion: l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz or random.
+            data: Batches of inputs and targets, for taylor, fisher, activation and apoz.
+            loss: Loss of outputs and targets, for taylor and fisher.
             blocks: Blocks to remove; importance is then that of the model without them.
+            scope: ``"group"`` removes the ratio of every group; ``"global"`` removes it of all channels taken together,
+                ranked as :meth:`widths_at` ranks them, and takes one number.
+            widths: Instead of a ratio, group name -> channels to keep, as from :meth:`widths_at`; a group not named
+                keeps all.
 
         Raises:
-            PruningError: If the ratio, the criterion, its data or a block's name won't do.
+            PruningError: If the ratio or widths, the criterion, its data or a block's name won't do.
         """
+        if (ratio is None) == (widths is None) and not (ratio is None and blocks):
+            raise PruningError(f"either a ratio or widths must be given, got ratio={ratio}, widths={widths}.")
         batches = None if data is None else list(data)
+        if scope == "global":
+            if not isinstance(ratio, float | int) or not 0 <= ratio < 1:
+                raise PruningError(f"with scope='global', ratio must be one number in [0, 1), got {ratio}.")
+            widths = self._ranked("channels", 1 - ratio, lambda widths: sum(widths.values()), criterion, batches, loss)
+        elif widths is None:
+            widths = self.widths(ratio or 0.0)
         pruned = prune(
             self._model,
             self._plan,
-            PruningConfig(widths=self.widths(ratio), criterion=criterion, removed_blocks=tuple(blocks)),
+            PruningConfig(widths=widths, criterion=criterion, removed_blocks=tuple(blocks)),
             example_inputs=self._inputs,
             calibration=None if batches is None else lambda: batches,
             loss=loss,
@@ -217,6 +266,30 @@ class ModelPlan:
             loss=loss,
         )
         return measure_map(meter, points_to_measure(self._plan, kept_shares))
+
+    def _ranked(
+        self,
+        what: str,
+        share: float,
+        size_of: Callable[[Mapping[str, int]], int],
+        criterion: str,
+        data: Iterable[Batch] | None,
+        loss: Loss,
+    ) -> dict[str, int]:
+        """Widths at which a share of the model's size is left, the globally least important channels removed."""
+        if not 0 < share <= 1:
+            raise PruningError(f"{what} must be a share in (0, 1], got {share}.")
+        batches = None if data is None else list(data)
+        calibration = None if batches is None else lambda: batches
+        scores = global_scores(self._model, self._plan, criterion, calibration=calibration, loss=loss)
+        ceiling = share * size_of(self._plan.group_widths)
+        found = global_widths(scores, self._plan, size_of, ceiling)
+        if size_of(found) > ceiling:
+            least = size_of(found) / size_of(self._plan.group_widths)
+            raise PruningError(
+                f"{what} can't fall to {share:.3g} of the model: {least:.3g} are left where every group is narrowest."
+            )
+        return found
 
 
 def plan(model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False) -> ModelPlan:

@@ -132,3 +132,43 @@ def test_a_plan_leaves_frozen_parameters_frozen_and_no_others() -> None:
     model.up.requires_grad_(False)
     autoprune.plan(model, torch.randn(2, 1))
     assert [p.requires_grad for p in model.parameters()] == [True, False, False, True, True]
+
+
+@pytest.mark.parametrize("criterion", ["l2", "fisher"])
+def test_widths_at_a_share_of_the_cost(criterion: str) -> None:
+    model, inputs = network(), torch.randn(6, 1, 8, 8)
+    plan, data = autoprune.plan(model, inputs[:2]), [(inputs, torch.arange(6) % 5)]
+    dense_params, dense_macs = count(model, inputs)
+    widths = plan.widths_at(flops=0.4, criterion=criterion, data=data)
+    _, macs = count(plan.prune(widths=widths, criterion=criterion, data=data), inputs)
+    one_more = max(plan.cost(widths | {name: width + 1}).macs for name, width in widths.items())
+    assert macs <= 0.4 * dense_macs < one_more
+    widths = plan.widths_at(params=0.25, criterion=criterion, data=data)
+    params, _ = count(plan.prune(widths=widths), inputs)
+    assert 0.2 * dense_params < params <= 0.25 * dense_params
+
+
+def test_a_ratio_of_all_channels_together() -> None:
+    model = network()
+    with torch.no_grad():
+        model[0].weight[:4], model[0].bias[:4] = 0, 0
+        model[1].weight[:4], model[1].bias[:4] = 0, 0
+        model[4].weight[:, : 4 * 64] = 0
+    plan = autoprune.plan(model, torch.randn(2, 1, 8, 8))
+    pruned = plan.prune(4 / 24, scope="global")
+    assert (pruned[0].out_channels, pruned[4].out_features) == (4, 16)
+    assert sum(plan.prune(0.5, scope="global")[layer].weight.shape[0] for layer in (0, 4)) == 12
+
+
+def test_mistakes_of_scope_and_shares_are_named() -> None:
+    plan = autoprune.plan(network(), torch.randn(2, 1, 8, 8))
+    with pytest.raises(PruningError, match="either a ratio or widths must be given, got ratio=None"):
+        plan.prune()
+    with pytest.raises(PruningError, match=r"ratio must be one number in \[0, 1\), got \{'0': 0.5\}"):
+        plan.prune({"0": 0.5}, scope="global")
+    with pytest.raises(PruningError, match="one of flops and params must be given, got flops="):
+        plan.widths_at(flops=0.5, params=0.5)
+    with pytest.raises(PruningError, match=r"flops must be a share in \(0, 1\], got 1.5"):
+        plan.widths_at(flops=1.5)
+    with pytest.raises(PruningError, match=r"params can't fall to 0.001 of the model: 0\.0\d+ are left"):
+        plan.widths_at(params=0.001)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
     from autoprune.pruning.preflight import make_plan, rank_blocks, rank_blocks_by_angle
     from autoprune.pruning.provenance import masked
+    from autoprune.pruning.ranking import global_scores, global_widths
     from autoprune.pruning.weight import WeightMasks
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "cubic_ratio",
     "current_widths",
     "find_blocks",
+    "global_scores",
+    "global_widths",
     "gradual_weight_ratios",
     "gradual_widths",
     "make_plan",
@@ -47,6 +50,7 @@ _HOMES = {
     "plan": ("Block", "Group", "LeftOut", "PruningPlan"),
     "preflight": ("make_plan", "rank_blocks", "rank_blocks_by_angle"),
     "provenance": ("masked",),
+    "ranking": ("global_scores", "global_widths"),
     "weight": ("WeightMasks",),
 }
 

@@ -1,6 +1,5 @@
 """Pruning a network, dense or pruned before under the same plan, as a trial asks."""
 
-import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,13 +9,14 @@ from torch import nn
 
 from autoprune.errors import PruningError
 from autoprune.pruning.atoms import at_widths, cut, from_plain
-from autoprune.pruning.criteria import check_criterion
+from autoprune.pruning.criteria import check_criterion, needs_data
 from autoprune.pruning.importance import Calibration, channel_scores
-from autoprune.pruning.layer import is_removed, remove_blocks
+from autoprune.pruning.layer import is_removed
 from autoprune.pruning.neuron import current_widths, least_important
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.proof import bench
-from autoprune.pruning.provenance import masked, untouched
+from autoprune.pruning.proof import prove_cut
+from autoprune.pruning.provenance import untouched
+from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Inputs, Loss
 from autoprune.trial import PruningConfig
 
@@ -69,19 +69,22 @@ def prune(
     check_criterion(config.criterion)
     _check_names("group", config.widths, plan.group_widths)
     _check_names("block", config.removed_blocks, plan.block_names)
-    pruned = copy.deepcopy(model)
-    present_blocks = [block for block in plan.blocks if not is_removed(pruned, block.name)]
+    present_blocks = [block for block in plan.blocks if not is_removed(model, block.name)]
     removed_now = [block for block in present_blocks if block.name in config.removed_blocks]
-    remove_blocks(pruned, removed_now)
-    whole = copy.deepcopy(pruned)
-    present = current_widths(pruned, plan)
+    present = current_widths(model, plan, without=[block.name for block in removed_now])
     widths = _widths_to_reach(present, config)
+    # What will be cut is taken over as it is, and replaced by its narrower self; only the rest is copied.
+    cut_soon = {member[0] for group in plan.graph["groups"] if group["name"] in widths for member in group["members"]}
+    borrowed = {name: tensor for name, tensor in lent(model).items() if plan.graph["same"].get(name) in cut_soon}
+    pruned = replica(model, borrowed, removed_now)
     provenance = untouched(pruned)
     exact = True
     if widths:
         analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
         groups = [group for group in analysis.groups if group.name in widths]
-        scores = channel_scores(pruned, groups, config.criterion, calibration=calibration, loss=loss, seed=seed)
+        # Forward passes may leave traces in a network.
+        scored = replica(model, lent(model), removed_now) if needs_data(config.criterion) else pruned
+        scores = channel_scores(scored, groups, config.criterion, calibration=calibration, loss=loss, seed=seed)
         lost = {name: least_important(scores[name], present[name] - width) for name, width in widths.items()}
         provenance = cut(pruned, analysis, lost)
         exact = all(group.exact for group in groups)
@@ -92,21 +95,14 @@ def prune(
                 f"group {name} must keep {asked} channels, but kept {kept[name]}. Leave it out of the search."
             )
     if widths or removed_now:
-        _prove(pruned, whole, provenance if exact else None, example_inputs)
+        try:
+            prove_cut(pruned, model, provenance, removed_now, example_inputs, exact=exact)
+        except PruningError as error:
+            raise PruningError(
+                f"the network can't be pruned as asked: {error}. Run `autoprune plan` for what can be pruned."
+            ) from error
     gone = tuple(block.name for block in plan.blocks if block in removed_now or block not in present_blocks)
     return Pruned(pruned, kept, gone, provenance)
-
-
-def _prove(
-    pruned: nn.Module, whole: nn.Module, provenance: Mapping[str, torch.Tensor] | None, example_inputs: Inputs
-) -> None:
-    try:
-        stand = bench(whole, example_inputs)
-        stand.prove(stand.cast(pruned), None if provenance is None else masked(stand.model, provenance))
-    except PruningError as error:
-        raise PruningError(
-            f"the network can't be pruned as asked: {error}. Run `autoprune plan` for what can be pruned."
-        ) from error
 
 
 def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> None:

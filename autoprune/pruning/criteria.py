@@ -3,11 +3,9 @@
 from difflib import get_close_matches
 
 from autoprune.errors import PruningError
-from autoprune.spec.criteria import CRITERIA
+from autoprune.spec.criteria import CRITERIA, NEEDS
 
-__all__ = ["CRITERIA", "check_criterion", "needs_data"]
-
-_NEED_DATA = frozenset({"taylor", "activation", "apoz"})
+__all__ = ["CRITERIA", "check_criterion", "needs_data", "needs_loss"]
 
 
 def needs_data(criterion: str) -> bool:
@@ -17,7 +15,17 @@ def needs_data(criterion: str) -> bool:
         PruningError: If there is no such criterion.
     """
     check_criterion(criterion)
-    return criterion in _NEED_DATA
+    return NEEDS[criterion] != "nothing"
+
+
+def needs_loss(criterion: str) -> bool:
+    """Whether the criterion looks at gradients of the loss.
+
+    Raises:
+        PruningError: If there is no such criterion.
+    """
+    check_criterion(criterion)
+    return NEEDS[criterion] == "loss"
 
 
 def check_criterion(criterion: str) -> None:

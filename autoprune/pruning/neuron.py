@@ -1,23 +1,27 @@
 """Neuron pruning: the widths that a network has, and the channels that go when a group shrinks."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.provenance import named_tensors
+from autoprune.pruning.replica import named_tensors
 
 
-def current_widths(model: nn.Module, plan: PruningPlan) -> dict[str, int]:
+def current_widths(model: nn.Module, plan: PruningPlan, without: Collection[str] = ()) -> dict[str, int]:
     """Channels that a network has in every group of its plan; 0 where removed blocks took them all.
 
     Each dimension that shrinks says ``dense size - present size = sum over groups of entries x channels lost``; the
     channels lost solve these equations.
+
+    Args:
+        without: Blocks that are looked at as if they were removed.
     """
     dense_shapes: Mapping[str, list[int]] = plan.graph["shapes"]
-    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model)}
+    gone = tuple(f"{block}." for block in without)
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(model) if not name.startswith(gone)}
     numbers = {group.name: number for number, group in enumerate(plan.groups)}
     rows: dict[tuple[tuple[int, int], ...], int] = {}
     for name, dims in plan.shrink.items():

@@ -1,10 +1,10 @@
 """The preflight: find what can be pruned, and prove each part and all together by forward and backward passes."""
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -12,10 +12,10 @@ from autoprune.errors import PruningError
 from autoprune.pruning.atoms import Analysis, about_half, cut, no_analysis, settle, to_plain
 from autoprune.pruning.block_importance import angular_distances, loss_rises
 from autoprune.pruning.blocks import find_blocks
-from autoprune.pruning.layer import remove_blocks
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
-from autoprune.pruning.proof import Bench, batch_of_two, bench, randomised, shortened
-from autoprune.pruning.provenance import masked
+from autoprune.pruning.proof import Bench, batch_of_two, bench, in_dtype, randomised, shortened
+from autoprune.pruning.provenance import masked_replica
+from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Inputs
 
 Item = TypeVar("Item")
@@ -51,7 +51,8 @@ def make_plan(
     Raises:
         PruningError: If the network itself can't run on the inputs, or has no finite loss.
     """
-    preflight = _Preflight(bench(randomised(model, seed=0), batch_of_two(example_inputs)), skip)
+    drawn = randomised(model, seed=0)
+    preflight = _Preflight(drawn, bench(drawn, batch_of_two(example_inputs)), skip)
     analysis = preflight.prove_groups(hidden_sizes)
     blocks = preflight.prove_blocks(analysis)
     plan = PruningPlan(
@@ -106,8 +107,11 @@ def _ordered(blocks: Sequence[Block], importance: Mapping[str, float]) -> tuple[
 
 
 class _Preflight:
-    def __init__(self, dense: Bench, skip: Callable[[str], bool]) -> None:
+    def __init__(self, drawn: nn.Module, dense: Bench, skip: Callable[[str], bool]) -> None:
         self.dense = dense
+        # What is looked at and not compared needs no float64.
+        is_single = all(tensor.dtype is torch.float32 for tensor in drawn.parameters())
+        self.probed = in_dtype(drawn, dense.inputs, torch.float32) if is_single else (dense.model, dense.inputs)
         self.skip = skip
         self.left_out: list[LeftOut] = []
         self._modules = [name for name, _ in dense.model.named_modules()]
@@ -119,10 +123,7 @@ class _Preflight:
         """Find the groups and prove them, alone where they don't pass together."""
         try:
             analysis = settle(
-                self.dense.model,
-                self.dense.inputs,
-                lambda found, lost: cut_failure(self.dense, found, lost),
-                allow_norm=hidden_sizes,
+                *self.probed, lambda found, lost: cut_failure(self.dense, found, lost), allow_norm=hidden_sizes
             )
         except Exception as error:
             self.leave_out("", f"no groups of channels: the network can't be followed ({shortened(error)})")
@@ -134,15 +135,22 @@ class _Preflight:
         return analysis
 
     def prove_blocks(self, analysis: Analysis) -> list[Block]:
-        """Find the residual blocks and prove each alone, then all of them together with all groups."""
+        """Find the residual blocks and prove them together with all groups; alone where they don't pass so."""
         lost = about_half(analysis.groups)
-        alone: list[Block] = []
+        found: list[Block] = []
         blocks, left_out = find_blocks(self.dense.model, self.dense.inputs)
         self.left_out += left_out
         for block in blocks:
             inside = [name for name in self._modules if name == block.name or name.startswith(block.name + ".")]
-            asked = any(map(self.skip, inside))
-            reason = "left alone as asked" if asked else cut_failure(self.dense, analysis, {}, (block,))
+            if any(map(self.skip, inside)):
+                self.leave_out(block.name, "block: left alone as asked")
+            else:
+                found.append(block)
+        if not found or cut_failure(self.dense, analysis, lost, found) is None:
+            return found
+        alone: list[Block] = []
+        for block in found:
+            reason = cut_failure(self.dense, analysis, {}, (block,))
             if reason is None:
                 alone.append(block)
             else:
@@ -170,15 +178,14 @@ def cut_failure(
         reason = cut_failure(dense, analysis, exact, blocks)
         if reason is not None:
             return reason
-    reference = copy.deepcopy(dense.model)
-    remove_blocks(reference, blocks)
-    pruned = copy.deepcopy(reference)
+    pruned = replica(dense.model, lent(dense.model), blocks)
     try:
         if not lost:
             dense.prove(pruned, None)
             return None
         provenance = cut(pruned, analysis, lost)
-        dense.prove(pruned, masked(reference, provenance) if len(exact) == n_lost else None)
+        masked = masked_replica(dense.model, provenance, blocks) if len(exact) == n_lost else None
+        dense.prove(pruned, masked)
     except PruningError as error:
         return str(error)
     except Exception as error:

@@ -1,10 +1,9 @@
 """Proof by a real forward and backward pass that a pruned network computes what the masked one does."""
 
 import contextlib
-import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,18 +11,23 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from autoprune.errors import PruningError
+from autoprune.pruning.plan import Block
+from autoprune.pruning.provenance import masked_replica
+from autoprune.pruning.replica import lent, named_tensors, replica
 from autoprune.tasks.forward import call_model, to_device
 from autoprune.tasks.task import Inputs
 
 _FLOAT64_TOLERANCE = 1e-8
 _FLOAT32_TOLERANCE = 1e-3
 _LARGE = 100_000_000
-"""Parameters above which a network is proved in its own dtype: copies in float64 would not fit everywhere."""
+"""Parameters above which a plan is proved in the network's own dtype: copies in float64 would not fit everywhere."""
+_SMALL = 5_000_000
+"""Parameters up to which every single cut is compared in float64 at once: it costs next to nothing."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A copy of a network, in float64 where it runs so and evaluation mode, with inputs that it takes.
+    """A network that computes with a given one's weights, in float64 where it runs so and evaluation mode.
 
     Attributes:
         shapes: Shapes of its output tensors.
@@ -38,11 +42,6 @@ class Bench:
     dtype: torch.dtype | None
     tolerance: float
 
-    def cast(self, model: nn.Module) -> nn.Module:
-        """Copy another network into this one's dtype and mode."""
-        clone = copy.deepcopy(model).eval()
-        return clone if self.dtype is None else clone.to(self.dtype)
-
     def prove(self, pruned: nn.Module, reference: nn.Module | None) -> None:
         """Run a pruned network forward and backward, and compare its output with a reference's.
 
@@ -55,21 +54,12 @@ class Bench:
                 reason that fits behind a module's name.
         """
         outputs = run(pruned, self.inputs)
-        shapes = _shapes(outputs)
-        if shapes != self.shapes:
-            raise PruningError(_change(self.shapes, shapes))
+        _check_shapes(outputs, self.shapes)
         _backward(pruned, outputs)
-        if reference is None:
-            return
-        with torch.no_grad():
-            expected = run(reference, self.inputs)
-        scale = max(1.0, *(float(tensor.abs().max()) for tensor in expected if tensor.numel()))
-        pairs = zip(outputs, expected, strict=True)
-        apart = max((float((a.detach() - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)
-        if not apart <= self.tolerance * scale:
-            raise PruningError(
-                f"the output differs from the masked network's by {apart / scale:.1e} of the largest value"
-            )
+        if reference is not None:
+            with torch.no_grad():
+                expected = run(reference, self.inputs)
+            _check_values(outputs, expected, self.tolerance)
 
 
 def bench(model: nn.Module, inputs: Inputs) -> Bench:
@@ -78,15 +68,79 @@ def bench(model: nn.Module, inputs: Inputs) -> Bench:
     Raises:
         PruningError: If the network itself can't run on the inputs, gives no float tensor or one that is not finite.
     """
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    own = Bench(copy.deepcopy(model).eval(), to_device(inputs, device), (), None, _FLOAT32_TOLERANCE)
-    if sum(parameter.numel() for parameter in model.parameters()) <= _LARGE:
-        inputs64 = _to_float64(own.inputs)
-        double = Bench(copy.deepcopy(own.model).double(), inputs64, (), torch.float64, _FLOAT64_TOLERANCE)
+
+    def stand(dtype: torch.dtype | None) -> Bench:
+        network, cast = in_dtype(model, inputs, dtype)
+        with torch.no_grad():
+            return Bench(network, cast, _shapes(run(network, cast)), dtype, _tolerance(dtype))
+
+    if _n_parameters(model) <= _LARGE:
         # Some networks fix float32 inside their forward pass; there the proof is as sharp as float32 allows.
         with contextlib.suppress(PruningError):
-            return replace(double, shapes=_shapes(run(double.model, double.inputs)))
-    return replace(own, shapes=_shapes(run(own.model, own.inputs)))
+            return stand(torch.float64)
+    return stand(None)
+
+
+def prove_cut(
+    pruned: nn.Module,
+    model: nn.Module,
+    provenance: Mapping[str, torch.Tensor],
+    removed_blocks: Collection[Block],
+    inputs: Inputs,
+    *,
+    exact: bool = True,
+) -> None:
+    """Compare one cut of a network with the masked network, forward only.
+
+    A network of at most 5 million parameters is compared in float64, where a wrong cut shows beyond all rounding. A
+    larger one is compared in float32, to a tolerance of 1e-3 of the largest output; only if that fails does float64
+    decide. Where a network runs in its own dtypes only, they are taken.
+
+    Args:
+        pruned: It is not touched.
+        model: The network that was pruned, before it was; it is not touched.
+        removed_blocks: Blocks of ``model`` that ``pruned`` lacks.
+        exact: Whether the values must be equal; otherwise only the shapes are compared, and the values must be finite.
+
+    Raises:
+        PruningError: If a pass fails, or the output's shapes or values differ or are not finite.
+    """
+    is_small = _n_parameters(model) <= _SMALL
+    failure: PruningError | None = None
+    for dtype in (torch.float64, None) if is_small else (torch.float32, torch.float64, None):
+        network, cast = in_dtype(pruned, inputs, dtype)
+        try:
+            with torch.no_grad():
+                expected = run(masked_replica(model, provenance, removed_blocks, dtype).eval(), cast)
+        except PruningError as error:
+            failure = failure or error
+            continue
+        try:
+            with torch.no_grad():
+                outputs = run(network, cast)
+            _check_shapes(outputs, _shapes(expected))
+            if exact:
+                _check_values(outputs, expected, _tolerance(dtype))
+            return
+        except PruningError as error:
+            failure = error
+            if dtype is torch.float64:
+                break
+    if failure is not None:
+        raise failure
+
+
+def in_dtype(model: nn.Module, inputs: Inputs, dtype: torch.dtype | None) -> tuple[nn.Module, Inputs]:
+    """A network in evaluation mode that computes with this one's weights, and inputs on its device.
+
+    Args:
+        dtype: What float tensors are cast to; ``None`` leaves them.
+    """
+    device = next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
+    cast = tree_map_only(
+        torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() and dtype else x, to_device(inputs, device)
+    )
+    return replica(model, lent(model, dtype)).eval(), cast
 
 
 def run(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
@@ -99,7 +153,7 @@ def run(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
         raise PruningError(f"the forward pass fails ({shortened(error)})") from error
     if not outputs:
         raise PruningError("the forward pass gives no float tensor")
-    if not all(bool(tensor.isfinite().all()) for tensor in outputs):
+    if not all(map(_is_finite, outputs)):
         raise PruningError("the forward pass gives values that are not finite")
     return outputs
 
@@ -131,29 +185,51 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
     norm scales are drawn from [0.5, 1.5), larger weights from a normal distribution over the square root of their
     fan-in.
     """
-    clone = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
-
-    def uniform(tensor: torch.Tensor) -> torch.Tensor:
-        return 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-
-    with torch.no_grad():
-        for tensor in clone.parameters():
-            if not tensor.is_floating_point() or tensor.dim() == 0:
-                continue
-            if tensor.dim() == 1:
-                tensor.copy_(uniform(tensor))
-            else:
-                drawn = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.copy_(drawn / math.sqrt(max(1, tensor[0].numel())))
-        for name, buffer in clone.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.copy_(uniform(buffer))
-    return clone
+    drawn: dict[str, torch.Tensor] = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        values = torch.empty(tensor.shape)
+        if isinstance(tensor, nn.Parameter) and tensor.dim() > 1 and tensor.is_floating_point():
+            values.normal_(std=1 / math.sqrt(max(1, tensor[0].numel())), generator=generator)
+        elif name.endswith(("running_mean", "running_var")) or (
+            isinstance(tensor, nn.Parameter) and tensor.dim() == 1 and tensor.is_floating_point()
+        ):
+            values.uniform_(0.5, 1.5, generator=generator)
+        else:
+            continue
+        drawn[name] = values.to(tensor)
+    return replica(model, drawn)
 
 
-def _to_float64(inputs: Inputs) -> Inputs:
-    return tree_map_only(torch.Tensor, lambda x: x.double() if x.is_floating_point() else x, inputs)
+def _n_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _tolerance(dtype: torch.dtype | None) -> float:
+    return _FLOAT64_TOLERANCE if dtype is torch.float64 else _FLOAT32_TOLERANCE
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    """As ``tensor.isfinite().all()``, in one pass and without a mask as large as the tensor."""
+    if not tensor.numel():
+        return True
+    values = tensor.detach()
+    least, largest = torch.aminmax(torch.view_as_real(values) if values.is_complex() else values)
+    return math.isfinite(least) and math.isfinite(largest)
+
+
+def _check_shapes(outputs: list[torch.Tensor], expected: tuple[tuple[int, ...], ...]) -> None:
+    shapes = _shapes(outputs)
+    if shapes != expected:
+        raise PruningError(_change(expected, shapes))
+
+
+def _check_values(outputs: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float) -> None:
+    scale = max(1.0, *(float(tensor.abs().max()) for tensor in expected if tensor.numel()))
+    pairs = zip(outputs, expected, strict=True)
+    apart = max((float((a.detach() - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)
+    if not apart <= tolerance * scale:
+        raise PruningError(f"the output differs from the masked network's by {apart / scale:.1e} of the largest value")
 
 
 def _shapes(outputs: list[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
@@ -179,5 +255,5 @@ def _backward(model: nn.Module, outputs: list[torch.Tensor]) -> None:
         gradients = torch.autograd.grad(total, trained, allow_unused=True)
     except Exception as error:
         raise PruningError(f"the backward pass fails ({shortened(error)})") from error
-    if not all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None):
+    if not all(_is_finite(gradient) for gradient in gradients if gradient is not None):
         raise PruningError("the backward pass gives gradients that are not finite")

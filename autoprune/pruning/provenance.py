@@ -1,10 +1,12 @@
 """Where every element of a pruned network comes from, and the masked network that it must equal."""
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import nn
+
+from autoprune.pruning.plan import Block
+from autoprune.pruning.replica import lent, named_tensors, replica
 
 _DIRECTIONS = (".original1", "weight_v")
 """Ends of the names of weights that weight norm scales to a length of their own."""
@@ -37,17 +39,14 @@ class Provenance(Mapping[str, torch.Tensor]):
             stride *= shape[dim]
         return flat
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
 
     def __len__(self) -> int:
         return len(self.shapes)
-
-
-def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter and buffer under every name it goes by, in module order."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
 
 
 def untouched(model: nn.Module) -> Provenance:
@@ -66,18 +65,56 @@ def masked(model: nn.Module, provenance: Mapping[str, torch.Tensor]) -> nn.Modul
     Returns:
         A copy that must give the pruned network's output.
     """
-    clone = copy.deepcopy(model)
-    with torch.no_grad():
-        for name, tensor in named_tensors(clone):
-            if isinstance(provenance, Provenance) and name in provenance and name not in provenance.kept:
-                continue
-            lost = torch.ones(tensor.numel(), dtype=torch.bool, device=tensor.device)
-            if name in provenance:
-                lost[provenance[name].flatten().to(tensor.device)] = False
-            lost = lost.view(tensor.shape)
-            if name.endswith(_DIRECTIONS):
-                # A direction of length 0 is none; the row's length, which becomes 0, says it all.
-                lost &= ~lost.flatten(1).all(1).view([-1, *[1] * (tensor.dim() - 1)])
-            if lost.any():
-                tensor.masked_fill_(lost, 0)
-    return clone
+    return replica(model, _masked_tensors(dict(named_tensors(model)), provenance))
+
+
+def masked_replica(
+    model: nn.Module,
+    provenance: Mapping[str, torch.Tensor],
+    removed_blocks: Collection[Block] = (),
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """As :func:`masked`, but only to compute with: what lost nothing is the network's own.
+
+    Args:
+        removed_blocks: Blocks that the result lacks.
+        dtype: What float tensors are cast to; ``None`` leaves them.
+    """
+    tensors = {name: tensor for name, tensor in lent(model, dtype).items() if name in provenance}
+    return replica(model, tensors | _masked_tensors(tensors, provenance), removed_blocks)
+
+
+def _masked_tensors(
+    tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Copies with zeros in the place of what pruning took, of those tensors that it took something of.
+
+    Args:
+        tensors: Of the network before it was pruned, by name.
+        provenance: As :func:`masked` takes it.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        rows_stay = name.endswith(_DIRECTIONS)  # a direction of length 0 is none; the row's length, now 0, says it all
+        if isinstance(provenance, Provenance) and name in provenance:
+            kept = {dim: keep for dim, keep in provenance.kept.get(name, {}).items() if dim or not rows_stay}
+            if kept:
+                found[name] = _zeroed_along(tensor.detach().clone(), kept)
+            continue
+        lost = torch.ones(tensor.numel(), dtype=torch.bool, device=tensor.device)
+        if name in provenance:
+            lost[provenance[name].flatten().to(tensor.device)] = False
+        lost = lost.view(tensor.shape)
+        if rows_stay:
+            lost &= ~lost.flatten(1).all(1).view([-1, *[1] * (tensor.dim() - 1)])
+        if lost.any():
+            found[name] = tensor.detach().masked_fill(lost, 0)
+    return found
+
+
+def _zeroed_along(tensor: torch.Tensor, kept: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    for dim, keep in kept.items():
+        lost = torch.ones(tensor.shape[dim], dtype=torch.bool)
+        lost[keep] = False
+        tensor.index_fill_(dim, lost.nonzero().flatten().to(tensor.device), 0)
+    return tensor

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from autoprune.errors import PruningError
 from autoprune.pruning import CRITERIA, needs_data
 from autoprune.pruning.atoms import analyse
-from autoprune.pruning.importance import channel_scores
+from autoprune.pruning.importance import SCORERS, channel_scores
 
 X = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(24) % 10
@@ -108,6 +108,56 @@ def test_group_without_batch_norm_falls_back_to_l2() -> None:
 
 
 def test_needs_data() -> None:
-    assert {criterion for criterion in CRITERIA if needs_data(criterion)} == {"taylor", "activation", "apoz"}
+    needing = {"taylor", "fisher", "activation", "apoz"}
+    assert {criterion for criterion in CRITERIA if needs_data(criterion)} == needing
     with pytest.raises(PruningError, match="did you mean 'taylor'"):
         needs_data("tayler")
+
+
+def test_every_criterion_is_registered() -> None:
+    assert tuple(SCORERS) == CRITERIA
+
+
+class Gated(nn.Module):
+    """A residual network with a gate on each channel of its two groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1)
+        self.norm, self.b = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor, outer: torch.Tensor | float = 1.0, inner: torch.Tensor | float = 1.0):  # type: ignore[no-untyped-def]
+        x = F.relu(self.stem(x))
+        inside = F.relu(self.norm(self.a(x * outer))) * inner
+        # The gate on the stem's channels is on the sum too: they are the same channels.
+        return self.head((F.relu(x + self.b(inside)) * outer).mean((2, 3)))
+
+
+def test_fisher_is_the_squared_gradient_of_a_gate_on_each_example() -> None:
+    torch.manual_seed(0)
+    model = settled(Gated()).eval()
+    expected = {"stem": torch.zeros(6), "a": torch.zeros(4)}
+    for x, y in zip(X, Y, strict=True):
+        gates = torch.ones(6, 1, 1, requires_grad=True), torch.ones(4, 1, 1, requires_grad=True)
+        gradients = torch.autograd.grad(F.cross_entropy(model(x[None], *gates), y[None]), gates)
+        for name, gradient in zip(expected, gradients, strict=True):
+            expected[name] += gradient.flatten().square() / (2 * len(X))
+    for name, values in expected.items():
+        assert scores(model, "fisher", name) == pytest.approx(values.tolist(), rel=1e-4)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_fisher_looks_at_no_more_than_128_examples() -> None:
+    torch.manual_seed(0)
+    model, calls = settled(conv_flatten()), []
+    (group, *_) = analyse(model, X[:2]).groups
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(targets.tolist())
+        return F.cross_entropy(outputs, targets)
+
+    many = [(torch.randn(100, 1, 8, 8), torch.arange(100) % 10) for _ in range(3)]
+    channel_scores(model, [group], "fisher", calibration=lambda: many, loss=loss)
+    assert len(calls) == 100
+    assert {len(targets) for targets in calls} == {1}

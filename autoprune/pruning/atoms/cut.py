@@ -11,7 +11,8 @@ from autoprune.errors import PruningError
 from autoprune.pruning.atoms.analysis import Analysis
 from autoprune.pruning.atoms.attributes import follow_sizes
 from autoprune.pruning.atoms.values import Atoms
-from autoprune.pruning.provenance import Provenance, named_tensors
+from autoprune.pruning.provenance import Provenance
+from autoprune.pruning.replica import named_tensors
 
 
 def cut(model: nn.Module, analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Provenance:

@@ -19,7 +19,8 @@ from autoprune.pruning.atoms.plain import from_plain, to_plain
 from autoprune.pruning.atoms.prove import about_half
 from autoprune.pruning.preflight import cut_failure
 from autoprune.pruning.proof import bench, tensors_in
-from autoprune.pruning.provenance import masked, named_tensors
+from autoprune.pruning.provenance import masked
+from autoprune.pruning.replica import named_tensors
 from autoprune.tasks.forward import call_model
 
 NETWORKS: dict[str, Callable[[], Any]] = dict(zoo.hand_written())
