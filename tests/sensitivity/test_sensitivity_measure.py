@@ -63,7 +63,7 @@ def cut_by_hand(model: nn.Sequential, width: int) -> nn.Sequential:
 
 
 def judged_by_hand(model: nn.Sequential, inputs: torch.Tensor, targets: torch.Tensor, others: torch.Tensor) -> float:
-    update_bn(others.split(128), model)
+    update_bn(others.split(64), model)
     with torch.no_grad():
         return float((model.eval()(inputs).argmax(1) == targets).float().mean())
 
@@ -99,7 +99,7 @@ def test_a_map_from_the_task_and_one_from_python_agree(trained: tuple[Task, nn.S
             return accuracy(candidate(judged[0]), judged[1])
 
     same = autoprune.plan(model, example).sensitivity(
-        evaluate, data=[task.data.train.batch(part) for part in rest.split(128)]
+        evaluate, data=[task.data.train.batch(part) for part in rest.split(64)]
     )
     assert found.points == same.points == tuple(seen)
     assert [(point.group, point.width) for point in seen] == [("conv", 6), ("conv", 4), ("conv", 2), ("conv", 1)]
