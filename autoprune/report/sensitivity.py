@@ -24,7 +24,7 @@ def sensitivity_table(
     shares = [f">{share:.0%}" for share in kept_shares]
     table = plain_table("sensitivity: accuracy by share of channels kept", "group", ">width", *shares)
     table.caption = (
-        f"dense: {found.dense_accuracy:.4f}. Each group is cut alone, of the channels that {criterion} ranks lowest; "
+        f"dense: {found.dense_accuracy:.4f}. One group alone loses the channels that {criterion} ranks lowest; "
         "batch norm is recalibrated, nothing retrained; judged on training examples. Most sensitive group first."
     )
     for name in found.ranking():
