@@ -18,7 +18,7 @@ _MOST_EXAMPLES = 128
 
 
 def taylor(subject: Subject) -> Scorer:
-    """Mean over layers of the summed ``|weight * gradient|`` (Molchanov et al. 2019, arXiv 1906.10771, eq. 8)."""
+    """Mean over layers of the summed ``|weight * gradient|`` (Molchanov et al. 2019, arXiv 1906.10771)."""
     with _gradients_free(subject.model):
         for inputs, targets in subject.batches():
             _backward(subject, inputs, targets)
@@ -39,7 +39,7 @@ def fisher(subject: Subject) -> Scorer:
     calibration examples, evenly spread ones are looked at.
 
     Source:
-        Theis et al. 2018, arXiv 1801.05787, eq. 10-13; of coupled layers Liu et al. 2021, arXiv 2108.00708, eq. 6
+        Theis et al. 2018, arXiv 1801.05787; of coupled layers Liu et al. 2021, arXiv 2108.00708
     """
     totals: dict[str, torch.Tensor] = {}
     examples = _examples(subject)
