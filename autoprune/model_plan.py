@@ -201,7 +201,7 @@ class ModelPlan:
             criterion: l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz or random.
             data: Batches of inputs and targets, for taylor, fisher, activation and apoz.
             loss: Loss of outputs and targets, for taylor and fisher.
-            blocks: Blocks to remove; importance is then that of the model without them.
+            blocks: Blocks to remove; importance is then that of the model without them. Not with ``scope="global"``.
             scope: ``"group"`` removes the ratio of every group; ``"global"`` removes it of all channels taken together,
                 ranked as :meth:`widths_at` ranks them, and takes one number.
             widths: Instead of a ratio, group name -> channels to keep, as from :meth:`widths_at`; a group not named
@@ -214,6 +214,11 @@ class ModelPlan:
             raise PruningError(f"either a ratio or widths must be given, got ratio={ratio}, widths={widths}.")
         batches = None if data is None else list(data)
         if scope == "global":
+            if blocks:
+                raise PruningError(
+                    f"with scope='global', no blocks can be removed in the same call, got {', '.join(blocks)}. Remove "
+                    "them first, and make a plan of the result."
+                )
             if not isinstance(ratio, float | int) or not 0 <= ratio < 1:
                 raise PruningError(f"with scope='global', ratio must be one number in [0, 1), got {ratio}.")
             widths = self._ranked("channels", 1 - ratio, lambda widths: sum(widths.values()), criterion, batches, loss)

@@ -166,6 +166,8 @@ def test_mistakes_of_scope_and_shares_are_named() -> None:
         plan.prune()
     with pytest.raises(PruningError, match=r"ratio must be one number in \[0, 1\), got \{'0': 0.5\}"):
         plan.prune({"0": 0.5}, scope="global")
+    with pytest.raises(PruningError, match="with scope='global', no blocks can be removed in the same call"):
+        plan.prune(0.5, blocks=["0"], scope="global")
     with pytest.raises(PruningError, match="one of flops and params must be given, got flops="):
         plan.widths_at(flops=0.5, params=0.5)
     with pytest.raises(PruningError, match=r"flops must be a share in \(0, 1\], got 1.5"):

@@ -52,7 +52,7 @@ def prune(
 
     Importance is that of the given network without the blocks. The result's output on the example inputs must equal
     that of the masked network before it is handed back; where channels of a group that is not exact leave, it must
-    have its shape, and the backward pass must run.
+    have its shape and be finite; that such a network trains is what the plan has proved.
 
     Args:
         model: The dense network, or one pruned under the same plan; it is not touched.
