@@ -113,9 +113,9 @@ def _draw(measured: "SensitivityMap", plot: Path, study: str) -> None:
 
 def _print_sensitivity(console: "Console", checked: "Checked", measured: "SensitivityMap", plot: Path) -> None:
     from autoprune.report.sensitivity import sensitivity_table
-    from autoprune.search.sensitivity import first_criterion, round_to
+    from autoprune.search.sensitivity import first_criterion
     from autoprune.sensitivity import KEPT_SHARES
 
-    criterion, multiple = first_criterion(checked.spec), round_to(checked.spec)
+    criterion, multiple = first_criterion(checked.spec), checked.spec.round_to
     console.print(sensitivity_table(checked.plan, measured, KEPT_SHARES, multiple, criterion))
     console.print(f"\n  {plot}  the same as a picture", soft_wrap=True)

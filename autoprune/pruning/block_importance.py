@@ -1,6 +1,5 @@
 """How much each block matters: the loss without it, or the angle by which it turns its input."""
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,8 +8,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
-from autoprune.pruning.layer import remove_blocks
 from autoprune.pruning.plan import Block
+from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.forward import call_model, to_device
 from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs, Loss
@@ -32,16 +31,14 @@ def loss_rises(
     """
     if not blocks:
         return {}
-    whole = measure_loss(copy.deepcopy(model))
+    whole = measure_loss(replica(model, lent(model)))
     if not math.isfinite(whole):
         raise PruningError(
             f"the loss of the dense network must be finite to rank its blocks, got {whole}. Check its weights."
         )
     rises: dict[str, float] = {}
     for block in blocks:
-        without = copy.deepcopy(model)
-        remove_blocks(without, [block])
-        rise = measure_loss(without) - whole
+        rise = measure_loss(replica(model, lent(model), [block])) - whole
         rises[block.name] = rise if math.isfinite(rise) else math.inf
     return rises
 

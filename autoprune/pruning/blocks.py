@@ -1,6 +1,5 @@
 """Which modules of a network are residual blocks, found by a probe of what they do."""
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from autoprune.errors import PruningError
 from autoprune.pruning.plan import Block, Gives, Key, LeftOut
 from autoprune.pruning.proof import run
+from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Inputs
 
 _TOLERANCE = 1e-3
@@ -62,7 +62,7 @@ def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[list[Block], 
     Raises:
         PruningError: If the network can't run on the inputs.
     """
-    probed = copy.deepcopy(model).eval()
+    probed = replica(model, lent(model)).eval()
     with torch.no_grad():
         calls, outputs = _calls(probed, example_inputs)
         passing = [name for name, call in calls.items() if call.gives is not None and _passes(probed, name, call)]

@@ -138,7 +138,7 @@ class _Preflight:
         """Find the residual blocks and prove them together with all groups; alone where they don't pass so."""
         lost = about_half(analysis.groups)
         found: list[Block] = []
-        blocks, left_out = find_blocks(self.dense.model, self.dense.inputs)
+        blocks, left_out = find_blocks(*self.probed)
         self.left_out += left_out
         for block in blocks:
             inside = [name for name in self._modules if name == block.name or name.startswith(block.name + ".")]

@@ -24,12 +24,10 @@ class Probes:
 
     def __init__(self, folder: StudyFolder, space: SearchSpace, *, wanted: bool) -> None:
         self._folder, self._space = folder, space
-        neuron = space.spec.method("neuron")
-        self._round_to = int(neuron.round_to) if neuron else 1
         searched = {group for group in space.plan.group_widths if len(space.ratios_of(group)) > 1}
         self._points: list[tuple[str, int] | None] = [None]
         self._points += [
-            point for point in points_to_measure(space.plan, KEPT_SHARES, self._round_to) if point[0] in searched
+            point for point in points_to_measure(space.plan, KEPT_SHARES, space.spec.round_to) if point[0] in searched
         ]
         if not wanted or len(self._points) == 1:
             self._points = []
@@ -76,5 +74,5 @@ class Probes:
             points = [
                 SensitivityPoint(*point, found[index]) for index, point in enumerate(self._points) if point is not None
             ]
-            self._map = map_of(self._space.plan, found[0], points, self._round_to)
+            self._map = map_of(self._space.plan, found[0], points, self._space.spec.round_to)
         return self._map

@@ -44,12 +44,6 @@ def first_criterion(spec: SearchSpec) -> str:
     return str(neuron.criterion[0] if isinstance(neuron.criterion, list) else neuron.criterion)
 
 
-def round_to(spec: SearchSpec) -> int:
-    """What every width of the study must be a multiple of."""
-    neuron = spec.method("neuron")
-    return int(neuron.round_to) if neuron else 1
-
-
 def measure_sensitivity(
     checked: Checked,
     model: nn.Module,
@@ -66,7 +60,7 @@ def measure_sensitivity(
     Raises:
         PruningError: If the network has no groups, or a cut fails.
     """
-    spec, points = checked.spec, points_to_measure(checked.plan, round_to=round_to(checked.spec))
+    spec, points = checked.spec, points_to_measure(checked.plan, round_to=checked.spec.round_to)
     if not points:
         raise PruningError("no group of this network can be cut, so there is no sensitivity. See what is left out.")
     meter = task_meter(
@@ -86,4 +80,4 @@ def measure_sensitivity(
         on_progress(done, len(points))
 
     on_progress(0, len(points))
-    return measure_map(meter, points, round_to(spec), count)
+    return measure_map(meter, points, spec.round_to, count)

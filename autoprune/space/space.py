@@ -1,7 +1,6 @@
 """SearchSpec + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
 
 import fnmatch
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -52,11 +51,9 @@ class SearchSpace:
         self._batch_size = kinds_of("batch_size_schedule", training.batch_size_schedule, "kind", BATCH_SIZE_SCHEDULES)
         self._gradual = value_of("gradual_pruning", training.gradual_pruning)
         neuron, layer, weight = spec.method("neuron"), spec.method("layer"), spec.method("weight")
-        self._widths = plan.group_widths
-        round_to = int(neuron.round_to) if neuron else 1
-        self._multiples = {group.name: math.lcm(round_to, group.multiple) for group in plan.groups}
+        self._groups = {group.name: group for group in plan.groups}
         problems: list[str] = []
-        ratio_rules = self._rules(neuron, list(self._widths), problems)
+        ratio_rules = self._rules(neuron, list(self._groups), problems)
         self._ratios = _per_layer("neuron", neuron, ratio_rules)
         self._criterion = value_of("neuron.criterion", neuron.criterion) if self._ratios else "l2"
         block_rules = self._rules(layer, list(plan.block_names), problems)
@@ -123,8 +120,7 @@ class SearchSpace:
 
     def width(self, group: str, ratio: float) -> int:
         """Channels that a group keeps at a ratio: a multiple of ``round_to``, at least one, at most all channels."""
-        dense, multiple = self._widths[group], self._multiples[group]
-        return min(dense, max(multiple, multiple * round((1.0 - ratio) * dense / multiple)))
+        return self._groups[group].width_at(1.0 - ratio, self.spec.round_to)
 
     def ratios_of(self, group: str) -> dict[int, Scalar]:
         """Every width that a group can be given, widest first, with a ratio that gives it."""
@@ -134,7 +130,7 @@ class SearchSpace:
         if isinstance(ratio.domain, list) or ratio.domain.step is not None:
             ratios = _every_value(ratio)
         else:
-            dense, step = self._widths[group], self._multiples[group]
+            dense, step = self._groups[group].width, self._groups[group].multiple_of(self.spec.round_to)
             widest, narrowest = (self.width(group, float(end)) for end in (ratio.domain.low, ratio.domain.high))
             ratios = [ratio.nearest(1 - width / dense) for width in (*range(widest, narrowest, -step), narrowest)]
         return {self.width(group, float(value)): value for value in sorted(ratios)}

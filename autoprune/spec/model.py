@@ -288,6 +288,12 @@ class SearchSpec(Section):
         """``"maximize"`` for accuracy and ``"minimize"`` for every cost, one per objective."""
         return ["maximize" if name == "accuracy" else "minimize" for name in self.objectives]
 
+    @property
+    def round_to(self) -> int:
+        """What every width must be a multiple of."""
+        neuron = self.method("neuron")
+        return int(neuron.round_to) if neuron else 1
+
     def method(self, name: str) -> Any:
         """The block of one pruning method, or ``None`` if the file does not use it."""
         return next((block for block in self.pruning if block.method == name), None)

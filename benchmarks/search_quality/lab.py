@@ -141,7 +141,7 @@ class Lab:
             if dimension.name.startswith("neuron.ratio.")
         }
         self.groups = {group.name: group.width for group in self.space.plan.groups if group.name in ratios}
-        self.max_ratio = max(float(dimension.domain.high) for dimension in ratios.values())  # type: ignore[union-attr]
+        self.max_ratio = max(float(dimension.at(1.0)) for dimension in ratios.values())
         self.trial_epochs = int(setting.space({})["training"]["epochs"])
 
     @property

@@ -65,7 +65,10 @@ def test_groups_keep_at_least_one_and_multiples_go_together() -> None:
         "b": torch.tensor([0.1, 9.0, 0.2, 9.0, 0.3, 0.4]).double(),
     }
     plan = plan_of({"a": 4, "b": 6}, {"b": 2})
-    total = lambda widths: sum(widths.values())  # noqa: E731
+
+    def total(widths: Mapping[str, int]) -> int:
+        return sum(widths.values())
+
     assert global_widths(scores, plan, total, 10) == {"a": 4, "b": 6}
     assert global_widths(scores, plan, total, 9) == {"a": 4, "b": 4}  # 0.1 and 0.2, a mean of 0.15, are the lowest
     assert global_widths(scores, plan, total, 6) == {"a": 4, "b": 2}

@@ -75,7 +75,10 @@ def test_a_forward_pass_that_writes_touches_neither_network(criterion: str) -> N
     model, tokens = Counting(), torch.arange(8).view(2, 4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     plan = make_plan(model, tokens)
-    loss = lambda outputs, targets: outputs.square().mean()  # noqa: E731
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.square().mean()
+
     config = PruningConfig(widths={"up": 4}, criterion=criterion)
     result = prune(
         model, plan, config, example_inputs=tokens, calibration=lambda: [(tokens, torch.zeros(2))], loss=loss

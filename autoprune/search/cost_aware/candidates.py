@@ -24,7 +24,7 @@ ONLY_UP = ("layer.ratio", "weight.ratio")
 KINDS = {"descend": 0.4, "train on": 0.2, "mutate": 0.2, "cross": 0.1, "fill": 0.1}
 """Ways to cut, and the share of the candidates that each makes."""
 
-MAX_CUT = 0.2
+MIN_KEPT = 0.2
 """Least share of its parent's cost that a candidate of the tree keeps: what is cut more at once does not recover."""
 
 SPREAD = 0.15
@@ -85,7 +85,7 @@ class Candidates:
         candidates = []
         for source, row, kind, share in zip(picked, widths, kinds, kept, strict=True):
             parent = source if self._start == "tree" else self.parent_of(row, parents)
-            if (row <= parent.widths).all() and (self._start != "tree" or share >= MAX_CUT):
+            if (row <= parent.widths).all() and (self._start != "tree" or share >= MIN_KEPT):
                 candidates.append(Candidate(parent, row, self._train(source, parent, front, rng), str(kind)))
         return candidates
 
@@ -127,10 +127,11 @@ class Candidates:
             return self.cuts.nearest(np.where(chosen, np.minimum(wide * factors, self.cuts.dense), wide))
         if kind == "cross" and front:
             others = np.stack([front[index].widths for index in rng.integers(len(front), size=n)])
-            return np.minimum(wide, others)  # type: ignore[no-any-return]
+            both: Widths = np.minimum(wide, others)
+            return both
         if kind == "descend":
             most = np.maximum(self.costs.main_share(wide), self.smallest_share * 1.001)
-            least = self.smallest_share if self._start != "tree" else np.maximum(self.smallest_share, MAX_CUT * most)
+            least = self.smallest_share if self._start != "tree" else np.maximum(self.smallest_share, MIN_KEPT * most)
             shares = most * (least / most) ** rng.random(n)
             return self.cuts.at(shares, rng.uniform(0.0, 1.4, size=n))
         shares = self.smallest_share ** rng.random(n)
@@ -144,19 +145,20 @@ class Candidates:
         values = self.first_guess() | {
             name: value for name, value in source.params.items() if not name.startswith(RATIO)
         }
-        anew = 1.0 if not source.params else 0.1
+        anew = 0.3 if source.params else 1.0
         rate = max(1.0 / max(1, len(self.training)), 0.15)
         for dimension in self.training:
             values[dimension.name] = self._changed(dimension, values[dimension.name], anew, rate, rng)
         for name, value in parent.params.items():
-            if name.startswith(ONLY_UP) and not isinstance(value, str) and values[name] < value:  # type: ignore[operator]
-                values[name] = value
+            if name.startswith(ONLY_UP):
+                values[name] = max(value, values[name], key=float)
         return values
 
     @staticmethod
     def _changed(dimension: Dimension, value: Scalar, anew: float, rate: float, rng: Generator) -> Scalar:
+        """The value, changed with probability ``rate``: of these changes, the share ``anew`` forgets the old value."""
         draw = rng.random()
-        if draw < anew * rate or draw < 0.3 * rate:
+        if draw < anew * rate:
             return dimension.at(float(rng.random()))
         if draw < rate:
             if isinstance(dimension.domain, list):

@@ -47,9 +47,6 @@ class FirstTrials:
         for step, share in enumerate(self._shares, start=1):
             origin = f"descent {step}"
             if origin not in taken:
-                finished = [
-                    node for node in history.nodes.values() if node.origin in before and has_model(node.number or 0)
-                ]
                 if any(pending.origin in before for pending in history.running.values()):
                     return None
                 finished = [

@@ -43,10 +43,7 @@ class Node:
 class Pending:
     """A trial that runs now, or that ended without a network."""
 
-    number: int
-    widths: Widths
     params: Mapping[str, Scalar]
-    removed_blocks: tuple[str, ...]
     parent: int | None
     origin: str
 
@@ -82,9 +79,9 @@ class History:
             if trial.state == TrialState.COMPLETE and result is not None:
                 self.nodes[trial.number] = self._node(config, result, origin)
             elif trial.state.is_finished():
-                self.ended[trial.number] = self._pending(config, origin)
+                self.ended[trial.number] = Pending(config.params, config.parent, origin)
             else:
-                running[trial.number] = self._pending(config, origin)
+                running[trial.number] = Pending(config.params, config.parent, origin)
         self.running = running
 
     def get(self, number: int | None) -> Node:
@@ -111,17 +108,6 @@ class History:
             parent=config.parent,
             epochs=result.epochs,
             lineage=result.epochs_lineage,
-            origin=origin,
-        )
-
-    def _pending(self, config: TrialConfig, origin: str) -> Pending:
-        pruning = config.pruning
-        return Pending(
-            number=config.number,
-            widths=self._widths(pruning.widths),
-            params=config.params,
-            removed_blocks=pruning.removed_blocks,
-            parent=config.parent,
             origin=origin,
         )
 

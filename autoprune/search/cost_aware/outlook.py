@@ -9,6 +9,7 @@ import numpy.typing as npt
 from autoprune.search.cost_aware.candidates import Candidate, Candidates
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.features import Features
+from autoprune.search.cost_aware.first_trials import STEP, STRENGTH
 from autoprune.search.cost_aware.history import History, Node
 from autoprune.search.cost_aware.improvement import Staircase
 from autoprune.search.cost_aware.surrogate import WEIGHTS, AccuracyModel
@@ -19,9 +20,6 @@ Widths = npt.NDArray[np.int64]
 
 LOOK_AHEAD = 3
 """Steps of the descent that is imagined behind each candidate."""
-
-STEP, STRENGTH = 0.65, 0.7
-"""Share of the cost that a step keeps, and how strongly its cut follows the sensitivity map."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Outlook:
 
     Args:
         history: With at least one finished trial.
+        front: Its non-dominated networks; a candidate improves on these and on the dense one.
         floor: Accuracy below which a network is worth nothing.
         look_ahead: Steps imagined behind each candidate; 0 where trials do not start from one another.
     """
@@ -51,6 +50,7 @@ class Outlook:
         costs: KnownCosts,
         features: Features,
         history: History,
+        front: Sequence[Node],
         floor: float,
         look_ahead: int = LOOK_AHEAD,
     ) -> None:
@@ -71,10 +71,8 @@ class Outlook:
                 )
             )
         )
-        trained = [history.root, *nodes]
-        self._stairs = Staircase(
-            costs.axes(costs.measured(trained)), np.array([node.accuracy for node in trained]), floor
-        )
+        best = [history.root, *front]
+        self._stairs = Staircase(costs.axes(costs.measured(best)), np.array([node.accuracy for node in best]), floor)
 
     def scores(self, candidates: Sequence[Candidate]) -> Floats:
         """Expected hypervolume improvement an epoch, shape ``(n_candidates,)``.

@@ -31,7 +31,7 @@ N_CANDIDATES = 400
 """Candidates drawn for each trial."""
 
 MIN_TRIALS = 5
-"""Finished trials from which on gains are predicted; before, a candidate is taken at random."""
+"""Finished trials from which on accuracies are predicted; before, a candidate is taken at random."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,6 @@ class SearchKnowledge:
         has_model: Whether a trial's network is kept.
         n_trials: Trials of the whole study.
         allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
-        choose: ``"improvement"`` takes the candidate with the greatest expected improvement an epoch; ``"random"`` any
-            of them, for comparison.
     """
 
     space: SearchSpace
@@ -57,7 +55,6 @@ class SearchKnowledge:
     n_trials: int
     drop: Callable[[str, int], float] | None = None
     allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]] | None = None
-    choose: Literal["improvement", "random"] = "improvement"
 
     @cached_property
     def costs(self) -> KnownCosts:
@@ -88,7 +85,7 @@ class SearchKnowledge:
 class CostAwareSampler(BaseSampler):
     """Suggests a parent, a cut and a training by expected hypervolume improvement an epoch.
 
-    The costs of a candidate are known; the gain in accuracy over its parent is predicted by a Gaussian process. The
+    The costs of a candidate are known; its accuracy is predicted by a Gaussian process. The
     candidates are drawn around what the study has found (:class:`Candidates`), after a first descent
     (:class:`FirstTrials`).
 
@@ -142,13 +139,14 @@ class CostAwareSampler(BaseSampler):
         candidates = self._new(candidates, history)
         allowed = self._allowed(candidates)
         candidates = [each for each, fits in zip(candidates, allowed, strict=True) if fits] or candidates
-        if known.choose == "random" or len(history.nodes) < MIN_TRIALS:
+        if len(history.nodes) < MIN_TRIALS:
             return candidates[int(rng.integers(len(candidates)))]
         outlook = Outlook(
             known.candidates,
             known.costs,
             known.features,
             history,
+            front,
             known.floor,
             look_ahead=LOOK_AHEAD if known.start == "tree" else 0,
         )
