@@ -111,3 +111,20 @@ def test_a_resumed_study_suggests_what_an_uninterrupted_one_does(tiny_study: Cal
         return [(trial.params, config_of(trial)) for trial in trials]
 
     assert params("cut", [4, 5, 2]) == params("whole", [11])
+
+
+def test_first_trials_begin_below_a_ceiling(tiny_study: Callable[..., Session]) -> None:
+    session = tiny_study(TREE | {"constraints": {"flops": "0.4x"}}, "ceiling")
+    driver, worker = driver_of(session), Worker(session.folder)
+    run_probes(driver, worker)
+    origins = []
+    for _ in range(4):
+        config = driver.suggest()
+        assert config is not None
+        assert driver.table.cost(config.pruning.widths).macs <= 0.4 * driver.table.cost({}).macs
+        origins.append(driver.study.get_trials(deepcopy=False)[config.number].user_attrs.get(ORIGIN))
+        *_, result = worker.run(config)
+        assert isinstance(result, TrialResult)
+        driver.complete(result)
+    assert any(str(origin).startswith("rate") for origin in origins)
+    assert any(str(origin).startswith("descent") for origin in origins)

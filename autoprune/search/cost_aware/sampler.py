@@ -40,11 +40,11 @@ class SearchKnowledge:
 
     Attributes:
         dense: The dense network's ``accuracy`` and costs, by name.
-        drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
         start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
         has_model: Whether a trial's network is kept.
         n_trials: Trials of the whole study.
         allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
+        drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
     """
 
     space: SearchSpace
@@ -53,8 +53,8 @@ class SearchKnowledge:
     start: Start
     has_model: Callable[[int], bool]
     n_trials: int
+    allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
     drop: Callable[[str, int], float] | None = None
-    allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]] | None = None
 
     @cached_property
     def costs(self) -> KnownCosts:
@@ -127,8 +127,7 @@ class CostAwareSampler(BaseSampler):
         known = self._known
         if known.start != "tree":
             return None
-        first = FirstTrials(known.candidates, known.n_trials).next(history, known.has_model)
-        return first if first is not None and self._allowed([first])[0] else None
+        return FirstTrials(known.candidates, known.n_trials, known.allowed).next(history, known.has_model)
 
     def _best(self, history: History) -> Candidate:
         """The candidate to run next."""
@@ -137,7 +136,7 @@ class CostAwareSampler(BaseSampler):
         parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
         candidates = known.candidates.draw(parents, front, N_CANDIDATES, rng)
         candidates = self._new(candidates, history)
-        allowed = self._allowed(candidates)
+        allowed = known.allowed(np.stack([each.widths for each in candidates]))
         candidates = [each for each, fits in zip(candidates, allowed, strict=True) if fits] or candidates
         if len(history.nodes) < MIN_TRIALS:
             return candidates[int(rng.integers(len(candidates)))]
@@ -162,11 +161,6 @@ class CostAwareSampler(BaseSampler):
         mask = non_dominated_mask(values, directions)
         front = {tuple(row): node for row, node, keep in zip(values.tolist(), nodes, mask, strict=True) if keep}
         return list(front.values())
-
-    def _allowed(self, candidates: Sequence[Candidate]) -> npt.NDArray[np.bool_]:
-        if self._known.allowed is None:
-            return np.ones(len(candidates), dtype=np.bool_)
-        return self._known.allowed(np.stack([each.widths for each in candidates]))
 
     def _new(self, candidates: Sequence[Candidate], history: History) -> list[Candidate]:
         """The candidates without those that were tried already, unless all were."""
