@@ -8,7 +8,8 @@ from rich.live import Live
 from rich.text import Text
 
 from autoprune.report.tables import front_table
-from autoprune.search.driver import Driver, StudyStatus
+from autoprune.search.driver import Driver
+from autoprune.search.status import StudyStatus
 
 REDRAW_INTERVAL_S = 0.25
 LINE_INTERVAL_S = 10.0

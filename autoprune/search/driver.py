@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import optuna
@@ -17,7 +17,9 @@ from autoprune.search.cost_aware import SearchKnowledge
 from autoprune.search.critical import CriticalSection
 from autoprune.search.final import with_test_accuracy
 from autoprune.search.front import Front
+from autoprune.search.networks import Networks
 from autoprune.search.parents import nearest_parent
+from autoprune.search.patience import Patience
 from autoprune.search.probes import Probes
 from autoprune.search.records import (
     CONFIG,
@@ -35,17 +37,12 @@ from autoprune.search.records import (
 )
 from autoprune.search.samplers import load_sampler, make_sampler, sampler_name, start_name
 from autoprune.search.seeds import derive_seed
+from autoprune.search.status import StudyStatus
 from autoprune.search.stopping import Rungs
 from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
 from autoprune.store import StudyFolder
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
-
-MAX_CANDIDATES = 1000
-"""Candidates over a ceiling that are drawn in a row before the search gives up."""
-
-MAX_MEASURED = 50
-"""The same where the last one had to be made and measured to find out, as for size and latency."""
 
 CONSTRAINT = "ceilings"
 """Name of the Optuna constraint that is above 0 for a candidate over a ceiling."""
@@ -59,31 +56,6 @@ _OPTUNA_STATE = {
     "failed": TrialState.FAIL,
     "infeasible": TrialState.PRUNED,
 }
-
-
-@dataclass(frozen=True)
-class StudyStatus:
-    """How a study stands.
-
-    Attributes:
-        n_trials: Trials asked for; infeasible ones do not count.
-        n_probes_left: Points of the sensitivity map that are still to be measured.
-        running: Trial number -> its last epoch report, ``None`` before the first.
-        hypervolume: As :meth:`autoprune.search.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
-        time_left_s: Estimate from the pace since this command started; ``None`` before the first trial ended.
-    """
-
-    n_trials: int
-    n_finished: int
-    n_stopped: int
-    n_failed: int
-    n_infeasible: int
-    n_waiting: int
-    n_probes_left: int
-    running: Mapping[int, EpochReport | None]
-    front: tuple[TrialResult, ...]
-    hypervolume: float
-    time_left_s: float | None
 
 
 class Driver:
@@ -117,16 +89,14 @@ class Driver:
         self._started = time.monotonic()
         self._written = self._started
         self._n_told_now = 0
-        self._failures_in_a_row = 0
-        self._infeasible_in_a_row = 0
+        self._patience = Patience(self.spec.search.max_failures)
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, EpochReport | None] = {}
         self._configs: dict[int, TrialConfig] = {}
-        self._curves: dict[int, list[float]] = {}
         self._rungs = Rungs()
-        self._dominated: set[int] = set()
         self._critical = CriticalSection()
         self._start = start_name(self.spec, space.plan)
+        self._networks = Networks(folder, keep_all=self._start == "nearest")
         self._sampler_name = sampler_name(self.spec, space.plan)
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
@@ -164,7 +134,7 @@ class Driver:
                 if broken is None:
                     self._on_change(self)
                     return config
-                self._tell(TrialResult(config.number, "infeasible", seed=config.seed, error=broken))
+                self._tell(TrialResult(config.number, "infeasible", seed=config.seed, error=broken), measured=False)
         return None
 
     def report(self, report: EpochReport) -> bool:
@@ -178,8 +148,7 @@ class Driver:
         goes_on = True
         if self.spec.search.stop_early:
             config = self._configs[number]
-            curve = [*self._curves.get(number, [])[: report.epoch - 1], report.accuracy]
-            self._curves[number] = curve
+            curve = [*self._rungs.curve(number)[: report.epoch - 1], report.accuracy]
             with self._critical:
                 self._running[number].set_user_attr(CURVE, curve)
             self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
@@ -216,7 +185,7 @@ class Driver:
             self._on_change(self)
             return
         with self._critical:
-            self._tell(result, MAX_MEASURED)
+            self._tell(result, measured=True)
             self._write_now_and_then()
         self._on_change(self)
 
@@ -332,24 +301,23 @@ class Driver:
 
     def _configure(self, trial: optuna.Trial) -> TrialConfig:
         """The trial's configuration: the recorded one if it was dispatched before, else a new one, recorded now."""
-        recorded = trial.user_attrs.get(CONFIG)
-        if recorded is not None:
-            config = config_of(self.study.get_trials(deepcopy=False)[trial.number])
-            assert config is not None
-            self._configs[trial.number] = config
-            return config
-        config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
-        if self._start == "nearest":
-            config = nearest_parent(
-                config, self.study.get_trials(deepcopy=False), self.space.plan, self.folder.has_model
-            )
-        elif self._start == "tree":
-            config = replace(config, parent=self.study.get_trials(deepcopy=False)[trial.number].user_attrs.get(PARENT))
-        trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
+        frozen = self.study.get_trials(deepcopy=False)[trial.number]
+        config = config_of(frozen) or self._new_config(trial)
         self._configs[trial.number] = config
+        self._networks.needed_by(config)
         return config
 
-    def _tell(self, result: TrialResult, limit: int = MAX_CANDIDATES) -> None:
+    def _new_config(self, trial: optuna.Trial) -> TrialConfig:
+        config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
+        trials = self.study.get_trials(deepcopy=False)
+        if self._start == "nearest":
+            config = nearest_parent(config, trials, self.space.plan, self.folder.has_model)
+        elif self._start == "tree":  # what the sampler wrote; the trial at hand was read before
+            config = replace(config, parent=trials[trial.number].user_attrs.get(PARENT))
+        trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
+        return config
+
+    def _tell(self, result: TrialResult, *, measured: bool) -> None:
         number = result.number
         if result.state == "finished" and any(v != v for v in self.front.values(result)):
             result = TrialResult(number, "failed", seed=result.seed, error="an objective is not a number")
@@ -364,17 +332,7 @@ class Driver:
         del self._running[number]
         self._reports.pop(number, None)
         self._n_told_now += result.state != "infeasible"
-        self._failures_in_a_row = self._failures_in_a_row + 1 if result.state == "failed" else 0
-        if self._failures_in_a_row >= self.spec.search.max_failures:
-            self.stopped_because = (
-                f"{self._failures_in_a_row} trials in a row failed, the last one (trial {number}): {result.error}"
-            )
-        self._infeasible_in_a_row = self._infeasible_in_a_row + 1 if result.state == "infeasible" else 0
-        if self._infeasible_in_a_row >= limit:
-            self.stopped_because = (
-                f"{self._infeasible_in_a_row} candidates in a row were over a ceiling, the last one (trial {number}): "
-                f"{result.error}. Raise the ceiling, or the ratios' low ends."
-            )
+        self.stopped_because = self._patience.after(result, measured=measured) or self.stopped_because
         self._take_in(result)
 
     def _tell_optuna(self, result: TrialResult) -> None:
@@ -384,21 +342,12 @@ class Driver:
     def _take_in(self, result: TrialResult) -> None:
         """Count an ended trial, put it on the front if it belongs there, and drop the networks nobody needs."""
         self._counts[result.state] += 1
-        self.folder.training_checkpoint(result.number).unlink(missing_ok=True)
         self._configs.pop(result.number, None)
-        self._curves.pop(result.number, None)
+        dominated = []
         if result.state == "finished" and result.accuracy is not None:
             self._rungs.record_end(result.number, result.accuracy)
-        if result.state != "finished":
-            self.folder.forget_model(result.number)
-            dominated: list[int] = []
-        else:
             dominated = self.front.add(result)
-        if self._start != "nearest":  # there, any trained network may be the nearest one some time
-            self._dominated.update(dominated)
-            for number in self._dominated - {config.parent for config in self._configs.values()}:
-                self.folder.forget_model(number)
-                self._dominated.discard(number)
+        self._networks.after(result, dominated)
 
     def _reconcile(self) -> None:
         """Bring a study that may have died anywhere back to a sound state: nothing lost, nothing left running."""
@@ -425,10 +374,9 @@ class Driver:
     def _recall(self, trial: FrozenTrial, config: TrialConfig) -> None:
         """Take up what an earlier process knew of a trial: where it starts, and how it stood after each epoch."""
         if not trial.state.is_finished():
-            self._configs[trial.number] = config
+            self._networks.needed_by(config)
         curve = curve_of(trial)
         if curve:
-            self._curves[trial.number] = curve
             self._rungs.record(trial.number, config.epochs, self._ceilings.known_values(config.pruning), curve)
 
     def _retry(self, trial: FrozenTrial) -> None:

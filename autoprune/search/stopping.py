@@ -41,6 +41,10 @@ class Rungs:
         """
         self._curves[number], self._costs[number], self._epochs[number] = list(curve), tuple(costs), epochs
 
+    def curve(self, number: int) -> list[float]:
+        """A trial's accuracy after each of its epochs, as far as recorded."""
+        return self._curves.get(number, [])
+
     def record_end(self, number: int, accuracy: float) -> None:
         """Take in a finished trial's accuracy."""
         self._ends[number] = accuracy

@@ -11,7 +11,7 @@ import torch
 
 from autoprune.errors import StudyError
 from autoprune.pareto import non_dominated_mask
-from autoprune.search import driver as driver_module
+from autoprune.search import patience
 from autoprune.search.driver import Driver
 from autoprune.search.final import read_test_split
 from autoprune.search.session import Session
@@ -163,7 +163,7 @@ def test_a_ceiling_that_no_candidate_can_hold_is_refused_at_once(make_driver: Ma
 def test_ceilings_that_only_the_worker_can_measure_end_the_search_too(
     make_driver: MakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver_module, "MAX_MEASURED", 5)
+    monkeypatch.setattr(patience, "MAX_MEASURED", 5)
     driver = make_driver({"constraints": {"size_bytes": 10}})
     for _ in range(5):
         driver.complete(TrialResult(next_trial(driver).number, "infeasible", error="size_bytes 4,000 is over"))

@@ -1,0 +1,40 @@
+"""Which trials' networks a study keeps: those that a later trial may start from."""
+
+from autoprune.store import StudyFolder
+from autoprune.trial import TrialConfig, TrialResult
+
+
+class Networks:
+    """Forgets the networks that nobody needs any more.
+
+    Needed are those of the front, and the parents of trials that have not ended, which may have to start again.
+
+    Args:
+        keep_all: Whether any finished trial's network may be a parent some time, as under ``start: nearest``.
+    """
+
+    def __init__(self, folder: StudyFolder, *, keep_all: bool) -> None:
+        self._folder, self._keep_all = folder, keep_all
+        self._parents: dict[int, int | None] = {}
+        self._dominated: set[int] = set()
+
+    def needed_by(self, config: TrialConfig) -> None:
+        """Take note of where a trial that has not ended starts."""
+        self._parents[config.number] = config.parent
+
+    def after(self, result: TrialResult, dominated: list[int]) -> None:
+        """Forget what is of no use after a trial has ended.
+
+        Args:
+            dominated: Numbers of the finished trials that have no place on the front any more.
+        """
+        self._folder.training_checkpoint(result.number).unlink(missing_ok=True)
+        self._parents.pop(result.number, None)
+        if result.state != "finished":
+            self._folder.forget_model(result.number)
+        if self._keep_all:
+            return
+        self._dominated.update(dominated)
+        for number in self._dominated - set(self._parents.values()):
+            self._folder.forget_model(number)
+            self._dominated.discard(number)
