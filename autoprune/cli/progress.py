@@ -52,7 +52,7 @@ class Progress:
     def update(self, driver: Driver) -> None:
         """Show the study's state, if it is time."""
         now = time.monotonic()
-        last = driver.n_told >= driver.n_trials
+        last = driver.is_complete
         if now - self._shown_at < (REDRAW_INTERVAL_S if self._live else LINE_INTERVAL_S) and not last:
             return
         if not self._live and driver.n_ended == self._shown_ended:

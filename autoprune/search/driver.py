@@ -1,6 +1,7 @@
 """The driver: it alone owns the study. Engines ask it for trials and tell it what became of them."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -35,7 +36,7 @@ from autoprune.search.records import (
     target_of,
     trials_frame,
 )
-from autoprune.search.samplers import load_sampler, make_sampler, sampler_name, start_name
+from autoprune.search.samplers import ladder_steps, load_sampler, make_sampler, sampler_name, start_name
 from autoprune.search.seeds import derive_seed
 from autoprune.search.status import StudyStatus
 from autoprune.search.stopping import Rungs
@@ -101,6 +102,7 @@ class Driver:
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
         self._counts = dict.fromkeys(_OPTUNA_STATE, 0)
+        self.n_epochs, self._max_epochs = 0, self.spec.search.epochs or math.inf
         self._ceilings.check_reachable(space)
         self.study = open_study(
             folder, self.spec.search.storage, self.spec.study, self.spec.objectives, self.spec.directions
@@ -121,7 +123,7 @@ class Driver:
         """
         if self._probes.n_left:
             return None if self.stopped_because else self._probes.next()
-        while self.stopped_because is None and self.n_told + len(self._running) < self.n_trials:
+        while self.stopped_because is None and self._wants_another:
             with self._critical:
                 number = self._next_number()
                 self.study.sampler = make_sampler(
@@ -260,7 +262,7 @@ class Driver:
             dense=self.dense,
             start=self._start,
             has_model=self.folder.has_model,
-            n_trials=self.n_trials,
+            budget=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
             drop=drop,
             allowed=self._ceilings.allowed,
         )
@@ -269,6 +271,16 @@ class Driver:
     def n_told(self) -> int:
         """Trials that have ended and count towards ``n_trials``."""
         return self.n_ended - self._counts["infeasible"]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the study has its trials, or has spent its epochs."""
+        return self.n_told >= self.n_trials or self.n_epochs >= self._max_epochs
+
+    @property
+    def _wants_another(self) -> bool:
+        planned = self.n_epochs + sum(self._configs[number].epochs for number in self._running)
+        return self.n_told + len(self._running) < self.n_trials and planned < self._max_epochs
 
     @property
     def n_ended(self) -> int:
@@ -342,6 +354,7 @@ class Driver:
     def _take_in(self, result: TrialResult) -> None:
         """Count an ended trial, put it on the front if it belongs there, and drop the networks nobody needs."""
         self._counts[result.state] += 1
+        self.n_epochs += result.epochs
         self._configs.pop(result.number, None)
         dominated = []
         if result.state == "finished" and result.accuracy is not None:
@@ -367,7 +380,7 @@ class Driver:
             elif trial.state == TrialState.RUNNING:
                 self._retry(trial)
         present = {trial.user_attrs[LADDER] for trial in trials if LADDER in trial.user_attrs}
-        for ratio, params in self.space.ladder(self.spec.search.ladder).items():
+        for ratio, params in self.space.ladder(ladder_steps(self.spec, self.space.plan)).items():
             if ratio not in present:
                 self.study.enqueue_trial(params, user_attrs={LADDER: ratio})
 

@@ -78,7 +78,7 @@ def run_search(
     with folder.lock():
         session = open_session(space_file, folder, places, on_stage, checked)
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
-        was_complete = driver.n_told >= driver.n_trials
+        was_complete = driver.is_complete
         interrupted = False
         try:
             try:

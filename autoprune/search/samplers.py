@@ -35,6 +35,9 @@ SAMPLERS: dict[str, SamplerMaker] = {
 }
 """Name -> maker. TPE models all dimensions jointly and is told of the running trials."""
 
+LADDER_STEPS = 4
+"""Uniform ratios tried first where ``search.ladder`` is ``auto`` and trials do not start from one another by choice."""
+
 _ONE_SEQUENCE = {"qmc"}
 """Samplers whose points belong to one sequence, so that every trial must use the same seed."""
 
@@ -52,6 +55,13 @@ def start_name(spec: SearchSpec, plan: PruningPlan) -> Start:
     if start != "auto":
         return start
     return "tree" if sampler_name(spec, plan) == "cost_aware" else "dense"
+
+
+def ladder_steps(spec: SearchSpec, plan: PruningPlan) -> int:
+    """Uniform ratios that are tried from the dense network first; ``auto`` is none where the tree has its descent."""
+    if spec.search.ladder != "auto":
+        return spec.search.ladder
+    return 0 if start_name(spec, plan) == "tree" else LADDER_STEPS
 
 
 def load_sampler(name: str, base_dir: Path) -> SamplerMaker:

@@ -68,10 +68,12 @@ class Dimension:
         return self.nearest(low * (high / low) ** inside if self.domain.log else low + inside * (high - low))
 
     def middle(self) -> Scalar:
-        """The value a person would try first: the first choice, or the middle of the range on its own axis."""
-        if isinstance(self.domain, list):
-            return self.domain[0]
-        return self.at(0.5)
+        """The value a person would try first: the middle of the range on its own axis, or of the numbers to choose
+        from (the lower one of two), or the first of other choices."""
+        if not isinstance(self.domain, list):
+            return self.at(0.5)
+        numeric = all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in self.domain)
+        return sorted(self.domain, key=float)[(len(self.domain) - 1) // 2] if numeric else self.domain[0]
 
     def nearest(self, value: float) -> Scalar:
         """The allowed value nearest to ``value``."""

@@ -170,9 +170,10 @@ class SearchSpace:
         return steps
 
     @property
-    def fixed_epochs(self) -> int:
-        """Epochs of a trial where they are not searched; the fewest where they are."""
-        return min(int(value) for value in _ends(self._epochs))
+    def epochs_range(self) -> tuple[int, int]:
+        """The fewest and the most epochs of a trial; the same where they are not searched."""
+        ends = [int(value) for value in _ends(self._epochs)]
+        return min(ends), max(ends)
 
     def removed_blocks(self, ratio: float | None = None) -> tuple[str, ...]:
         """The blocks that are removed at a share of them, the least important first; ``None`` is the fixed share."""

@@ -185,16 +185,29 @@ Method = _told_apart_by(
 )
 
 
+def _auto_or_integer(value: Any, low: int) -> Any:
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+        rule = f"must be auto or an integer in [{low}, inf), got {{v}}"
+        raise PydanticCustomError("auto_or_integer", rule, {"v": repr(value)})
+    return value
+
+
 def _check_sampler(name: Any) -> Any:
     if not isinstance(name, str) or (name not in SAMPLERS and ":" not in name):
         raise unknown("sampler", name, (*SAMPLERS, "module:callable"))
     return name
 
 
+def _check_ladder(value: Any) -> Any:
+    return _auto_or_integer(value, low=0)
+
+
 class Search(Section):
     """How the study is run.
 
     Attributes:
+        epochs: Training epochs of all trials together, after which none is begun, even if ``trials`` are not reached.
+        ladder: Uniform ratios that are tried from the dense network first; ``auto`` is 4, or 0 with the start ``tree``.
         sampler: One of ``SAMPLERS``, or ``module:callable`` for a function from a seed to an Optuna sampler.
         start: Where trials start: each from a parent that the sampler picks, from the cheapest trained network that
             holds all they keep, or from the dense network; ``auto`` is ``tree`` with the sampler ``cost_aware``.
@@ -205,13 +218,14 @@ class Search(Section):
     """
 
     trials: int = Field(60, ge=1)
+    epochs: int | None = Field(None, ge=1)
     sampler: Annotated[str, BeforeValidator(_check_sampler)] = "auto"
     seed: int = Field(0, ge=0)
     start: Literal["auto", "tree", "nearest", "dense"] = "auto"
     scale: Literal["log", "linear"] = "log"
     sensitivity: bool = True
     stop_early: bool = False
-    ladder: int = Field(4, ge=0)
+    ladder: Annotated[Literal["auto"] | int, PlainValidator(_check_ladder)] = "auto"
     max_failures: int = Field(5, ge=1)
     max_retries: int = Field(2, ge=0)
     storage: str | None = None
@@ -226,9 +240,7 @@ class Search(Section):
 
 
 def _check_workers(value: Any) -> Any:
-    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise PydanticCustomError("workers", "must be auto or an integer in [1, inf), got {v}", {"v": repr(value)})
-    return value
+    return _auto_or_integer(value, low=1)
 
 
 class Resources(Section):

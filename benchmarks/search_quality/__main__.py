@@ -30,7 +30,7 @@ def run_one(setting: Setting, method: str, seed: int, work: Path, out: Path) -> 
     dense_study = prepared(setting, seed, work)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        lab = Lab(setting, seed, dense_study, Path(scratch) / "run", METHODS[method].space)
+        lab = Lab(setting, seed, dense_study, Path(scratch) / "run", METHODS[method].changes(setting))
         with contextlib.suppress(BudgetSpentError):
             METHODS[method].run(lab)
         rows = lab.rows()

@@ -129,7 +129,7 @@ class Lab:
         for source, target in ((dense_study.plan, self.folder.plan), (dense_study.origin, self.folder.origin)):
             shutil.copy(source, target)
         space = setting.space(changes) | {"study": root.name}
-        space["search"] = {"trials": ENDLESS, **space.get("search", {}), "seed": seed}
+        space["search"] = {"trials": ENDLESS, "epochs": setting.budget, **space.get("search", {}), "seed": seed}
         self.folder.space.write_text(yaml.safe_dump(space, sort_keys=False))
         session = resume_session(self.folder)
         self.space, self.table, self.dense = session.space, session.table, session.dense

@@ -73,9 +73,9 @@ def test_another_seed_gives_another_study(tiny_study: Callable[..., Session]) ->
     for seed in (0, 1):
         session = tiny_study(few_dimensions("auto", seed), str(seed))
         driver = Driver(session.folder, session.space, session.table, session.dense)
-        configs = [driver.suggest() for _ in range(3)]
+        configs = [driver.suggest() for _ in range(8)]
         studies.append([config.params for config in configs if config is not None])
-        assert len({config.seed for config in configs if config is not None}) == 3
+        assert len({config.seed for config in configs if config is not None}) == 8
     assert studies[0][0] == studies[1][0]  # the ladder
     assert studies[0][1:] != studies[1][1:]
 

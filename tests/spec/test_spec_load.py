@@ -106,7 +106,7 @@ pruning:
     scope: {low: 0, high: 1}  #! pruning[3].scope must be one name or a list of names, got a range.
 search:
   trials: many  #! search.trials: input should be a valid integer, got 'many'.
-  ladder: true  #! search.ladder: input should be a valid integer, got True.
+  ladder: true  #! search.ladder must be auto or an integer in [0, inf), got True.
   sampler: atpe  #! search.sampler: unknown sampler 'atpe' (did you mean 'tpe'?). Known: auto, cost_aware, tpe, nsga2, nsga3, gp, random, qmc, module:callable.
 resources:
   workers: 0  #! resources.workers must be auto or an integer in [1, inf), got 0.

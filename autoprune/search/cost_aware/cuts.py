@@ -52,6 +52,7 @@ class Cuts:
                 np.array([drop(group, int(width)) for width in options]) + TIE * (1 - options / dense)
                 for group, options, dense in zip(self.groups, self.options, self.dense, strict=True)
             ]
+        self.smallest_share = float(cost_of(self.nearest(np.zeros(len(self.groups)))[None])[0])
         self._uniform = self._family(
             np.stack([self.nearest(share * self.dense) for share in np.linspace(1.0, 0.0, N_LEVELS)]), cost_of
         )

@@ -14,18 +14,25 @@ from optuna.trial import FrozenTrial
 
 from autoprune.cost.table import CostTable
 from autoprune.pareto import non_dominated_mask
-from autoprune.search.cost_aware.candidates import Candidate, Candidates
+from autoprune.search.cost_aware.candidates import STRENGTH, Candidate, Candidates
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.features import Features
-from autoprune.search.cost_aware.first_trials import FirstTrials
 from autoprune.search.cost_aware.history import History, Node
-from autoprune.search.cost_aware.outlook import LOOK_AHEAD, Outlook
+from autoprune.search.cost_aware.sweeps import next_target
+from autoprune.search.cost_aware.worth import Worth
 from autoprune.search.records import ORIGIN, PARENT
 from autoprune.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
 Start = Literal["tree", "nearest", "dense"]
+
+N_SHARES = 50
+"""Shares among which the greatest under the ceilings is sought."""
+
+SPENT = 0.3
+"""Share of the study's epochs that the first sweep takes."""
 
 N_CANDIDATES = 400
 """Candidates drawn for each trial."""
@@ -42,7 +49,7 @@ class SearchKnowledge:
         dense: The dense network's ``accuracy`` and costs, by name.
         start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
         has_model: Whether a trial's network is kept.
-        n_trials: Trials of the whole study.
+        budget: Training epochs of the whole study.
         allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
         drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
     """
@@ -52,7 +59,7 @@ class SearchKnowledge:
     dense: Mapping[str, float]
     start: Start
     has_model: Callable[[int], bool]
-    n_trials: int
+    budget: float
     allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
     drop: Callable[[str, int], float] | None = None
 
@@ -64,12 +71,20 @@ class SearchKnowledge:
 
     @cached_property
     def candidates(self) -> Candidates:
-        cuts = Cuts(self.space, self.table, self.costs.main_share, self.drop)
-        return Candidates(self.space, cuts, self.costs, self.start)
+        return Candidates(self.space, self.cuts, self.costs, self.start)
 
     @cached_property
-    def features(self) -> Features:
-        return Features(self.space, self.candidates.cuts)
+    def cuts(self) -> Cuts:
+        return Cuts(self.space, self.table, self.costs.main_share, self.drop)
+
+    @cached_property
+    def descent(self) -> Descent:
+        """From the widest network under the ceilings down, on a share of the epochs."""
+        smallest = max(self.cuts.smallest_share, 1e-3)
+        shares = np.geomspace(1.0, smallest, N_SHARES)
+        under = self.allowed(self.cuts.at(shares, np.full(N_SHARES, STRENGTH)))
+        top = float(shares[np.argmax(under)]) if under.any() else smallest
+        return Descent.plan(top, smallest, SPENT * self.budget, *self.space.epochs_range)
 
     @cached_property
     def history(self) -> History:
@@ -81,13 +96,18 @@ class SearchKnowledge:
         accuracy, drop = self.dense["accuracy"], self.space.spec.constraints.accuracy_drop
         return accuracy - (0.5 * abs(accuracy) if drop is None else 2 * drop)
 
+    @cached_property
+    def features(self) -> Features:
+        return Features(self.space, self.cuts)
+
 
 class CostAwareSampler(BaseSampler):
-    """Suggests a parent, a cut and a training by expected hypervolume improvement an epoch.
+    """Suggests a parent, a cut and a training.
 
-    The costs of a candidate are known; its accuracy is predicted by a Gaussian process. The
-    candidates are drawn around what the study has found (:class:`Candidates`), after a first descent
-    (:class:`FirstTrials`).
+    Every trial is for a cost: the costs come in sweeps from the widest network to the smallest
+    (:func:`next_target`). Of the candidates drawn around a cost (:class:`Candidates`) the one is run whose expected
+    hypervolume improvement is greatest: costs are known, accuracy is predicted by a Gaussian process (:class:`Worth`).
+    Where trials do not start from one another by choice, candidates of all costs are weighed alike.
 
     Args:
         seed: Of this trial; the same study and seed give the same suggestion.
@@ -110,7 +130,7 @@ class CostAwareSampler(BaseSampler):
             return {}
         history = self._known.history
         history.refresh(study.get_trials(deepcopy=False))
-        chosen = self._first(history) or self._best(history)
+        chosen = self._for_next_target(history) if self._known.start == "tree" else self._anywhere(history)
         storage, trial_id = study._storage, trial._trial_id
         storage.set_trial_user_attr(trial_id, PARENT, chosen.parent.number)
         storage.set_trial_user_attr(trial_id, ORIGIN, chosen.origin)
@@ -123,33 +143,33 @@ class CostAwareSampler(BaseSampler):
         """A random value; only asked for where a trial was enqueued with some of its values."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _first(self, history: History) -> Candidate | None:
+    def _for_next_target(self, history: History) -> Candidate:
+        """The candidate to run next in a tree."""
         known = self._known
-        if known.start != "tree":
-            return None
-        return FirstTrials(known.candidates, known.n_trials, known.allowed).next(history, known.has_model)
-
-    def _best(self, history: History) -> Candidate:
-        """The candidate to run next."""
-        known, rng = self._known, self._rng
+        rated = any(dimension.name.endswith(".lr") for dimension in known.candidates.training)
+        target = next_target(known.descent, history, known.floor, known.has_model, rated=rated)
+        if target.parent is not None:
+            return known.candidates.guess_for(target)
         front = self._front(history)
         parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
-        candidates = known.candidates.draw(parents, front, N_CANDIDATES, rng)
+        drawn = known.candidates.draw_for(target, parents, front, N_CANDIDATES, self._rng)
+        return self._best(drawn, front, history)
+
+    def _anywhere(self, history: History) -> Candidate:
+        """The candidate to run next where trials do not start from one another by choice."""
+        known, front = self._known, self._front(history)
+        parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
+        return self._best(known.candidates.draw(parents, front, N_CANDIDATES, self._rng), front, history)
+
+    def _best(self, candidates: Sequence[Candidate], front: Sequence[Node], history: History) -> Candidate:
+        known = self._known
         candidates = self._new(candidates, history)
         allowed = known.allowed(np.stack([each.widths for each in candidates]))
         candidates = [each for each, fits in zip(candidates, allowed, strict=True) if fits] or candidates
         if len(history.nodes) < MIN_TRIALS:
-            return candidates[int(rng.integers(len(candidates)))]
-        outlook = Outlook(
-            known.candidates,
-            known.costs,
-            known.features,
-            history,
-            front,
-            known.floor,
-            look_ahead=LOOK_AHEAD if known.start == "tree" else 0,
-        )
-        return candidates[int(np.argmax(outlook.scores(candidates)))]
+            return candidates[int(self._rng.integers(len(candidates)))]
+        worth = Worth(known.candidates, known.costs, known.features, history, front, known.floor)
+        return candidates[int(np.argmax(worth.of(candidates)))]
 
     def _front(self, history: History) -> list[Node]:
         """The non-dominated trained networks, the latest of equals."""

@@ -67,19 +67,20 @@ class AccuracyModel:
             process.fit(features[-MAX_CONDITIONED:], targets[-MAX_CONDITIONED:])
         self._process = process
 
-    def predict(self, features: Floats) -> tuple[Floats, Floats]:
-        """Accuracies that candidates may come out with, and the best guess.
+    def predict(self, features: Floats) -> Floats:
+        """Accuracies that candidates may come out with.
 
         The spread is that of the accuracy itself, without the noise of a single trial: a candidate that could only be
         lucky is no improvement.
 
         Returns:
-            Outcomes at the places of Gauss-Hermite quadrature, shape ``(n_candidates, n_outcomes)``, with the
-            probabilities ``WEIGHTS``, and the medians, shape ``(n_candidates,)``.
+            Shape ``(n_candidates, n_outcomes)``: at the places of Gauss-Hermite quadrature, whose probabilities are
+            ``WEIGHTS``.
         """
         assert self._process is not None
         mean, deviation = self._process.predict(features, return_std=True)
         own = self._spread * np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6))
         level = self._mean + self._spread * mean
         outcomes = level[:, None] + own[:, None] * _PLACES
-        return self._dense + self._scale * np.sinh(outcomes), self._dense + self._scale * np.sinh(level)
+        accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)
+        return accuracies

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from autoprune.trial import ScheduleConfig
 from benchmarks.search_quality.lab import Lab
+from benchmarks.search_quality.settings import Setting, merged
 
 Widths = Mapping[str, int]
 """Group -> channels to keep."""
@@ -34,10 +35,18 @@ class Method:
     Attributes:
         run: Trains networks in the lab until the epochs are spent or it has no use for more.
         space: What it changes in the space file.
+        chooses_epochs: Whether it searches how long a trial trains, too.
     """
 
     run: Callable[[Lab], None]
     space: Mapping[str, Any] = field(default_factory=dict)
+    chooses_epochs: bool = False
+
+    def changes(self, setting: Setting) -> dict[str, Any]:
+        """What it changes in a setting's space file."""
+        epochs = {"training": {"epochs": {"low": 1, "high": setting.longest}}} if self.chooses_epochs else {}
+        changed: dict[str, Any] = merged(self.space, epochs)
+        return changed
 
 
 def one_cycle(lr: float) -> ScheduleConfig:

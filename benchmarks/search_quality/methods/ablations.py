@@ -1,0 +1,24 @@
+"""The tree with one thing taken away or added. Without inheritance it is ``cost_aware_dense``."""
+
+from unittest import mock
+
+from autoprune.search.cost_aware import sampler
+from benchmarks.search_quality.lab import Lab
+from benchmarks.search_quality.methods._base import Method
+from benchmarks.search_quality.methods.search import search
+
+
+def random_choice(lab: Lab) -> None:
+    """Any of the tree's candidates, instead of the one of greatest expected improvement."""
+    with mock.patch.object(sampler, "MIN_TRIALS", float("inf")):
+        lab.search()
+
+
+ABLATIONS = {
+    "tree_random_choice": Method(
+        random_choice, {"search": {"sampler": "cost_aware", "start": "tree"}}, chooses_epochs=True
+    ),
+    "tree_without_map": search("cost_aware", "tree", chooses_epochs=True, sensitivity=False),
+    "tree_fixed_epochs": search("cost_aware", "tree"),
+    "tree_stopping": search("cost_aware", "tree", chooses_epochs=True, stop_early=True),
+}
