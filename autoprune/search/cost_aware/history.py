@@ -41,11 +41,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Pending:
-    """A trial that runs now, or that ended without a network."""
+    """A trial that runs now, or that ended without a network; its fields are those of :class:`Node`."""
 
     params: Mapping[str, Scalar]
     parent: int | None
     origin: str
+    widths: Widths
+    removed_blocks: tuple[str, ...]
+    epochs: int
 
 
 class History:
@@ -79,9 +82,9 @@ class History:
             if trial.state == TrialState.COMPLETE and result is not None:
                 self.nodes[trial.number] = self._node(config, result, origin)
             elif trial.state.is_finished():
-                self.ended[trial.number] = Pending(config.params, config.parent, origin)
+                self.ended[trial.number] = self._pending(config, origin)
             else:
-                running[trial.number] = Pending(config.params, config.parent, origin)
+                running[trial.number] = self._pending(config, origin)
         self.running = running
 
     def get(self, number: int | None) -> Node:
@@ -110,6 +113,11 @@ class History:
             lineage=result.epochs_lineage,
             origin=origin,
         )
+
+    def _pending(self, config: TrialConfig, origin: str) -> Pending:
+        pruning = config.pruning
+        widths = self._widths(pruning.widths)
+        return Pending(config.params, config.parent, origin, widths, pruning.removed_blocks, config.epochs)
 
     def _widths(self, named: Mapping[str, int]) -> Widths:
         """Channels of every group, shape ``(n_groups,)``; a group not named keeps all."""

@@ -22,6 +22,9 @@ _PLACES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 """Probabilities of a prediction's outcomes."""
 
+MEDIAN = len(WEIGHTS) // 2
+"""Which of the outcomes is the middle one."""
+
 
 class AccuracyModel:
     """A Gaussian process on a linear trend, on an axis where large losses of accuracy count less.

@@ -10,7 +10,7 @@ from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node
 from autoprune.search.cost_aware.improvement import Staircase
-from autoprune.search.cost_aware.surrogate import WEIGHTS, AccuracyModel
+from autoprune.search.cost_aware.surrogate import MEDIAN, WEIGHTS, AccuracyModel
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]
@@ -21,7 +21,8 @@ class Worth:
 
     Args:
         history: With at least one finished trial.
-        front: Its non-dominated networks; a candidate improves on these and on the dense one.
+        front: Its non-dominated networks. A candidate improves on these, on the dense one, and on the trials that run,
+            which are taken to come out as predicted.
         floor: Accuracy below which a network is worth nothing.
     """
 
@@ -42,7 +43,17 @@ class Worth:
         trained = [(node.widths, node.epochs, node.params) for node in nodes]
         self._model.fit(self._rows(parents, costs.measured(nodes), *zip(*trained, strict=True)))
         best = [history.root, *front]
-        self._stairs = Staircase(costs.axes(costs.measured(best)), np.array([node.accuracy for node in best]), floor)
+        places, accuracies = costs.axes(costs.measured(best)), np.array([node.accuracy for node in best])
+        running = list(history.running.values())
+        if running:
+            shares = costs.shares(
+                np.stack([each.widths for each in running]), [each.removed_blocks for each in running]
+            )
+            trained = [(each.widths, each.epochs, each.params) for each in running]
+            rows = self._rows([history.get(each.parent) for each in running], shares, *zip(*trained, strict=True))
+            places = np.concatenate([places, costs.axes(shares)])
+            accuracies = np.concatenate([accuracies, self._model.predict(rows)[:, MEDIAN]])
+        self._stairs = Staircase(places, accuracies, floor)
 
     def of(self, candidates: Sequence[Candidate]) -> Floats:
         """Expected hypervolume improvement of each candidate, shape ``(n_candidates,)``."""

@@ -19,7 +19,7 @@ def history_of(*ended: tuple[str, float], running: tuple[str, ...] = ()) -> Hist
     history = History({"a": 8}, DENSE)
     for number, (origin, accuracy) in enumerate(ended):
         history.nodes[number] = Node(number, np.array([4]), accuracy, {}, {}, (), None, 2, 2, origin)
-    history.running = {100 + i: Pending({}, None, origin) for i, origin in enumerate(running)}
+    history.running = {100 + i: Pending({}, None, origin, np.array([4]), (), 2) for i, origin in enumerate(running)}
     return history
 
 

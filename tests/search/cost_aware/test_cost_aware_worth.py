@@ -1,0 +1,62 @@
+"""What candidates are worth, after trials of known outcome."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoprune.search.cost_aware.candidates import Candidate, Candidates
+from autoprune.search.cost_aware.costs import KnownCosts
+from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.features import Features
+from autoprune.search.cost_aware.history import History, Node, Pending
+from autoprune.search.cost_aware.worth import Worth
+from autoprune.search.session import Session
+
+
+@pytest.fixture
+def draws(tiny_study: Callable[..., Session]) -> Candidates:
+    session = tiny_study({"objectives": ["accuracy", "flops"]})
+    costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True)
+    return Candidates(session.space, Cuts(session.space, session.table, costs.main_share, None), costs, "tree")
+
+
+def history_with(draws: Candidates, *running: Pending) -> History:
+    """Twelve trials from dense, the less accurate the cheaper."""
+    groups = dict(zip(draws.cuts.groups, draws.cuts.dense.tolist(), strict=True))
+    dense = {"accuracy": 0.9, "flops": 1000.0}
+    history = History(groups, dense)
+    for number, share in enumerate(np.linspace(0.95, 0.2, 12)):
+        widths = draws.cuts.at(np.array([share]), np.zeros(1))[0]
+        cost = {"flops": 1000.0 * float(draws.costs.main_share(widths[None])[0])}
+        accuracy = 0.9 - 0.2 * (1 - share) ** 2
+        history.nodes[number] = Node(number, widths, accuracy, cost, draws.first_guess(), (), None, 2, 2, str(number))
+    history.running = dict(enumerate(running, start=100))
+    return history
+
+
+def worth_of(draws: Candidates, history: History, candidates: list[Candidate]) -> Any:
+    draws.costs._dense["flops"] = 1000.0
+    front = list(history.nodes.values())
+    return Worth(draws, draws.costs, Features(draws.space, draws.cuts), history, front, 0.45).of(candidates)
+
+
+def candidate(draws: Candidates, history: History, share: float) -> Candidate:
+    widths = draws.cuts.at(np.array([share]), np.zeros(1))[0]
+    return Candidate(history.root, widths, draws.first_guess(), "x")
+
+
+def test_where_the_front_has_no_network_one_is_worth_more(draws: Candidates) -> None:
+    history = history_with(draws)
+    covered, beyond = worth_of(draws, history, [candidate(draws, history, share) for share in (0.95, 0.1)])
+    assert 0 <= covered < beyond
+
+
+def test_a_running_trial_makes_another_like_it_worth_less(draws: Candidates) -> None:
+    free = history_with(draws)
+    like = candidate(draws, free, 0.1)
+    (alone,) = worth_of(draws, free, [like])
+    twin = Pending(like.training, None, "x", like.widths, (), 2)
+    (after,) = worth_of(draws, history_with(draws, twin), [like])
+    assert after < 0.5 * alone
