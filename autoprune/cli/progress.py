@@ -44,6 +44,7 @@ class Progress:
 
     def stage(self, what: str) -> None:
         """Say what is being done before or after the trials."""
+        self._shown_ended = 0
         if self._live:
             self._live.update(Text(f"{what} ..."), refresh=True)
         elif what.split(":")[0] != self._stage or time.monotonic() - self._shown_at >= LINE_INTERVAL_S:

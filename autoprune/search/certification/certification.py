@@ -1,5 +1,6 @@
 """Gives the repeats of a front out to an engine, as the driver does with trials, and keeps what became of them."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -111,11 +112,9 @@ class Certification:
     def complete(self, result: TrialResult) -> None:
         """Write down how a repeat ended."""
         number = result.number
-        if result.state == "finished" and (result.accuracy is None or result.accuracy != result.accuracy):
-            result = replace(result, state="failed", error="the accuracy is not a number")
         with self._critical:
             self._running.pop(number, None)
-            self._take(result)
+            result = self._take(result)
             self._failures = [*self._failures, number] if result.state == "failed" else []
             if len(self._failures) >= self.spec.search.max_failures:
                 self._give_up(result)
@@ -188,7 +187,7 @@ class Certification:
         wanted = self._open()
         for number in list(wanted):
             for ancestor in self._ancestors(self._repeats[number]):
-                if self._has_network(ancestor):
+                if ancestor not in self._ended or self._has_network(ancestor):
                     break
                 wanted.add(ancestor)
         return wanted
@@ -200,14 +199,17 @@ class Certification:
     def _can_start(self, config: TrialConfig) -> bool:
         return config.parent is None or (config.parent not in self._running and self._has_network(config.parent))
 
-    def _take(self, result: TrialResult) -> None:
-        """Note and write down a result; that of a repeat that ran again for its network is known."""
+    def _take(self, result: TrialResult) -> TrialResult:
+        """Note and write down a result, as it counts; that of a repeat that ran again for its network is known."""
         number = result.number
+        if result.accuracy is not None and math.isnan(result.accuracy):
+            result = replace(result, state="failed", error="the accuracy is not a number")
         if number not in self._ended:
             record = {"config": to_dict(self._repeats[number]), "result": to_dict(result)}
             self.folder.write_json(self.folder.repeated(number), record)
         self._note(self._ended.get(number, result), broken=result.state != "finished")
         self.folder.training_checkpoint(number).unlink(missing_ok=True)
+        return result
 
     def _note(self, result: TrialResult, *, broken: bool) -> None:
         self._ended[result.number] = result
@@ -216,7 +218,7 @@ class Certification:
 
     def _give_up(self, last: TrialResult) -> None:
         self.stop(
-            f"{len(self._failures)} repeats in a row failed, the last one ({Repeat.of(last.number)}): {last.error}. "
+            f"{len(self._failures)} runs in a row failed, the last one ({Repeat.of(last.number)}): {last.error}. "
             "The same command tries them again."
         )
         for number in self._failures:

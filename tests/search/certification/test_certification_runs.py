@@ -139,9 +139,7 @@ def test_many_failures_in_a_row_stop_it_and_are_tried_again(tiny_study: MakeStud
         certification.fail(config.number, "OSError: the disk is gone")
     assert certification.suggest() is None
     assert certification.stopped_because is not None
-    assert certification.stopped_because.startswith(
-        "3 repeats in a row failed, the last one (2-seed0-dense): OSError: "
-    )
+    assert certification.stopped_because.startswith("3 runs in a row failed, the last one (2-seed0-dense): OSError: ")
     assert names(session) == {"0-seed0"}
     again = certification_of(session)
     assert (again.status().n_failed, again.stopped_because) == (0, None)
