@@ -14,6 +14,7 @@ import pandas as pd
 
 from autoprune.atomic_file import replacing
 from autoprune.errors import StudyError
+from autoprune.trial import Repeat
 
 
 class StudyFolder:
@@ -33,6 +34,7 @@ class StudyFolder:
         self.dense = self.root / "dense"
         self.reference = self.dense / "reference.json"
         self.checkpoints = self.root / "checkpoints"
+        self.certification = self.root / "certification"
         self.trials = self.root / "trials.parquet"
         self.front = self.root / "front.parquet"
         self.test = self.root / "test.json"
@@ -63,12 +65,21 @@ class StudyFolder:
         return (self.root / str(self.read_json(self.origin)["base_dir"])).resolve()
 
     def model(self, number: int | None) -> Path:
-        """Folder of a trial's trained network; ``None`` is the dense one."""
-        return self.dense if number is None else self.checkpoints / str(number)
+        """Folder of the trained network of a trial or a repeat; ``None`` is the dense one."""
+        return self.dense if number is None else self._named(number)
 
     def training_checkpoint(self, number: int) -> Path:
         """File with a running trial's training state after its last epoch."""
-        return self.checkpoints / f"{number}.training"
+        return self._named(number, ".training")
+
+    def repeated(self, number: int) -> Path:
+        """File with the configuration and the result of a repeat that has ended."""
+        return self._named(number, ".json")
+
+    def _named(self, number: int, ending: str = "") -> Path:
+        if number >= 0:
+            return self.checkpoints / f"{number}{ending}"
+        return self.certification / f"{Repeat.of(number)}{ending}"
 
     def record(self, number: int) -> Path:
         """File beside a trial's network with its configuration and its result."""

@@ -12,6 +12,12 @@ TrialState = Literal["finished", "stopped", "failed", "infeasible"]
 WeightScope = Literal["layer", "global", "lamp"]
 WeightPattern = Literal["none", "2:4"]
 
+FIRST_REPEAT = -1_000_000
+"""The greatest number of a repeat; those between it and 0 are probes'."""
+
+MAX_SEEDS = 1000
+"""Seeds over which a trial can be repeated at most."""
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -60,11 +66,12 @@ class TrialConfig:
     """Everything a worker needs to know to run one trial.
 
     Attributes:
-        number: 0-based trial number; below 0 for a probe.
+        number: 0-based trial number; below 0 for a probe or a :class:`Repeat`.
         seed: Seed of this trial alone, derived from the study's.
         epochs: Epochs of retraining.
-        parent: Number of the finished trial to start from; ``None`` is the dense network.
+        parent: Number of the finished trial, or repeat of one, to start from; ``None`` is the dense network.
         params: The flat parameters as suggested, for the record.
+        with_test: Whether the test split is read at the end; no trial of a search does.
     """
 
     number: int
@@ -76,11 +83,49 @@ class TrialConfig:
     pruning: PruningConfig
     parent: int | None = None
     params: Mapping[str, Scalar] = field(default_factory=dict)
+    with_test: bool = False
 
     @property
     def is_probe(self) -> bool:
         """Whether this is no trial but a look at the dense network with some group cut, without training."""
-        return self.number < 0
+        return FIRST_REPEAT < self.number < 0
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether this is no trial of the search but one trained again with another seed."""
+        return self.number <= FIRST_REPEAT
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Which trial is trained again, and how: every repeat has a number of its own, below those of the probes.
+
+    Attributes:
+        trial: Number of the trial in the search.
+        index: Which of the seeds, in [0, ``MAX_SEEDS``).
+        from_dense: Whether all its lineage's epochs are trained in one go from the dense network, instead of its own
+            from its parent's repeat of the same index.
+    """
+
+    trial: int
+    index: int
+    from_dense: bool = False
+
+    @property
+    def number(self) -> int:
+        """The number under which it runs."""
+        return FIRST_REPEAT - 2 * (self.trial * MAX_SEEDS + self.index) - self.from_dense
+
+    @classmethod
+    def of(cls, number: int) -> "Repeat":
+        """The repeat that runs under a number; raises ValueError if that is no repeat's."""
+        if number > FIRST_REPEAT:
+            raise ValueError(f"`number <= {FIRST_REPEAT}` must hold for a repeat, but got number={number}.")
+        rest, from_dense = divmod(FIRST_REPEAT - number, 2)
+        return cls(*divmod(rest, MAX_SEEDS), bool(from_dense))
+
+    def __str__(self) -> str:
+        return f"{self.trial}-seed{self.index}{'-dense' if self.from_dense else ''}"
 
 
 def probe(number: int, widths: Mapping[str, int], seed: int) -> TrialConfig:
@@ -155,6 +200,7 @@ class TrialResult:
         epochs_lineage: Epochs of this trial and of all its ancestors, the dense network's own training not counted.
         error: Cause of a failure, or the ceiling that an infeasible trial broke.
         left_dense: Parameters asked to take a weight pattern that does not fit them, and that lost no weight.
+        accuracy_test: The task's metric on the test split, where the configuration asked for it.
     """
 
     number: int
@@ -170,6 +216,7 @@ class TrialResult:
     seed: int = 0
     error: str | None = None
     left_dense: tuple[str, ...] = ()
+    accuracy_test: float | None = None
 
 
 # Made once: making one takes a millisecond, using it a few microseconds.

@@ -128,7 +128,7 @@ class _Run:
         if checkpoint is None:
             model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
             gradual = self.config.pruning.gradual_share > 0
-            ceilings = self.worker.spec.constraints.ceilings
+            ceilings = {} if self.config.is_repeat else self.worker.spec.constraints.ceilings
             if ceilings or not gradual:
                 pruned = self._cut(model, self.config.pruning, None)
                 broken = self._broken_ceiling(pruned, ceilings)
@@ -192,6 +192,7 @@ class _Run:
         if n_examples:
             recalibrate_batch_norm(model, self.task.data.train, device, n_examples=n_examples, seed=self.config.seed)
         validation = evaluate(model, self.task.data.validation, self.task, device)
+        test = evaluate(model, self.task.data.test, self.task, device) if self.config.with_test else None
         target = self.folder.model(self.config.number)
         size_bytes = save_model(target, model.to("cpu"), self._architecture(model))
         cost = measure_cost(
@@ -199,7 +200,7 @@ class _Run:
             self.task.example_inputs(),
             size_bytes,
             device,
-            latency=True,
+            latency=not self.config.is_repeat,
             threads=self.worker.latency_threads,
         )
         result = TrialResult(
@@ -215,6 +216,7 @@ class _Run:
             epochs_lineage=self.lineage,
             train_time_s=self.train_time_s,
             seed=self.config.seed,
+            accuracy_test=test.accuracy if test else None,
         )
         self.folder.write_json(
             self.folder.record(self.config.number), {"config": to_dict(self.config), "result": to_dict(result)}

@@ -12,6 +12,7 @@ import pytest
 
 from autoprune.errors import StudyError
 from autoprune.store import StudyFolder
+from autoprune.trial import Repeat
 
 HOLD = (
     "import sys, time\nfrom pathlib import Path\nfrom autoprune.store import StudyFolder\n"
@@ -43,6 +44,10 @@ def test_names_on_disk(folder: StudyFolder) -> None:
     ]
     assert (name(folder.model(None)), name(folder.model(7))) == ("dense", "checkpoints/7")
     assert name(folder.training_checkpoint(7)) == "checkpoints/7.training"
+    repeat = Repeat(7, 2, from_dense=True).number
+    assert name(folder.record(Repeat(7, 0).number)) == "certification/7-seed0/trial.json"
+    assert name(folder.training_checkpoint(repeat)) == "certification/7-seed2-dense.training"
+    assert name(folder.repeated(repeat)) == "certification/7-seed2-dense.json"
 
 
 def test_create_may_be_repeated_and_leaves_only_folders(folder: StudyFolder) -> None:

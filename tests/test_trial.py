@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from autoprune.trial import (
     EpochReport,
     OptimizerConfig,
     PruningConfig,
+    Repeat,
     ScheduleConfig,
     TrialConfig,
     TrialResult,
@@ -50,6 +51,7 @@ configs = st.builds(
     pruning=prunings,
     parent=st.none() | counts,
     params=params,
+    with_test=st.booleans(),
 )
 results = st.builds(
     TrialResult,
@@ -64,6 +66,7 @@ results = st.builds(
     train_time_s=finite,
     seed=st.integers(0, 2**63 - 1),
     error=st.none() | names,
+    accuracy_test=st.none() | finite,
 )
 
 
@@ -135,3 +138,21 @@ def test_flops_are_two_for_each_multiply_accumulate() -> None:
 def test_records_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         TrialResult(0, "failed").number = 1  # type: ignore[misc]
+
+
+repeats = st.builds(Repeat, st.integers(0, 10**6), st.integers(0, 999), st.booleans())
+
+
+@given(repeats, repeats)
+def test_every_repeat_has_a_number_and_a_name_of_its_own(one: Repeat, other: Repeat) -> None:
+    assert Repeat.of(one.number) == one
+    assert (one.number == other.number) == (str(one) == str(other)) == (one == other)
+
+
+@given(repeats, configs, st.integers(1, 999_999))
+def test_numbers_tell_trials_probes_and_repeats_apart(repeat: Repeat, config: TrialConfig, below: int) -> None:
+    numbers = (config.number, -below, repeat.number)
+    assert [replace(config, number=number).is_probe for number in numbers] == [False, True, False]
+    assert [replace(config, number=number).is_repeat for number in numbers] == [False, False, True]
+    with pytest.raises(ValueError, match="must hold for a repeat"):
+        Repeat.of(-below)

@@ -14,7 +14,7 @@ def pareto(
     """Print the front: the trials that no other trial beats in every objective."""
     from rich.console import Console
 
-    from autoprune.report.tables import front_table
+    from autoprune.report.tables import certification_table, front_table, is_certified
     from autoprune.search.final import DENSE, known_test_accuracy
     from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
@@ -31,4 +31,7 @@ def pareto(
         spec = load_spec(folder.space)
         test = known_test_accuracy(folder)
         dense = folder.read_json(folder.reference)["dense"]
-        Console().print(front_table(front, dense, spec.objectives, dense_test=test.get(DENSE)))
+        console = Console()
+        console.print(front_table(front, dense, spec.objectives, dense_test=test.get(DENSE)))
+        if is_certified(front):
+            console.print("", certification_table(front))

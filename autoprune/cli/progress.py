@@ -8,8 +8,10 @@ from rich.live import Live
 from rich.text import Text
 
 from autoprune.report.tables import front_table
+from autoprune.search.certification import Certification, CertificationStatus
 from autoprune.search.driver import Driver
 from autoprune.search.status import StudyStatus
+from autoprune.trial import EpochReport
 
 REDRAW_INTERVAL_S = 0.25
 LINE_INTERVAL_S = 10.0
@@ -42,6 +44,7 @@ class Progress:
 
     def stage(self, what: str) -> None:
         """Say what is being done before or after the trials."""
+        self._shown_ended = 0
         if self._live:
             self._live.update(Text(f"{what} ..."), refresh=True)
         elif what.split(":")[0] != self._stage or time.monotonic() - self._shown_at >= LINE_INTERVAL_S:
@@ -52,17 +55,33 @@ class Progress:
     def update(self, driver: Driver) -> None:
         """Show the study's state, if it is time."""
         now = time.monotonic()
-        last = driver.is_complete
-        if now - self._shown_at < (REDRAW_INTERVAL_S if self._live else LINE_INTERVAL_S) and not last:
+        if not self._is_time(now, driver.n_ended, last=driver.is_complete):
             return
-        if not self._live and driver.n_ended == self._shown_ended:
-            return
-        self._shown_at, self._shown_ended = now, driver.n_ended
         status = driver.status()
         if self._live:
             self._live.update(_panel(driver, status), refresh=True)
         else:
             self._line(_counts(status))
+
+    def certification(self, certification: Certification) -> None:
+        """Show how the certification of the front stands, if it is time."""
+        now, status = time.monotonic(), certification.status()
+        if not self._is_time(now, status.n_ended, last=status.n_ended == status.n_repeats):
+            return
+        if self._live:
+            running = [_run(f"trial {repeat}", report) for repeat, report in status.running.items()]
+            self._live.update(Group(Text(_repeats(status)), *running), refresh=True)
+        else:
+            self._line(_repeats(status))
+
+    def _is_time(self, now: float, n_ended: int, *, last: bool) -> bool:
+        """Whether to show a change; lines are printed only when something has ended."""
+        if now - self._shown_at < (REDRAW_INTERVAL_S if self._live else LINE_INTERVAL_S) and not last:
+            return False
+        if not self._live and n_ended == self._shown_ended:
+            return False
+        self._shown_at, self._shown_ended = now, n_ended
+        return True
 
     def _line(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
@@ -71,19 +90,30 @@ class Progress:
 def _panel(driver: Driver, status: StudyStatus) -> RenderableType:
     parts: list[RenderableType] = [Text(_counts(status))]
     for number, report in status.running.items():
-        if report is None:
-            parts.append(Text(f"  trial {number}: starting"))
-        else:
-            parts.append(
-                Text(
-                    f"  trial {number}: epoch {report.epoch}, accuracy {report.accuracy:.4f}, "
-                    f"lr {report.lr:.2g}, batch {report.batch_size}"
-                )
-            )
+        parts.append(_run(f"trial {number}", report))
     if status.front:
         frame = driver.frame()
         parts.append(front_table(frame[frame["on_front"]], driver.dense, driver.spec.objectives))
     return Group(*parts)
+
+
+def _run(name: str, report: EpochReport | None) -> Text:
+    if report is None:
+        return Text(f"  {name}: starting")
+    return Text(
+        f"  {name}: epoch {report.epoch}, accuracy {report.accuracy:.4f}, lr {report.lr:.2g}, batch {report.batch_size}"
+    )
+
+
+def _repeats(status: CertificationStatus) -> str:
+    text = f"certifying the front: {status.n_ended}/{status.n_repeats} runs, {len(status.running)} running"
+    if status.n_failed:
+        text += f", {status.n_failed} failed"
+    if status.n_lost:
+        text += f", {status.n_lost} given up with them"
+    if status.time_left_s is not None and status.n_ended < status.n_repeats:
+        text += f", {duration(status.time_left_s)} left"
+    return text
 
 
 def _counts(status: StudyStatus) -> str:

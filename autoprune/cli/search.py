@@ -42,15 +42,23 @@ def search(
         from autoprune.search.run import run_search
 
         with Progress(console) as progress:
-            outcome = run_search(space, results, load_engine(engine), trials, progress.stage, progress.update)
+            outcome = run_search(
+                space,
+                results,
+                load_engine(engine),
+                trials,
+                progress.stage,
+                progress.update,
+                progress.certification,
+            )
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     driver = outcome.driver
     _print_front(console, outcome.session, driver)
     done = f"{driver.n_told} of {driver.n_trials} trials"
-    if driver.stopped_because is not None:
-        raise StudyError(f"{driver.folder.root}: stopped after {done}: {driver.stopped_because}")
+    if outcome.stopped_because is not None:
+        raise StudyError(f"{driver.folder.root}: stopped after {done}: {outcome.stopped_because}")
     if outcome.interrupted:
         console.print(f"interrupted after {done}; the same command goes on.")
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -60,13 +68,15 @@ def search(
 
 
 def _print_front(console: "Console", session: "Session", driver: "Driver") -> None:
-    from autoprune.report.tables import front_table
-    from autoprune.search.final import DENSE, known_test_accuracy, with_test_accuracy
+    from autoprune.report.tables import certification_table, front_table, is_certified
+    from autoprune.search.final import DENSE, final_front, known_test_accuracy
 
     folder, frame = session.folder, driver.frame()
-    front = with_test_accuracy(folder, frame[frame["on_front"]])
+    front = final_front(folder, frame[frame["on_front"]], session.spec)
     dense_test = known_test_accuracy(folder).get(DENSE)
     console.print(front_table(front, session.dense, session.spec.objectives, dense_test=dense_test))
+    if is_certified(front):
+        console.print("", certification_table(front))
     console.print(f"\nhypervolume {driver.status().hypervolume:.4f}")
     for path, what in (
         (folder.front, "the front"),

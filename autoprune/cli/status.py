@@ -14,6 +14,7 @@ def status(
 
     from rich.console import Console
 
+    from autoprune.search.certification import certified_results
     from autoprune.search.records import result_of, target_of
     from autoprune.search.storage import load_study
     from autoprune.spec import load_spec
@@ -41,3 +42,9 @@ def status(
     for result in results:
         if result.state == "failed":
             console.print(f"  trial {result.number} failed: {result.error}", soft_wrap=True)
+    repeats = certified_results(folder)
+    if repeats:
+        failed = [result for result in repeats.values() if result.state != "finished"]
+        console.print(f"certification: {len(repeats) - len(failed)} runs have finished, {len(failed)} failed")
+        for result in failed:
+            console.print(f"  {folder.repeated(result.number)}: {result.error}; delete it to try again", soft_wrap=True)

@@ -1,18 +1,18 @@
 """Trials one after another in this process: no Ray, a debugger works, and a seed gives the same study bit for bit."""
 
 from autoprune.places import Places
-from autoprune.search.driver import Driver
+from autoprune.search.dispatch import Dispatcher
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialResult
 from autoprune.worker import Worker
 
 
-def run_in_process(driver: Driver, folder: StudyFolder, places: Places) -> None:
+def run_in_process(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
     """Run trials until the driver has no more to give."""
     run_inline(driver, Worker(folder, places.device))
 
 
-def run_inline(driver: Driver, worker: Worker) -> None:
+def run_inline(driver: Dispatcher, worker: Worker) -> None:
     """Run trials on a worker that is there already, until the driver has no more to give."""
     while (config := driver.suggest()) is not None:
         for event in worker.run(config):

@@ -35,12 +35,12 @@ from ray.tune.search import Searcher
 
 from autoprune.errors import AutopruneError, describe_error
 from autoprune.places import Places
-from autoprune.search.driver import Driver
+from autoprune.search.dispatch import Dispatcher
 from autoprune.store import StudyFolder
 from autoprune.trial import EpochReport, TrialResult, config_from_dict, result_from_dict, to_dict
 
 
-def run_ray(driver: Driver, folder: StudyFolder, places: Places) -> None:
+def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
     """Run trials until the driver has no more to give, on a Ray that is started for it and ended after it."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places.workers)  # else the processes start one after the other
     scratch = tempfile.mkdtemp(prefix="autoprune-tune-")
@@ -102,7 +102,7 @@ def _driver_acts() -> Iterator[None]:
 class _DriverSearcher(Searcher):
     """Asks the driver for trials and tells it of results; knows nothing itself."""
 
-    def __init__(self, driver: Driver, workers: int, scheduler: "_DriverScheduler") -> None:
+    def __init__(self, driver: Dispatcher, workers: int, scheduler: "_DriverScheduler") -> None:
         super().__init__(metric=None, mode=None)
         self._causes = scheduler.causes
         self._driver = driver
@@ -150,7 +150,7 @@ class _DriverScheduler(FIFOScheduler):
         causes: Trial id -> the cause of its failure, which Tune tells its scheduler but not its searcher.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Dispatcher) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._driver = driver
         self.causes: dict[str, str] = {}

@@ -118,12 +118,13 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
     numeric = [
         name
         for name in front.columns
-        if name not in ("accuracy_test", "error")
+        if not _is_of_test(name)
+        and name != "error"
         and (pd.api.types.is_numeric_dtype(front[name]) or front[name].isna().all())
     ]
-    if column == "accuracy_test":
+    if _is_of_test(column):
         raise ExportError(
-            "select: accuracy_test can't choose a trial, for then the test split no longer tests. Use accuracy."
+            f"select: {column} can't choose a trial, for then the test split no longer tests. Use accuracy."
         )
     if column not in numeric:
         known = ", ".join(name for name in numeric if not name.startswith(("param.", "kept.")))
@@ -139,6 +140,10 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
             )
         value *= dense[column]
     return _Condition(column, match["symbol"], value)
+
+
+def _is_of_test(column: str) -> bool:
+    return column.split(".")[-1].startswith("accuracy_test")
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:

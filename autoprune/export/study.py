@@ -9,6 +9,7 @@ from autoprune.export.export import EXPORTERS, export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.saved_model import load_model, read_architecture
+from autoprune.search.certification import certified_metrics
 from autoprune.search.final import known_test_accuracy
 from autoprune.search.session import dense_costs, resume_session
 from autoprune.store import StudyFolder
@@ -48,8 +49,11 @@ def export_trial(
     )
     record = folder.read_json(folder.record(number))
     result = result_from_dict(record["result"])
-    metrics = {"accuracy": result.accuracy, "loss": result.loss}
+    metrics: dict[str, object] = {"accuracy": result.accuracy, "loss": result.loss}
     metrics["accuracy_test"] = known_test_accuracy(folder).get(str(number))
+    certified = certified_metrics(folder, number, starts_at_dense=record["config"]["parent"] is None)
+    if certified:
+        metrics["certification"] = certified
     reference = folder.read_json(folder.reference)
     validation = session.task.data.validation
     target = out or folder.root / f"export-{number}"

@@ -53,6 +53,35 @@ def front_table(
     return table
 
 
+def is_certified(front: pd.DataFrame) -> bool:
+    """Whether a front has been certified, in part at least."""
+    return "holds" in front
+
+
+def certification_table(front: pd.DataFrame) -> Table:
+    """What the front's points hold over seeds, mean and deviation, most accurate first.
+
+    Args:
+        front: Rows of ``front.parquet`` of a study that was certified.
+    """
+    table = plain_table(
+        "trained again over seeds (mean±deviation)",
+        *(">trial", ">seeds", ">lineage", ">test", ">from dense", ">test", "holds"),
+    )
+    for row in front.sort_values("accuracy", ascending=False).to_dict("records"):
+        runs = dict.fromkeys(str(row[f"{way}.runs"]) for way in ("lineage", "from_dense"))
+        figures = [
+            _over_seeds(row[f"{way}.{name}"], row[f"{way}.{name}_std"])
+            for way in ("lineage", "from_dense")
+            for name in ("accuracy", "accuracy_test")
+        ]
+        holds = "-" if pd.isna(row["holds"]) else "yes" if row["holds"] else "no"
+        table.add_row(str(row["number"]), "/".join(runs), *figures, holds)
+    if not front["holds"].fillna(True).all():
+        table.caption = "no: another point costs no more and was as accurate or more on average"
+    return table
+
+
 def cost_cell(name: str, value: float | None, dense: Mapping[str, float] | None = None) -> str:
     """A cost with its unit, and its ratio to the dense network's if that is given: ``81.2M 0.50x``."""
     if value is None or pd.isna(value):
@@ -88,3 +117,8 @@ def plain_table(title: str, *columns: str) -> Table:
 
 def _accuracy(value: float | None) -> str:
     return "-" if value is None or pd.isna(value) else f"{value:.4f}"
+
+
+def _over_seeds(mean: float, deviation: float) -> str:
+    """``0.9512±.0031``; the deviation only where there is one."""
+    return _accuracy(mean) if pd.isna(deviation) else f"{mean:.4f}±{f'{deviation:.4f}'.removeprefix('0')}"

@@ -4,6 +4,7 @@ from autoprune.schedules.batch_size import BATCH_SIZE_SCHEDULES, batch_size_at
 from autoprune.schedules.joint import rate_and_batch
 from autoprune.schedules.lr import LR_SCHEDULES, lr_at
 from autoprune.schedules.parameters import Kind, ParamKind, resolve_params
+from autoprune.schedules.stretch import stretched
 
 __all__ = [
     "BATCH_SIZE_SCHEDULES",
@@ -14,4 +15,5 @@ __all__ = [
     "lr_at",
     "rate_and_batch",
     "resolve_params",
+    "stretched",
 ]

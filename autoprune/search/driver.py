@@ -16,7 +16,7 @@ from autoprune.cost.table import CostTable
 from autoprune.search.ceilings import Ceilings
 from autoprune.search.cost_aware import SearchKnowledge
 from autoprune.search.critical import CriticalSection
-from autoprune.search.final import with_test_accuracy
+from autoprune.search.final import final_front
 from autoprune.search.front import Front
 from autoprune.search.networks import Networks
 from autoprune.search.parents import nearest_parent
@@ -221,7 +221,7 @@ class Driver:
         frame = self.frame()
         self.folder.write_frame(self.folder.trials, frame)
         front = frame[frame["on_front"]].sort_values("accuracy", ascending=False)
-        self.folder.write_frame(self.folder.front, with_test_accuracy(self.folder, front))
+        self.folder.write_frame(self.folder.front, final_front(self.folder, front, self.spec))
         self._written = time.monotonic()
 
     def frame(self) -> pd.DataFrame:

@@ -1,9 +1,11 @@
-"""After the search: the test split is read, once for each point of the front."""
+"""After the search: the test split is read, once for each point of the front, and the front gets its last columns."""
 
 import pandas as pd
 import torch
 
 from autoprune.saved_model import load_model
+from autoprune.search.certification import with_certification
+from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 from autoprune.tasks.task import Task
 from autoprune.training import evaluate
@@ -36,6 +38,11 @@ def known_test_accuracy(folder: StudyFolder) -> dict[str, float]:
     """What was read of the test split so far: ``"dense"`` or trial number, as text -> accuracy."""
     known: dict[str, float] = folder.read_json(folder.test) if folder.test.exists() else {}
     return known
+
+
+def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """The front's rows of ``trials.parquet``, with what the test split and a certification have added so far."""
+    return with_certification(folder, with_test_accuracy(folder, front), spec.objectives, spec.directions)
 
 
 def with_test_accuracy(folder: StudyFolder, front: pd.DataFrame) -> pd.DataFrame:

@@ -9,8 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.errors import StudyError
 from autoprune.places import Places, find_places
+from autoprune.search.certification import Certification
+from autoprune.search.dispatch import Dispatcher
 from autoprune.search.driver import Driver
 from autoprune.search.final import read_test_split
+from autoprune.search.records import config_of
 from autoprune.search.session import (
     Session,
     check_prunable,
@@ -24,8 +27,8 @@ from autoprune.search.session import (
 from autoprune.search.storage import cause_of, check_storage
 from autoprune.store import StudyFolder
 
-Engine = Callable[[Driver, StudyFolder, Places], None]
-"""Runs trials until the driver has no more to give."""
+Engine = Callable[[Dispatcher, StudyFolder, Places], None]
+"""Runs trials, or repeats of them, until there are no more to give."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,20 @@ class Outcome:
         driver: The study as it stands; ``driver.stopped_because`` tells of too many failures.
         was_complete: The study had all its trials before.
         interrupted: Ctrl-C ended it.
+        certification: How the front was certified, if it came to that.
     """
 
     session: Session
     driver: Driver
     was_complete: bool
     interrupted: bool
+    certification: Certification | None = None
+
+    @property
+    def stopped_because(self) -> str | None:
+        """Why the search or the certification gave up."""
+        certification = self.certification
+        return self.driver.stopped_because or (certification.stopped_because if certification else None)
 
 
 def run_search(
@@ -51,8 +62,11 @@ def run_search(
     n_trials: int | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
     on_change: Callable[[Driver], None] = lambda _: None,
+    on_certification: Callable[[Certification], None] = lambda _: None,
 ) -> Outcome:
     """Run the study of a space file, or go on with it, until it has its trials or Ctrl-C is pressed.
+
+    Then, if the space file says so, certify its front.
 
     Nothing is written before the space file and all that it names were tried.
 
@@ -61,6 +75,7 @@ def run_search(
         n_trials: Trials that the study is to reach; ``None`` takes the space file's.
         on_stage: Told, in a few words, what is done before and after the trials.
         on_change: Told of every change while trials run.
+        on_certification: Told of every change while the front is certified.
 
     Raises:
         AutopruneError: If the space file, the task, the study or the folder can't be used.
@@ -79,15 +94,11 @@ def run_search(
         session = open_session(space_file, folder, places, on_stage, checked)
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
         was_complete = driver.is_complete
-        interrupted = False
+        certification, interrupted = None, False
         try:
-            try:
-                if not was_complete:
-                    on_stage("starting the trials")
-                    with driver.interruptible():
-                        engine(driver, folder, places)
-            except KeyboardInterrupt:
-                interrupted = True
+            if not was_complete:
+                on_stage("starting the trials")
+                interrupted = _is_interrupted(engine, driver, folder, places)
             driver.interrupt()
             if not interrupted and driver.stopped_because is None:
                 on_stage("reading the test split for the front")
@@ -95,9 +106,31 @@ def run_search(
                 with in_stage("reading the test split", "No trial is lost; the same command goes on."):
                     read_test_split(folder, session.task, front[front["on_front"]], places.device)
                 driver.write()
+                if spec.certify is not None:
+                    certification = _certification(driver, spec.certify.seeds, on_certification)
+                    if not certification.is_complete:
+                        on_stage("certifying the front")
+                        interrupted = _is_interrupted(engine, certification, folder, places)
+                    driver.write()
         except (StorageInternalError, SQLAlchemyError, OSError) as error:
             raise StudyError(
                 f"{folder.root}: the study can't be written: {cause_of(error)}. "
                 "Put the folder back or free space; the same command goes on."
             ) from error
-    return Outcome(session, driver, was_complete, interrupted)
+    return Outcome(session, driver, was_complete, interrupted, certification)
+
+
+def _is_interrupted(engine: Engine, dispatcher: Dispatcher, folder: StudyFolder, places: Places) -> bool:
+    """Let an engine run to its end; whether Ctrl-C came before."""
+    try:
+        with dispatcher.interruptible():
+            engine(dispatcher, folder, places)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def _certification(driver: Driver, n_seeds: int, on_change: Callable[[Certification], None]) -> Certification:
+    configs = ((trial.number, config_of(trial)) for trial in driver.study.get_trials(deepcopy=False))
+    trials = {number: config for number, config in configs if config is not None}
+    return Certification(driver.folder, driver.spec, driver.front.members, trials, n_seeds, on_change)

@@ -4,7 +4,14 @@ from typing import Any
 
 from autoprune.spec.model import SearchSpec
 
-FREE_TO_CHANGE = ("search.trials", "search.epochs", "search.max_failures", "search.max_retries", "resources")
+FREE_TO_CHANGE = (
+    "search.trials",
+    "search.epochs",
+    "search.max_failures",
+    "search.max_retries",
+    "certify",
+    "resources",
+)
 """Settings that change how long and where a study runs, not what its trials are."""
 
 _ABSENT = "(not given)"

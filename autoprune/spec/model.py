@@ -25,6 +25,7 @@ from autoprune.spec.methods import METHODS, LayerMethod, NeuronMethod, WeightMet
 from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.spec.strict import Mistake, Section, all_of, also, repeated, unknown
 from autoprune.spec.task import TaskSettings
+from autoprune.trial import MAX_SEEDS
 
 COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
 OBJECTIVES = ("accuracy", "params", "nonzero_params", "size_bytes", "flops", "latency_ms")
@@ -243,6 +244,12 @@ def _check_workers(value: Any) -> Any:
     return _auto_or_integer(value, low=1)
 
 
+class Certify(Section):
+    """Over how many seeds the points of the front are trained again, once the search has all its trials."""
+
+    seeds: int = Field(3, ge=1, le=MAX_SEEDS)
+
+
 class Resources(Section):
     """Where trials run."""
 
@@ -293,6 +300,7 @@ class SearchSpec(Section):
         list[Any], as_type(list[Method]), Field(min_length=1), _no_repeats("method"), BeforeValidator(_as_list)
     ] = [{"method": "neuron"}]
     search: Search = Search()
+    certify: Certify | None = None
     resources: Resources = Resources()
 
     @property

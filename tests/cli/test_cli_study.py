@@ -29,9 +29,9 @@ def autoprune_command(*arguments: object, cwd: Path, code: int = 0) -> subproces
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a finished study of six trials, and what the search printed."""
+    """A folder with a finished study of six trials and a certified front, and what the search printed."""
     folder = tmp_path_factory.mktemp("searched")
-    space = write_space(folder, {})
+    space = write_space(folder, {"certify": {"seeds": 2}})
     return folder, autoprune_command("search", space, "--engine", "inline", cwd=folder).stdout
 
 
@@ -76,6 +76,24 @@ def test_pareto_prints_the_front_in_three_forms(searched: tuple[Path, str]) -> N
     assert "dense" in autoprune_command("pareto", "results/tiny", cwd=folder).stdout
 
 
+def test_certification_is_shown(searched: tuple[Path, str]) -> None:
+    folder, printed = searched
+    front = pd.read_parquet(folder / "results/tiny/front.parquet").set_index("number")
+    n_runs = 2 * len(front)  # all trials of this study start from dense
+    assert f"certifying the front: {n_runs}/{n_runs} runs" in printed
+    for shown in (printed, autoprune_command("pareto", "results/tiny", cwd=folder).stdout):
+        lines = shown[shown.index("trained again over seeds") :].splitlines()[2:]
+        for line, (number, row) in zip(lines, front.iterrows(), strict=False):
+            fields = line.split()
+            assert fields[:2] == [str(number), "2"]
+            assert fields[2].startswith(f"{row['lineage.accuracy']:.4f}±")
+            assert fields[-1] == ("yes" if row["holds"] else "no")
+    as_json = json.loads(autoprune_command("pareto", "results/tiny", "--json", cwd=folder).stdout)
+    assert {row["lineage.runs"] for row in as_json} == {2}
+    status = autoprune_command("status", "results/tiny", cwd=folder).stdout
+    assert f"certification: {n_runs} runs have finished, 0 failed" in status
+
+
 def test_plan_shows_what_can_be_pruned(searched: tuple[Path, str]) -> None:
     folder, _ = searched
     printed = autoprune_command("plan", "space.yaml", cwd=folder).stdout
@@ -115,7 +133,10 @@ def test_export_gives_files_with_the_stated_accuracy(searched: tuple[Path, str])
     assert f"manifest.json  {manifest_file.stat().st_size:,} bytes" in printed
     trial = json.loads(manifest_file.read_text())["source"]["trial"]["number"]
     assert [line.split()[0] for line in printed.splitlines()[:3]] == ["trial", "dense", str(trial)]
-    stated = json.loads((folder / "shipped/manifest.json").read_text())["metrics"]["accuracy"]
+    metrics = json.loads(manifest_file.read_text())["metrics"]
+    front = pd.read_parquet(folder / "results/tiny/front.parquet").set_index("number")
+    assert metrics["certification"]["lineage"]["accuracy_std"] == pytest.approx(front["lineage.accuracy_std"][trial])
+    stated = metrics["accuracy"]
     task = build_task(load_spec(folder / "space.yaml").task, folder)
     inputs, targets = task.data.validation.batch(torch.arange(len(task.data.validation)))
     model = autoprune.load(folder / "shipped", base_dir=folder)

@@ -78,6 +78,7 @@ def test_equal_accuracy_goes_to_the_cheaper_trial() -> None:
         ("flop<=3", r"unknown column 'flop' \(did you mean 'flops'\?\). Known: number, accuracy, params, flops"),
         ("param.kind<=3", "unknown column 'param.kind'"),
         ("accuracy_test>=0.9", "the test split no longer tests. Use accuracy"),
+        ("lineage.accuracy_test_std<=0.1", "the test split no longer tests. Use accuracy"),
         ("latency_ms<=0.5x", "whose latency_ms is not known.* put on: accuracy, params, flops"),
         ("latency_ms<=4", "None of those has a value for latency_ms"),
         ("flops<=0.05x", "Of those, trial 5 comes nearest to flops<=50, with flops 100"),
@@ -95,6 +96,14 @@ def test_equal_accuracy_goes_to_the_cheaper_trial() -> None:
 def test_what_names_no_trial_is_explained(select: str, said: str) -> None:
     with pytest.raises(ExportError, match=said):
         choose(select)
+
+
+def test_a_mean_over_seeds_on_validation_may_choose() -> None:
+    certified = FRONT.assign(**{"lineage.accuracy": [0.9, 0.95, 0.94, 0.6, 0.4], "lineage.accuracy_test": 0.9})
+    objectives = ["accuracy", "flops"]
+    assert select_trial(certified, TRIALS, "lineage.accuracy>=0.93 and flops<=450", DENSE, None, objectives) == 2
+    with pytest.raises(ExportError, match=r"Known: number, accuracy, params, flops, .*lineage\.accuracy, and"):
+        select_trial(certified, TRIALS, "lineage.acuracy>=0.93", DENSE, None, objectives)
 
 
 def test_best_says_how_near_the_front_comes() -> None:

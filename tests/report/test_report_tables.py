@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from autoprune.report.tables import cost_cell, front_table, quantity
+from autoprune.report.tables import certification_table, cost_cell, front_table, is_certified, quantity
 
 DENSE = {
     "accuracy": 0.98765,
@@ -131,3 +131,27 @@ def test_an_empty_front_still_shows_the_dense_network() -> None:
     heading, dense = rendered(front_table(FRONT.iloc[:0], DENSE, ["accuracy", "flops"]))
     assert heading.split()[0] == "trial"
     assert dense.split() == ["dense", "0.9877", "81.2M", "1.00x", "268k", "1.09MB", "4.2ms"]
+
+
+def test_certification_table() -> None:
+    def way(name: str, runs: int, *figures: float) -> dict[str, float]:
+        kinds = ("accuracy", "accuracy_std", "accuracy_test", "accuracy_test_std")
+        return {f"{name}.runs": runs, **{f"{name}.{kind}": x for kind, x in zip(kinds, figures, strict=True)}}
+
+    nan = float("nan")
+    rows = [
+        {**way("lineage", 3, 0.91, 0.0031, 0.9, 0.01), **way("from_dense", 3, 0.905, 0.02, 0.89, 0.0), "holds": False},
+        {**way("lineage", 1, 0.97, nan, 0.96, nan), **way("from_dense", 2, -2.5, 1.25, -3.5, 2.5), "holds": True},
+        {**way("lineage", 0, nan, nan, nan, nan), **way("from_dense", 3, 0.5, 0.1, 0.5, 0.1), "holds": None},
+    ]
+    front = pd.concat([FRONT, pd.DataFrame(rows).astype({"holds": "boolean"})], axis=1)
+    assert (is_certified(front), is_certified(FRONT)) == (True, False)
+    assert rendered(certification_table(front)) == [
+        "trained again over seeds (mean±deviation)",
+        "trial  seeds       lineage          test      from dense            test  holds",
+        " 1204    1/2        0.9700        0.9600  -2.5000±1.2500  -3.5000±2.5000  yes",
+        "    3      3  0.9100±.0031  0.9000±.0100    0.9050±.0200    0.8900±.0000  no",
+        "   17    0/3             -             -    0.5000±.1000    0.5000±.1000  -",
+        "no: another point costs no more and was as accurate or more on average",
+    ]
+    assert rendered(certification_table(front[1:]))[-1].split()[0] == "17"

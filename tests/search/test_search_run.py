@@ -9,6 +9,7 @@ import pytest
 
 from autoprune.engines import load_engine
 from autoprune.errors import StudyError, TaskError
+from autoprune.search.certification import Certification
 from autoprune.search.driver import Driver
 from autoprune.search.run import Outcome, run_search
 from autoprune.search.session import Session
@@ -63,6 +64,46 @@ def test_ctrl_c_leaves_a_study_that_goes_on(run: Run) -> None:
     assert len(pd.read_parquet(outcome.session.folder.trials)) == 2
     assert front["accuracy_test"].isna().all()
     assert run(n_trials=4).driver.n_told == 4
+
+
+def test_a_finished_study_is_certified_when_the_space_file_says_so(
+    run: Run, tiny_study: Callable[..., Session]
+) -> None:
+    folder = run(n_trials=3).session.folder
+    trials, front = pd.read_parquet(folder.trials), pd.read_parquet(folder.front)
+    space = folder.base_dir / "space.yaml"
+    space.write_text(space.read_text() + "certify: {seeds: 2}\n")
+    n_changes = 0
+
+    def press(certification: Certification) -> None:
+        nonlocal n_changes
+        n_changes += 1
+        if certification.status().n_finished == 1:
+            raise KeyboardInterrupt
+
+    cut = run(n_trials=3, on_certification=press)
+    assert cut.was_complete
+    assert cut.interrupted
+    assert pd.read_parquet(folder.front)["lineage.runs"].sum() == 1
+
+    stages: list[str] = []
+    outcome = run(n_trials=3, on_stage=stages.append)
+    assert (outcome.interrupted, outcome.stopped_because) == (False, None)
+    assert stages == ["reading the test split for the front", "certifying the front"]
+    assert outcome.session.task.data.test.n_read == 0  # type: ignore[attr-defined]
+    pd.testing.assert_frame_equal(pd.read_parquet(folder.trials), trials)
+    certified = pd.read_parquet(folder.front)
+    pd.testing.assert_frame_equal(certified[front.columns], front)
+    assert set(certified["lineage.runs"]) == {2}
+    assert certified.filter(like="accuracy_test").notna().all(axis=None)
+    assert certified["holds"].notna().all()
+    assert len(list(folder.certification.iterdir())) == 2 * len(front)  # random sampler: all start from dense
+
+    def breaks(*_: Any) -> None:
+        raise AssertionError("nothing is left to do")
+
+    run_search(space, folder.root.parent, breaks, 3)
+    pd.testing.assert_frame_equal(pd.read_parquet(folder.front), certified)
 
 
 def test_too_many_failures_end_it_with_their_cause(run: Run) -> None:

@@ -108,6 +108,8 @@ search:
   trials: many  #! search.trials: input should be a valid integer, got 'many'.
   ladder: true  #! search.ladder must be auto or an integer in [0, inf), got True.
   sampler: atpe  #! search.sampler: unknown sampler 'atpe' (did you mean 'tpe'?). Known: auto, cost_aware, tpe, nsga2, nsga3, gp, random, qmc, module:callable.
+certify:
+  seeds: 0  #! certify.seeds: input should be greater than or equal to 1, got 0.
 resources:
   workers: 0  #! resources.workers must be auto or an integer in [1, inf), got 0.
 sarch:  #! the file: unknown key 'sarch' (did you mean 'search'?). Known: {sections}.
@@ -149,7 +151,7 @@ def test_every_mistake_at_once_with_its_line() -> None:
     text = text.replace("{objectives}", "accuracy, params, nonzero_params, size_bytes, flops, latency_ms")
     text = text.replace("{constraints}", "accuracy_drop, params, nonzero_params, size_bytes, macs, flops, latency_ms")
     text = text.replace("{criteria}", "l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, random")
-    sections = "study, task, objectives, constraints, dense, training, pruning, search, resources"
+    sections = "study, task, objectives, constraints, dense, training, pruning, search, certify, resources"
     text = text.replace("{sections}", sections)
     expected = [
         f"space.yaml:{number}: {message.strip()}"
@@ -299,6 +301,16 @@ def test_a_date_is_a_name() -> None:
 def test_ceiling(written: str, limit: float) -> None:
     spec = parse_with(f"constraints: {{latency_ms: {written}}}")
     assert spec.constraints.ceilings["latency_ms"].limit(dense=100.0) == limit
+
+
+def test_certification_is_off_unless_named() -> None:
+    assert parse_with("certify: null") == parse_with("")
+    certify = parse_with("certify: {}").certify
+    assert certify is not None
+    assert certify.seeds == 3
+    assert problems_of("study: s\ntask: {model: 'a:b', data: 'a:c'}\ncertify: 3\n") == (
+        "space.yaml:3: certify must be a mapping with keys out of: seeds.",
+    )
 
 
 def test_one_section_may_stand_for_a_list_of_one() -> None:

@@ -1,0 +1,245 @@
+"""Gives the repeats of a front out to an engine, as the driver does with trials, and keeps what became of them."""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from autoprune.search.certification.repeats import repeats_of
+from autoprune.search.critical import CriticalSection
+from autoprune.spec import SearchSpec
+from autoprune.store import StudyFolder
+from autoprune.trial import EpochReport, Repeat, TrialConfig, TrialResult, result_from_dict, to_dict
+
+
+@dataclass(frozen=True)
+class CertificationStatus:
+    """How a certification stands.
+
+    Attributes:
+        n_repeats: Repeats in all.
+        n_lost: Repeats that can't be run, as an ancestor failed with their seed.
+        running: Repeat -> its last epoch report, ``None`` before the first.
+        time_left_s: Estimate from the pace since the first epoch of this command; ``None`` before the second.
+    """
+
+    n_repeats: int
+    n_finished: int
+    n_failed: int
+    n_lost: int
+    running: Mapping[Repeat, EpochReport | None]
+    time_left_s: float | None
+
+    @property
+    def n_ended(self) -> int:
+        """Repeats of which nothing more is to come."""
+        return self.n_finished + self.n_failed + self.n_lost
+
+
+class Certification:
+    """The repeats that certify a front.
+
+    A repeat that has ended is a file of its own, so that nothing is lost or done twice whenever the process ends. Its
+    network is kept only while a repeat that starts from it is still to be run; where one is needed that is gone, as
+    after more trials, its repeat runs again for the network alone.
+
+    Args:
+        front: Numbers of the front's trials, all of which have ended.
+        trials: Configurations of these and of all their ancestors, by number.
+        on_change: Called after every change, for a progress display.
+
+    Attributes:
+        stopped_because: Why no more repeats are given out: ``search.max_failures`` in a row failed. No single one is to
+            blame then, and the next command tries them again.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        spec: SearchSpec,
+        front: Collection[int],
+        trials: Mapping[int, TrialConfig],
+        n_seeds: int,
+        on_change: Callable[["Certification"], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.spec = folder, spec
+        self.stopped_because: str | None = None
+        self._on_change = on_change
+        self._repeats = repeats_of(front, trials, n_seeds, spec.search.seed)
+        self._ended: dict[int, TrialResult] = {}
+        self._running: dict[int, EpochReport | None] = {}
+        self._broken: set[int] = set()
+        self._failures: list[int] = []
+        self._first_epoch_at: float | None = None
+        self._n_epochs_since = 0
+        self._critical = CriticalSection()
+        folder.certification.mkdir(exist_ok=True)
+        self._recall()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no repeat is left that can be run."""
+        return not self._open()
+
+    def suggest(self) -> TrialConfig | None:
+        """The next repeat to run, or ``None`` if there is none to start now."""
+        if self.stopped_because is not None:
+            return None
+        wanted = self._wanted()
+        for number, config in self._repeats.items():
+            if number in wanted and number not in self._running and self._can_start(config):
+                self._running[number] = None
+                self._on_change(self)
+                return replace(config, with_test=config.with_test and number not in self._ended)
+        return None
+
+    def report(self, report: EpochReport) -> bool:
+        """Take note of a running repeat's last epoch; every one goes on to its end."""
+        self._running[report.number] = report
+        if self._first_epoch_at is None:
+            self._first_epoch_at = time.monotonic()
+        else:
+            self._n_epochs_since += 1
+        self._on_change(self)
+        return True
+
+    def end_early(self, number: int) -> None:
+        """No repeat is ended early."""
+        raise NotImplementedError("a repeat goes on to its last epoch")
+
+    def complete(self, result: TrialResult) -> None:
+        """Write down how a repeat ended."""
+        number = result.number
+        with self._critical:
+            self._running.pop(number, None)
+            result = self._take(result)
+            self._failures = [*self._failures, number] if result.state == "failed" else []
+            if len(self._failures) >= self.spec.search.max_failures:
+                self._give_up(result)
+            needed = {self._repeats[each].parent for each in self._wanted()}
+            for each in {number, self._repeats[number].parent} - needed:
+                if each is not None:
+                    self._forget(each)
+        self._on_change(self)
+
+    def fail(self, number: int, error: str) -> None:
+        """Write down that a repeat's worker ended without a result."""
+        self.complete(TrialResult(number, "failed", seed=self._repeats[number].seed, error=error))
+
+    def stop(self, reason: str) -> None:
+        """Give out no more repeats, for a reason that is no repeat's fault."""
+        self.stopped_because = self.stopped_because or reason
+
+    def release(self, number: int) -> None:
+        """Put a running repeat back, to go on from its last epoch next time."""
+        self._running.pop(number)
+
+    def interrupt(self) -> None:
+        """Put all running repeats back."""
+        self._running.clear()
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """A context in which Ctrl-C or SIGTERM raises KeyboardInterrupt, but never while a result is written."""
+        return self._critical.catching()
+
+    def hold_signals(self) -> None:
+        """Take Ctrl-C and SIGTERM over again, after a library has put its own handlers in place."""
+        self._critical.install()
+
+    def status(self) -> CertificationStatus:
+        """How the certification stands now."""
+        states = [result.state for result in self._ended.values()]
+        left = self._open()
+        n_epochs_left = sum(self._repeats[number].epochs for number in left)
+        n_epochs_left -= sum(report.epoch for number, report in self._running.items() if report and number in left)
+        pace = None
+        if self._first_epoch_at is not None and self._n_epochs_since:
+            pace = (time.monotonic() - self._first_epoch_at) / self._n_epochs_since
+        return CertificationStatus(
+            n_repeats=len(self._repeats),
+            n_finished=states.count("finished"),
+            n_failed=states.count("failed"),
+            n_lost=len(self._repeats) - len(states) - len(left),
+            running={Repeat.of(number): report for number, report in self._running.items()},
+            time_left_s=None if pace is None else pace * n_epochs_left,
+        )
+
+    def _open(self) -> set[int]:
+        """Repeats that have not ended and can."""
+        return {
+            number
+            for number, config in self._repeats.items()
+            if number not in self._ended and self._broken.isdisjoint(self._ancestors(config))
+        }
+
+    def _ancestors(self, config: TrialConfig) -> list[int]:
+        found: list[int] = []
+        parent = config.parent
+        while parent is not None:
+            found.append(parent)
+            parent = self._repeats[parent].parent
+        return found
+
+    def _wanted(self) -> set[int]:
+        """Open repeats, and ended ones whose network is gone and needed for an open one."""
+        wanted = self._open()
+        for number in list(wanted):
+            for ancestor in self._ancestors(self._repeats[number]):
+                if ancestor not in self._ended or self._has_network(ancestor):
+                    break
+                wanted.add(ancestor)
+        return wanted
+
+    def _has_network(self, number: int) -> bool:
+        # The worker writes the record when the network is complete.
+        return self.folder.record(number).exists() and self.folder.has_model(number)
+
+    def _can_start(self, config: TrialConfig) -> bool:
+        return config.parent is None or (config.parent not in self._running and self._has_network(config.parent))
+
+    def _take(self, result: TrialResult) -> TrialResult:
+        """Note and write down a result, as it counts; that of a repeat that ran again for its network is known."""
+        number = result.number
+        if result.accuracy is not None and math.isnan(result.accuracy):
+            result = replace(result, state="failed", error="the accuracy is not a number")
+        if number not in self._ended:
+            record = {"config": to_dict(self._repeats[number]), "result": to_dict(result)}
+            self.folder.write_json(self.folder.repeated(number), record)
+        self._note(self._ended.get(number, result), broken=result.state != "finished")
+        self.folder.training_checkpoint(number).unlink(missing_ok=True)
+        return result
+
+    def _note(self, result: TrialResult, *, broken: bool) -> None:
+        self._ended[result.number] = result
+        if broken:
+            self._broken.add(result.number)
+
+    def _give_up(self, last: TrialResult) -> None:
+        self.stop(
+            f"{len(self._failures)} runs in a row failed, the last one ({Repeat.of(last.number)}): {last.error}. "
+            "The same command tries them again."
+        )
+        for number in self._failures:
+            if self._ended[number].state == "failed":  # else it ran again for its network, and its result stands
+                self.folder.repeated(number).unlink(missing_ok=True)
+
+    def _recall(self) -> None:
+        """Take up what an earlier process has written, and delete what is of no more use."""
+        for number in self._repeats:
+            if self.folder.repeated(number).exists():
+                result = result_from_dict(self.folder.read_json(self.folder.repeated(number))["result"])
+                self._note(result, broken=result.state != "finished")
+            elif self._has_network(number):  # it died before the result was taken
+                self._take(result_from_dict(self.folder.read_json(self.folder.record(number))["result"]))
+        wanted = self._wanted()
+        needed = wanted | {self._repeats[number].parent for number in wanted}
+        names = {str(Repeat.of(number)) for number in needed if number is not None}
+        for path in self.folder.certification.iterdir():
+            if path.name.startswith(".") or (path.suffix != ".json" and path.stem not in names):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _forget(self, number: int) -> None:
+        self.folder.record(number).unlink(missing_ok=True)  # first: without it the rest counts as gone
+        self.folder.forget_model(number)

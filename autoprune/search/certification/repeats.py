@@ -1,0 +1,65 @@
+"""What is trained again to certify a front: which trials, in which ways, with which seeds."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from autoprune.schedules import stretched
+from autoprune.search.seeds import derive_seed
+from autoprune.trial import Repeat, TrialConfig
+
+
+def lineage(number: int, trials: Mapping[int, TrialConfig]) -> list[TrialConfig]:
+    """A trial and all its ancestors, the one that starts from the dense network first."""
+    line: list[TrialConfig] = []
+    following: int | None = number
+    while following is not None:
+        line.insert(0, trials[following])
+        following = line[0].parent
+    return line
+
+
+def repeats_of(
+    front: Collection[int], trials: Mapping[int, TrialConfig], n_seeds: int, study_seed: int
+) -> dict[int, TrialConfig]:
+    """All repeats that certify a front, by number, in the order in which they are best run.
+
+    With every seed each trial of the front and each ancestor of one is repeated once along its lineage, and each trial
+    of the front once from dense, unless it started there: then that is the same.
+
+    Args:
+        front: Numbers of the front's trials.
+        trials: Configurations of these and of all their ancestors, by number.
+    """
+    lines = {number: lineage(number, trials) for number in sorted(front)}
+    along = sorted({trial.number for line in lines.values() for trial in line})
+    repeats: list[TrialConfig] = []
+    for index in range(n_seeds):
+        repeats += [_along(trials[number], index, study_seed, with_test=number in lines) for number in along]
+        repeats += [_from_dense(line, index, study_seed) for line in lines.values() if len(line) > 1]
+    return {repeat.number: repeat for repeat in repeats}
+
+
+def _along(trial: TrialConfig, index: int, study_seed: int, *, with_test: bool) -> TrialConfig:
+    """A trial again, from its parent's repeat with the same seed."""
+    return replace(
+        trial,
+        number=Repeat(trial.number, index).number,
+        seed=derive_seed(study_seed, trial.number, f"certification {index}"),
+        parent=None if trial.parent is None else Repeat(trial.parent, index).number,
+        with_test=with_test,
+    )
+
+
+def _from_dense(line: list[TrialConfig], index: int, study_seed: int) -> TrialConfig:
+    """The last trial of a lineage again, from dense in one go: over all the lineage's epochs, by its own schedules."""
+    trial, epochs = line[-1], sum(each.epochs for each in line)
+    return replace(
+        trial,
+        number=Repeat(trial.number, index, from_dense=True).number,
+        seed=derive_seed(study_seed, trial.number, f"certification {index} from dense"),
+        epochs=epochs,
+        lr_schedule=stretched(trial.lr_schedule, epochs / trial.epochs),
+        batch_size_schedule=stretched(trial.batch_size_schedule, epochs / trial.epochs),
+        parent=None,
+        with_test=True,
+    )

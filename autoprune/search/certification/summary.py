@@ -1,0 +1,95 @@
+"""What a front's points hold over seeds: means, deviations, and which of them are dominated now."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from autoprune.pareto import non_dominated_mask
+from autoprune.store import StudyFolder
+from autoprune.trial import Repeat, TrialResult, result_from_dict
+
+WAYS = ("lineage", "from_dense")
+"""How a point was trained again, as the columns have it: ``lineage.accuracy`` and so on."""
+
+HOLDS = "holds"
+"""Column that is false for a point that another one dominates by their means."""
+
+
+def certified_results(folder: StudyFolder) -> dict[Repeat, TrialResult]:
+    """The repeats of a study that have ended, whatever became of them."""
+    paths = sorted(folder.certification.glob("[0-9]*.json"))
+    results = (result_from_dict(folder.read_json(path)["result"]) for path in paths)
+    return {Repeat.of(result.number): result for result in results}
+
+
+def with_certification(
+    folder: StudyFolder, front: pd.DataFrame, objectives: Sequence[str], directions: Sequence[str]
+) -> pd.DataFrame:
+    """The front with a certification's columns, if there was one.
+
+    For ``lineage`` and ``from_dense`` each: ``.runs`` that finished, mean ``.accuracy`` on validation and its sample
+    standard deviation ``.accuracy_std``, and the same of ``.accuracy_test``; missing where nothing finished, and a
+    deviation also where only one did. ``holds`` is false for a point that another point of the front dominates when the
+    mean along the lineage takes the place of each one's accuracy.
+
+    Args:
+        front: Rows of ``trials.parquet``.
+        directions: ``"minimize"`` or ``"maximize"``, one per objective.
+    """
+    results = certified_results(folder)
+    if not results:
+        return front
+    rows = []
+    for number, parent in zip(front["number"], front["parent"], strict=True):
+        summary = _summary(results, int(number), starts_at_dense=bool(pd.isna(parent)))
+        rows.append({f"{way}.{name}": value for way, found in summary.items() for name, value in found.items()})
+    added = pd.DataFrame(rows, index=front.index, columns=_COLUMNS)
+    added = added.astype({name: "int64" if name.endswith(".runs") else "float64" for name in _COLUMNS})
+    means = added["lineage.accuracy"]
+    values = [means if name == "accuracy" else front[name] for name in objectives]
+    mask = non_dominated_mask(
+        np.column_stack([each.to_numpy("float64", na_value=np.nan) for each in values]), directions
+    )
+    holds = pd.Series(mask, index=front.index, dtype="boolean").where(means.notna())
+    return pd.concat([front, added, holds.rename(HOLDS)], axis=1)
+
+
+def certified_metrics(folder: StudyFolder, number: int, *, starts_at_dense: bool) -> Mapping[str, Mapping[str, float]]:
+    """What one point holds over seeds, for ``lineage`` and ``from_dense``; empty if it was not certified."""
+    summary = _summary(certified_results(folder), number, starts_at_dense=starts_at_dense)
+    return {way: found for way, found in summary.items() if found["runs"]}
+
+
+def _summary(
+    results: Mapping[Repeat, TrialResult], number: int, *, starts_at_dense: bool
+) -> dict[str, dict[str, float]]:
+    """Way -> column -> value; a trial that starts at dense has one way only, which is both."""
+    found = {}
+    for way in WAYS:
+        from_dense = way == "from_dense" and not starts_at_dense
+        finished = [
+            result
+            for repeat, result in results.items()
+            if repeat.trial == number and repeat.from_dense == from_dense and result.state == "finished"
+        ]
+        found[way] = {
+            "runs": len(finished),
+            **dict(_moments("accuracy", [result.accuracy for result in finished])),
+            **dict(_moments("accuracy_test", [result.accuracy_test for result in finished])),
+        }
+    return found
+
+
+def _moments(name: str, accuracies: Sequence[float | None]) -> Iterator[tuple[str, float]]:
+    """Mean and sample standard deviation of those that are known; NaN where there are too few."""
+    known = [value for value in accuracies if value is not None]
+    yield name, float(np.mean(known)) if known else float("nan")
+    yield f"{name}_std", float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+
+
+_COLUMNS = [
+    f"{way}.{name}"
+    for way in WAYS
+    for name in ("runs", "accuracy", "accuracy_std", "accuracy_test", "accuracy_test_std")
+]

@@ -1,0 +1,101 @@
+"""Which trials are trained again, and that a lineage trained again is the lineage."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from certification_lineages import TRIALS, trial
+
+from autoprune.schedules import lr_at
+from autoprune.search.certification.repeats import lineage, repeats_of
+from autoprune.search.session import Session
+from autoprune.trial import Repeat, TrialConfig, TrialResult
+from autoprune.worker import Worker
+
+
+def by_name(repeats: dict[int, TrialConfig]) -> dict[str, TrialConfig]:
+    assert all(number == config.number for number, config in repeats.items())
+    return {str(Repeat.of(number)): config for number, config in repeats.items()}
+
+
+def test_every_ancestor_once_a_seed_and_every_point_once_from_dense() -> None:
+    repeats = by_name(repeats_of([2, 3], TRIALS, 2, 0))
+    along = [f"{number}-seed{index}" for index in (0, 1) for number in (0, 1, 2, 3)]
+    assert set(repeats) == {*along, "2-seed0-dense", "3-seed0-dense", "2-seed1-dense", "3-seed1-dense"}
+    assert len({config.seed for config in repeats.values()}) == 12
+    parents = {name: config.parent for name, config in repeats.items()}
+    assert parents["0-seed1"] is parents["3-seed1-dense"] is None
+    assert parents["3-seed1"] == repeats["1-seed1"].number
+    assert parents["2-seed0"] == repeats["0-seed0"].number
+    assert {name for name, config in repeats.items() if config.with_test} == {
+        name for name in repeats if name[0] in "23"
+    }
+    assert [config.epochs for name, config in repeats.items() if name.endswith("dense")] == [3, 3, 3, 3]
+
+
+def test_a_point_that_starts_from_dense_is_not_trained_in_two_ways() -> None:
+    assert list(by_name(repeats_of([0], TRIALS, 2, 0))) == ["0-seed0", "0-seed1"]
+
+
+def test_seeds_stay_when_more_are_asked_for_or_the_study_grows() -> None:
+    few, many = repeats_of([2, 3], TRIALS, 1, 7), repeats_of([1, 2, 3, 4], TRIALS, 3, 7)
+    assert (
+        few.items() <= {n: replace(c, with_test=few[n].with_test) if n in few else c for n, c in many.items()}.items()
+    )
+
+
+def test_from_dense_the_schedules_keep_their_shape() -> None:
+    long = trial(1, 0, 4, epochs=2)
+    (repeat,) = (
+        config
+        for config in repeats_of([1], {0: trial(0, None, 6, epochs=4), 1: long}, 1, 0).values()
+        if not config.parent and Repeat.of(config.number).from_dense
+    )
+    assert repeat.epochs == 6
+    assert repeat.lr_schedule.params["every"] == 3
+    for progress in (0.0, 0.4, 0.5, 0.9):
+        assert lr_at(repeat.lr_schedule, progress, 6) == lr_at(long.lr_schedule, progress, 2)
+
+
+def test_lineage_begins_at_dense() -> None:
+    assert [each.number for each in lineage(3, TRIALS)] == [0, 1, 3]
+
+
+FAMILIES = {
+    "neuron": (trial(0, None, 6), trial(1, 0, 4, criterion="taylor")),
+    "gradual": (trial(0, None, 6, epochs=2, gradual_share=0.8), trial(1, 0, 3, epochs=2, gradual_share=0.5)),
+    "layer": (trial(0, None, 7), trial(1, 0, 5, removed_blocks=("block2",))),
+    "weight": (
+        trial(0, None, 7, weight_ratios={"head.weight": 0.3}),
+        trial(1, 0, 7, weight_ratios={"head.weight": 0.7}, weight_scope="lamp"),
+        trial(2, 1, 5, weight_ratios={"head.weight": 0.7}, gradual_share=1.0, epochs=2),
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_the_trials_own_seeds_a_lineage_comes_out_bit_for_bit(
+    tiny_study: Callable[..., Session], family: str
+) -> None:
+    trials = {each.number: each for each in FAMILIES[family]}
+    worker = Worker(tiny_study().folder)
+    worker.folder.certification.mkdir()
+
+    def run(config: TrialConfig) -> TrialResult:
+        *_, result = worker.run(config)
+        assert isinstance(result, TrialResult)
+        assert result.state == "finished", result.error
+        return result
+
+    expected = {number: run(config) for number, config in trials.items()}
+    last = max(trials)
+    for number, config in repeats_of([last], trials, 1, 0).items():
+        repeat = Repeat.of(number)
+        found = run(replace(config, seed=trials[repeat.trial].seed))
+        original = expected[repeat.trial]
+        assert (found.kept, found.removed_blocks) == (original.kept, original.removed_blocks)
+        assert found.epochs_lineage == original.epochs_lineage
+        assert (found.accuracy_test is not None) == (repeat.trial == last)
+        if not repeat.from_dense:
+            assert (found.accuracy, found.loss) == (original.accuracy, original.loss)
+            assert found.cost == replace(original.cost, latency_ms=None)  # type: ignore[type-var]
