@@ -177,6 +177,8 @@ class EpochReport:
         train_loss: Mean loss over the epoch's training steps.
         lr: Learning rate at the epoch's last step.
         batch_size: Batch size at the epoch's last full step.
+        kept: Group name -> channels that the network has now; 0 where the group's block was removed.
+        cost: Of the network as it is now, its latency not measured; ``None`` where the study stops no trial early.
     """
 
     number: int
@@ -187,15 +189,20 @@ class EpochReport:
     lr: float
     batch_size: int
     train_time_s: float
+    kept: Mapping[str, int] = field(default_factory=dict)
+    removed_blocks: tuple[str, ...] = ()
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
 class TrialResult:
     """How a trial ended.
 
+    Of a trial that was stopped, all is told of the network as it was after its last epoch.
+
     Attributes:
         accuracy: The task's metric on the validation split; ``None`` unless the trial was trained.
-        cost: ``None`` if the trial failed before it was measured.
+        cost: ``None`` if the trial failed before it was measured; without a latency if it was stopped.
         kept: Group name -> channels that the network really has; 0 where the group's block was removed.
         epochs_lineage: Epochs of this trial and of all its ancestors, the dense network's own training not counted.
         error: Cause of a failure, or the ceiling that an infeasible trial broke.
@@ -220,7 +227,7 @@ class TrialResult:
 
 
 # Made once: making one takes a millisecond, using it a few microseconds.
-_CONFIG, _RESULT = TypeAdapter(TrialConfig), TypeAdapter(TrialResult)
+_CONFIG, _REPORT, _RESULT = TypeAdapter(TrialConfig), TypeAdapter(EpochReport), TypeAdapter(TrialResult)
 
 
 def to_dict(record: TrialConfig | EpochReport | TrialResult | Cost) -> dict[str, Any]:
@@ -232,6 +239,11 @@ def to_dict(record: TrialConfig | EpochReport | TrialResult | Cost) -> dict[str,
 def config_from_dict(record: Mapping[str, Any]) -> TrialConfig:
     """Rebuild a trial's configuration; raises ``pydantic.ValidationError`` if the record is not one."""
     return _CONFIG.validate_python(record)
+
+
+def report_from_dict(record: Mapping[str, Any]) -> EpochReport:
+    """Rebuild an epoch's report; raises ``pydantic.ValidationError`` if the record is not one."""
+    return _REPORT.validate_python(record)
 
 
 def result_from_dict(record: Mapping[str, Any]) -> TrialResult:

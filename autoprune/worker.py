@@ -22,7 +22,16 @@ from autoprune.store import StudyFolder
 from autoprune.tasks import build_task
 from autoprune.tasks.task import Inputs, Task
 from autoprune.training import Trainer, evaluate, load_checkpoint, recalibrate_batch_norm, save_checkpoint
-from autoprune.trial import Cost, EpochReport, PruningConfig, TrialConfig, TrialResult, result_from_dict, to_dict
+from autoprune.trial import (
+    Cost,
+    EpochReport,
+    PruningConfig,
+    TrialConfig,
+    TrialResult,
+    report_from_dict,
+    result_from_dict,
+    to_dict,
+)
 
 N_GRADUAL_CUTS = 10
 """Cuts that gradual pruning is spread over."""
@@ -56,8 +65,10 @@ class Worker:
         """Run a trial, from its last epoch checkpoint if there is one.
 
         Yields:
-            An EpochReport after every epoch and a TrialResult at the end. Whatever goes wrong in between, in the user's
-            code too, ends the trial as ``"failed"`` with its cause; nothing is raised but what ends the process.
+            An EpochReport after every epoch and a TrialResult at the end. A trial that goes on from a checkpoint begins
+            with the report of the epoch before it, which may not have been heard. Whatever goes wrong in between, in
+            the user's code too, ends the trial as ``"failed"`` with its cause; nothing is raised but what ends the
+            process.
         """
         last: EpochReport | None = None
         try:
@@ -114,6 +125,7 @@ class _Run:
         self.kept: dict[str, int] = {}
         self.removed_blocks: tuple[str, ...] = ()
         self.n_cuts = 0
+        self.cost: Cost | None = None
         self.train_time_s = 0.0
         self.parent_widths = self.plan.group_widths
         self.parent_weight_ratios: dict[str, float] = {}
@@ -143,6 +155,7 @@ class _Run:
             trainer = self._trainer(model)
         else:
             trainer = self._restored(checkpoint)
+            yield report_from_dict(checkpoint["report"])
         while trainer.epoch < self.config.epochs:
             yield self._epoch(trainer)
         if self.config.pruning.gradual_share:
@@ -174,8 +187,9 @@ class _Run:
         self.train_time_s += metrics.train_time_s
         validation = evaluate(trainer.model, self.task.data.validation, self.task, self.worker.device)
         trainer.record_validation(validation.loss)
-        self._save_checkpoint(trainer)
-        return EpochReport(
+        if self.worker.spec.search.stop_early and self.cost is None:
+            self.cost = self._measure_unsaved(trainer.model, latency=False)
+        report = EpochReport(
             number=self.config.number,
             epoch=trainer.epoch,
             accuracy=validation.accuracy,
@@ -184,7 +198,12 @@ class _Run:
             lr=metrics.lr,
             batch_size=metrics.batch_size,
             train_time_s=self.train_time_s,
+            kept=self.kept,
+            removed_blocks=self.removed_blocks,
+            cost=self.cost,
         )
+        self._save_checkpoint(trainer, report)
+        return report
 
     def _finish(self, trainer: Trainer) -> TrialResult:
         model, device = trainer.model, self.worker.device
@@ -234,7 +253,7 @@ class _Run:
             loss=self.task.loss,
             seed=self.config.seed,
         )
-        self.kept, self.removed_blocks = pruned.kept, pruned.removed_blocks
+        self.kept, self.removed_blocks, self.cost = pruned.kept, pruned.removed_blocks, None
         if trainer is not None:
             trainer.resize(pruned.model, pruned.provenance)
         self.masks = (
@@ -284,14 +303,14 @@ class _Run:
         """The ceiling that the trial's final network breaks, measured on that network before it is trained."""
         if not ceilings:
             return None
-        cost = self._measure_untrained(pruned, latency="latency_ms" in ceilings)
+        cost = self._measure_unsaved(pruned, latency="latency_ms" in ceilings)
         for name, ceiling in ceilings.items():
             limit, value = ceiling.limit(self.worker.dense[name]), getattr(cost, name)
             if value > limit:
                 return f"{name} {value:,.6g} is over the ceiling {limit:,.6g}"
         return None
 
-    def _measure_untrained(self, model: nn.Module, *, latency: bool) -> Cost:
+    def _measure_unsaved(self, model: nn.Module, *, latency: bool) -> Cost:
         with tempfile.TemporaryDirectory() as scratch:
             size_bytes = save_model(Path(scratch), model, self._architecture(model))
         return measure_cost(
@@ -306,11 +325,12 @@ class _Run:
     def _architecture(self, model: nn.Module) -> Architecture:
         return describe(self.task.build_model(), model, self.worker.spec.task.model)
 
-    def _save_checkpoint(self, trainer: Trainer) -> None:
+    def _save_checkpoint(self, trainer: Trainer, report: EpochReport) -> None:
         save_checkpoint(
             self.folder.training_checkpoint(self.config.number),
             {
                 "trainer": trainer.state_dict(),
+                "report": to_dict(report),
                 "architecture": asdict(self._architecture(trainer.model)),
                 "masks": self.masks.masks if self.masks else {},
                 "kept": dict(self.kept),

@@ -20,6 +20,7 @@ from autoprune.trial import (
     TrialConfig,
     TrialResult,
     config_from_dict,
+    report_from_dict,
     result_from_dict,
     to_dict,
 )
@@ -52,6 +53,13 @@ configs = st.builds(
     parent=st.none() | counts,
     params=params,
     with_test=st.booleans(),
+)
+reports = st.builds(
+    EpochReport,
+    *(counts, counts, finite, finite, finite, finite, counts, finite),
+    kept=st.dictionaries(names, counts, max_size=3),
+    removed_blocks=st.lists(names, max_size=3).map(tuple),
+    cost=st.none() | costs,
 )
 results = st.builds(
     TrialResult,
@@ -91,6 +99,11 @@ def test_result(result: TrialResult) -> None:
     assert result_from_dict(through_text(result)) == result
 
 
+@given(reports)
+def test_report(report: EpochReport) -> None:
+    assert report_from_dict(through_text(report)) == report
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite(loss: float) -> None:
     assert repr(result_from_dict(through_text(TrialResult(0, "failed", loss=loss))).loss) == repr(loss)
@@ -107,6 +120,9 @@ def test_records_are_plain() -> None:
         "lr": 0.01,
         "batch_size": 32,
         "train_time_s": 1.5,
+        "kept": {},
+        "removed_blocks": [],
+        "cost": None,
     }
     assert to_dict(Cost(1, 2, 3, 4)) == {
         "params": 1,

@@ -9,6 +9,7 @@ from autoprune.cli.export import export
 from autoprune.cli.pareto import pareto
 from autoprune.cli.plan import plan
 from autoprune.cli.search import search
+from autoprune.cli.show import show
 from autoprune.cli.status import status
 from autoprune.errors import AutopruneError, describe_error
 
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (search, plan, status, pareto, export):
+for command in (search, plan, status, pareto, show, export):
     app.command()(command)
 
 

@@ -11,11 +11,13 @@ def pareto(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Print the front: the trials that no other trial beats in every objective."""
+    """Print the front: the trials that no other trial beats in every objective, and what each descends from."""
     from rich.console import Console
 
+    from autoprune.report.lineage import lineages_table
     from autoprune.report.tables import certification_table, front_table, is_certified
     from autoprune.search.final import DENSE, known_test_accuracy
+    from autoprune.search.records import LINEAGE_SIGN
     from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
 
@@ -24,6 +26,7 @@ def pareto(
     folder = StudyFolder.existing(study)
     front = folder.read_frame(folder.front)
     if as_json:
+        front["lineage"] = front["lineage"].map(lambda line: [int(number) for number in line.split(LINEAGE_SIGN)])
         print(front.to_json(orient="records", indent=1))
     elif as_csv:
         print(front.to_csv(index=False), end="")
@@ -33,5 +36,6 @@ def pareto(
         dense = folder.read_json(folder.reference)["dense"]
         console = Console()
         console.print(front_table(front, dense, spec.objectives, dense_test=test.get(DENSE)))
+        console.print(lineages_table(front))
         if is_certified(front):
             console.print("", certification_table(front))

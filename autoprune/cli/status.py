@@ -8,43 +8,37 @@ import typer
 
 def status(
     study: Annotated[Path, typer.Argument(help="The study's folder, results/NAME.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say how many trials have ended, are running or are waiting, and what failed."""
-    from collections import Counter
+    """Say how many trials have ended, are running or are waiting, what failed, and how far epochs tell the end."""
+    import json
+    from dataclasses import asdict
 
     from rich.console import Console
 
-    from autoprune.search.certification import certified_results
-    from autoprune.search.records import result_of, target_of
-    from autoprune.search.storage import load_study
-    from autoprune.spec import load_spec
+    from autoprune.report.rungs import rungs_table
+    from autoprune.search.summary import summary_of
     from autoprune.store import StudyFolder
 
-    folder = StudyFolder.existing(study)
-    spec = load_spec(folder.space)
-    console = Console(highlight=False)
-    if not folder.plan.exists():
-        console.print(f"{spec.study}: no trials yet; the dense network or the plan is not done.")
+    summary = summary_of(StudyFolder.existing(study))
+    if as_json:
+        print(json.dumps(asdict(summary), indent=1))
         return
-    loaded = load_study(folder, spec.search.storage, spec.study)
-    trials = loaded.get_trials(deepcopy=False)
-    results = [result for result in map(result_of, trials) if result is not None]
-    counts = Counter(result.state for result in results)
-    open_states = Counter(trial.state.name for trial in trials if not trial.state.is_finished())
-    n_trials = target_of(loaded, spec.search.trials)
-    console.print(f"{spec.study}: {len(results) - counts['infeasible']} of {n_trials} trials have ended")
-    for name in ("finished", "stopped", "failed", "infeasible"):
-        if counts[name]:
-            console.print(f"  {counts[name]:5d} {name}")
-    for state, name in (("RUNNING", "running, or cut off by a crash"), ("WAITING", "waiting")):
-        if open_states[state]:
-            console.print(f"  {open_states[state]:5d} {name}")
-    for result in results:
-        if result.state == "failed":
-            console.print(f"  trial {result.number} failed: {result.error}", soft_wrap=True)
-    repeats = certified_results(folder)
-    if repeats:
-        failed = [result for result in repeats.values() if result.state != "finished"]
-        console.print(f"certification: {len(repeats) - len(failed)} runs have finished, {len(failed)} failed")
-        for result in failed:
-            console.print(f"  {folder.repeated(result.number)}: {result.error}; delete it to try again", soft_wrap=True)
+    console = Console(highlight=False)
+    if not summary.is_ready:
+        console.print(f"{summary.study}: no trials yet; the dense network or the plan is not done.")
+        return
+    console.print(f"{summary.study}: {summary.n_ended} of {summary.n_trials} trials have ended")
+    for name, count in summary.counts.items():
+        if count:
+            console.print(f"  {count:5d} {'running, or cut off by a crash' if name == 'running' else name}")
+    console.print(f"  {summary.epochs:5d} epochs trained, and {summary.epochs_dense} of the dense network")
+    for number, error in summary.failures.items():
+        console.print(f"  trial {number} failed: {error}", soft_wrap=True)
+    if summary.n_certified or summary.failed_repeats:
+        failed = len(summary.failed_repeats)
+        console.print(f"certification: {summary.n_certified} runs have finished, {failed} failed")
+        for path, error in summary.failed_repeats.items():
+            console.print(f"  {path}: {error}; delete it to try again", soft_wrap=True)
+    if summary.rungs:
+        console.print(rungs_table(summary.rungs, stop_early=summary.stop_early))

@@ -37,7 +37,7 @@ from autoprune.errors import AutopruneError, describe_error
 from autoprune.places import Places
 from autoprune.search.dispatch import Dispatcher
 from autoprune.store import StudyFolder
-from autoprune.trial import EpochReport, TrialResult, config_from_dict, result_from_dict, to_dict
+from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
 
 
 def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
@@ -158,7 +158,7 @@ class _DriverScheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if "epoch_report" in result:
             with _driver_acts():
-                if not self._driver.report(EpochReport(**json.loads(result["epoch_report"]))):
+                if not self._driver.report(report_from_dict(json.loads(result["epoch_report"]))):
                     return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
 

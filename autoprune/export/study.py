@@ -11,7 +11,9 @@ from autoprune.export.select import select_trial
 from autoprune.saved_model import load_model, read_architecture
 from autoprune.search.certification import certified_metrics
 from autoprune.search.final import known_test_accuracy
+from autoprune.search.lineage import lineage_steps
 from autoprune.search.session import dense_costs, resume_session
+from autoprune.search.storage import load_study
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialResult, result_from_dict
 
@@ -49,6 +51,8 @@ def export_trial(
     )
     record = folder.read_json(folder.record(number))
     result = result_from_dict(record["result"])
+    spec = session.spec
+    history = load_study(folder, spec.search.storage, spec.study).get_trials(deepcopy=False)
     metrics: dict[str, object] = {"accuracy": result.accuracy, "loss": result.loss}
     metrics["accuracy_test"] = known_test_accuracy(folder).get(str(number))
     certified = certified_metrics(folder, number, starts_at_dense=record["config"]["parent"] is None)
@@ -65,12 +69,15 @@ def export_trial(
         formats=tuple(formats or EXPORTERS),
         metrics=metrics | (dense_costs(result.cost) if result.cost else {}),
         source={
-            "study": session.spec.study,
+            "study": spec.study,
             "trial": record["config"],
             "removed_blocks": result.removed_blocks,
             "kept": result.kept,
             "epochs": result.epochs,
             "epochs_lineage": result.epochs_lineage,
+            "epochs_dense": reference["epochs"],
+            "lineage": lineage_steps(folder, spec, history, number),
+            "training": spec.training.model_dump(include={"reference_batch_size", "recalibration_examples"}),
             "dense": session.dense,
             "latency_conditions": {key: reference["latency"][key] for key in ("device", "batch_size", "threads")},
         },

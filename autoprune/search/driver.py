@@ -147,14 +147,12 @@ class Driver:
         """
         number = report.number
         self._reports[number] = report
-        goes_on = True
-        if self.spec.search.stop_early:
-            config = self._configs[number]
-            curve = [*self._rungs.curve(number)[: report.epoch - 1], report.accuracy]
-            with self._critical:
-                self._running[number].set_user_attr(CURVE, curve)
-            self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
-            goes_on = not self._rungs.stops(number)
+        config = self._configs[number]
+        curve = [*self._rungs.curve(number)[: report.epoch - 1], report.accuracy]
+        with self._critical:
+            self._running[number].set_user_attr(CURVE, curve)
+        self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
+        goes_on = not (self.spec.search.stop_early and self._rungs.stops(number))
         self._on_change(self)
         return goes_on
 
@@ -169,8 +167,9 @@ class Driver:
                 "stopped",
                 accuracy=report.accuracy,
                 loss=report.loss,
-                kept=self.space.plan.group_widths | dict(config.pruning.widths),
-                removed_blocks=config.pruning.removed_blocks,
+                cost=report.cost,
+                kept=report.kept,
+                removed_blocks=report.removed_blocks,
                 epochs=report.epoch,
                 epochs_lineage=report.epoch + (parent.epochs_lineage if parent else 0),
                 train_time_s=report.train_time_s,

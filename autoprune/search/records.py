@@ -1,14 +1,26 @@
-"""Trials as tables: the columns of trials.parquet and front.parquet."""
+"""The record of a trial in the study storage, and trials as tables: trials.parquet and front.parquet."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
+from autoprune.schedules.parameters import Kind
 from autoprune.space import Dimension
-from autoprune.trial import TrialConfig, TrialResult, config_from_dict, result_from_dict
+from autoprune.spec.optimizers import OPTIMIZERS
+from autoprune.trial import (
+    OptimizerConfig,
+    Scalar,
+    ScheduleConfig,
+    TrialConfig,
+    TrialResult,
+    config_from_dict,
+    result_from_dict,
+)
 
 CONFIG, RESULT, RETRIES, LADDER = "autoprune:config", "autoprune:result", "autoprune:retries", "autoprune:ladder"
 """Names of the user attributes that hold a trial's record in the study storage."""
@@ -23,6 +35,11 @@ TARGET = "autoprune:n_trials"
 """Name of the study's user attribute that holds the number of trials it is to reach, where that was changed."""
 
 COST_COLUMNS = ("params", "nonzero_params", "size_bytes", "macs", "flops")
+
+LINEAGE_SIGN = " > "
+"""Stands between the numbers of a lineage, oldest first."""
+
+_TRAINING = ("optimizer", "lr_schedule", "batch_size_schedule")
 
 
 def config_of(trial: FrozenTrial) -> TrialConfig | None:
@@ -42,6 +59,47 @@ def curve_of(trial: FrozenTrial) -> list[float]:
     return [float(accuracy) for accuracy in trial.user_attrs.get(CURVE, [])]
 
 
+@dataclass(frozen=True)
+class TrainedTrial:
+    """A trial that was trained: to its end, or until it was stopped.
+
+    Attributes:
+        config: Of a stopped trial too the whole schedule that it was on, ``config.epochs`` long.
+        result: Accuracy, widths and cost after ``result.epochs`` epochs. A stopped trial's batch norm was not
+            recalibrated, its latency not measured, and under gradual pruning it may be wider than ``config`` asks.
+        curve: Accuracy on the validation split after each of ``result.epochs`` epochs; empty for a trial of a study
+            that did not note it.
+    """
+
+    config: TrialConfig
+    result: TrialResult
+    curve: tuple[float, ...]
+
+    @property
+    def was_stopped(self) -> bool:
+        return self.result.state == "stopped"
+
+
+def trained_of(trial: FrozenTrial) -> TrainedTrial | None:
+    """What is known of a trial that was trained; ``None`` if it has not ended, failed, or was over a ceiling."""
+    config, result = config_of(trial), result_of(trial)
+    if config is None or result is None or result.state not in ("finished", "stopped"):
+        return None
+    return TrainedTrial(config, result, tuple(curve_of(trial)))
+
+
+def ancestors(parents: Mapping[int, int | None], number: int) -> list[int]:
+    """Numbers of a trial and of those that it descends from, the one that started from the dense network first.
+
+    Args:
+        parents: Trial number -> number of its parent, ``None`` for the dense network.
+    """
+    line = [number]
+    while (parent := parents.get(line[0])) is not None:
+        line.insert(0, parent)
+    return line
+
+
 def target_of(study: Study, at_first: int) -> int:
     """Trials that a study is to reach: what was asked for last, ``at_first`` if nothing was."""
     return int(study.user_attrs.get(TARGET, at_first))
@@ -57,22 +115,44 @@ def trials_frame(
         front: Numbers of the trials on the front.
         dimensions: Every dimension of the space, for the ``param.`` columns.
     """
-    on_front = set(front)
+    trials, on_front = list(trials), set(front)
+    configs = {trial.number: config_of(trial) for trial in trials}
+    parents = {number: config.parent if config else None for number, config in configs.items()}
     params = {dimension.name: _column_type(dimension) for dimension in dimensions}
     rows = []
     for trial in trials:
         result = result_of(trial)
         if result is not None:
-            rows.append(_row(config_of(trial), result, trial.number in on_front, groups, params))
+            lineage = LINEAGE_SIGN.join(map(str, ancestors(parents, trial.number)))
+            rows.append(_row(configs[trial.number], result, lineage, trial.number in on_front, groups, params))
     frame = pd.DataFrame(rows, columns=_columns(groups, params), dtype="object")
     whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in groups)]
     numbers = ["accuracy", "latency_ms", "train_time_s"]
     return frame.astype(
         dict.fromkeys(whole, "Int64")
         | dict.fromkeys(numbers, "float64")
-        | {"number": "int64", "seed": "int64", "on_front": "bool", "state": "str", "error": "str"}
+        | dict.fromkeys(("state", "lineage", *_TRAINING, "error"), "str")
+        | {"number": "int64", "seed": "int64", "on_front": "bool"}
         | {f"param.{name}": dtype for name, dtype in params.items()}
     )
+
+
+def training_texts(optimizer: OptimizerConfig, lr: ScheduleConfig, batch_size: ScheduleConfig) -> dict[str, str]:
+    """How a network is trained, in short: column name -> text such as ``cosine lr=0.05 warmup=0.1``.
+
+    Floats have three digits, and parameters at their defaults are left out.
+    """
+    return {
+        "optimizer": _described(OPTIMIZERS, optimizer.name, optimizer.params),
+        "lr_schedule": _described(LR_SCHEDULES, lr.kind, lr.params),
+        "batch_size_schedule": _described(BATCH_SIZE_SCHEDULES, batch_size.kind, batch_size.params),
+    }
+
+
+def _described(kinds: Mapping[str, Kind], kind: str, params: Mapping[str, Scalar]) -> str:
+    shown = {name: value for name, value in params.items() if value != kinds[kind].params[name].default}
+    values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in shown.values())
+    return " ".join([kind, *(f"{name}={value}" for name, value in zip(shown, values, strict=True))])
 
 
 def _column_type(dimension: Dimension) -> str:
@@ -87,13 +167,28 @@ def _column_type(dimension: Dimension) -> str:
 
 
 def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
-    first = ["number", "state", "accuracy", *COST_COLUMNS, "latency_ms", "parent", "epochs", "epochs_lineage"]
-    first += ["train_time_s", "seed", "error", "on_front"]
+    first = [
+        "number",
+        "state",
+        "accuracy",
+        *COST_COLUMNS,
+        "latency_ms",
+        "parent",
+        "lineage",
+        "epochs",
+        "epochs_lineage",
+    ]
+    first += [*_TRAINING, "train_time_s", "seed", "error", "on_front"]
     return first + [f"param.{name}" for name in params] + [f"kept.{group}" for group in groups]
 
 
 def _row(
-    config: TrialConfig | None, result: TrialResult, on_front: bool, groups: Sequence[str], params: Iterable[str]
+    config: TrialConfig | None,
+    result: TrialResult,
+    lineage: str,
+    on_front: bool,
+    groups: Sequence[str],
+    params: Iterable[str],
 ) -> Mapping[str, object]:
     cost = result.cost
     return {
@@ -102,8 +197,11 @@ def _row(
         "accuracy": result.accuracy,
         **{name: getattr(cost, name, None) for name in (*COST_COLUMNS, "latency_ms")},
         "parent": config.parent if config else None,
+        "lineage": lineage,
         "epochs": result.epochs,
         "epochs_lineage": result.epochs_lineage,
+        **dict.fromkeys(_TRAINING),
+        **(training_texts(config.optimizer, config.lr_schedule, config.batch_size_schedule) if config else {}),
         "train_time_s": result.train_time_s,
         "seed": result.seed,
         "error": result.error,

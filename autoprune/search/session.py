@@ -21,8 +21,8 @@ from autoprune.pruning import make_plan, rank_blocks, rank_blocks_by_angle
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import describe, load_model, save_model
 from autoprune.search.ceilings import Ceilings, known_costs
+from autoprune.search.lineage import dense_training
 from autoprune.search.samplers import load_sampler
-from autoprune.search.seeds import derive_seed
 from autoprune.space import SearchSpace
 from autoprune.spec import SearchSpec, differences, load_spec, located, valid_task
 from autoprune.store import StudyFolder
@@ -30,7 +30,7 @@ from autoprune.tasks import SubsetSplit, build_task, check_task, load_weights
 from autoprune.tasks.paths import expand
 from autoprune.tasks.task import Task
 from autoprune.training import Trainer, evaluate, load_checkpoint, save_checkpoint
-from autoprune.trial import Cost, OptimizerConfig, ScheduleConfig, to_dict
+from autoprune.trial import Cost, to_dict
 
 N_BLOCK_EXAMPLES = 1024
 """Training examples that a block's importance is measured on."""
@@ -92,7 +92,7 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None) -> Chec
     check_task(task)
     if spec.search.sampler != "auto":
         load_sampler(spec.search.sampler, base_dir)
-    torch.manual_seed(derive_seed(spec.search.seed, 0, "dense"))
+    torch.manual_seed(dense_training(spec).seed)
     model = task.build_model()
     if spec.task.weights is not None:
         load_weights(model, base_dir / expand(spec.task.weights))
@@ -302,16 +302,15 @@ def _train_dense(
     spec: SearchSpec, task: Task, model: nn.Module, folder: StudyFolder, device: torch.device
 ) -> Iterable[tuple[int, float]]:
     """Train from the last epoch's checkpoint if there is one; yields (epochs done, validation accuracy)."""
-    optimizer = spec.dense.optimizer[0].model_dump()
-    lr_schedule = spec.dense.lr_schedule[0].model_dump()
+    training = dense_training(spec)
     trainer = Trainer(
         model,
         task,
-        optimizer=OptimizerConfig(optimizer.pop("name"), optimizer),
-        lr_schedule=ScheduleConfig(lr_schedule.pop("kind"), lr_schedule),
-        batch_size_schedule=ScheduleConfig("constant", {"size": spec.dense.batch_size}),
-        epochs=spec.dense.epochs,
-        seed=derive_seed(spec.search.seed, 0, "dense"),
+        optimizer=training.optimizer,
+        lr_schedule=training.lr_schedule,
+        batch_size_schedule=training.batch_size_schedule,
+        epochs=training.epochs,
+        seed=training.seed,
         device=device,
         max_device_batch=spec.training.max_device_batch,
     )
@@ -319,7 +318,7 @@ def _train_dense(
     state = load_checkpoint(path)
     if state is not None:
         trainer.load_state_dict(state)
-    while trainer.epoch < spec.dense.epochs:
+    while trainer.epoch < training.epochs:
         trainer.run_epoch()
         validation = evaluate(model, task.data.validation, task, device)
         trainer.record_validation(validation.loss)

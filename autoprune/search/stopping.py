@@ -1,6 +1,7 @@
 """Stopping inside a trial: by non-domination in accuracy at an epoch and known cost, against the trials before it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -13,6 +14,26 @@ MIN_PAIRS = 8
 
 MIN_CORRELATION = 0.5
 """Rank correlation below which an epoch stops nobody."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """How far one epoch tells the end, of the trials with so many epochs in all.
+
+    Attributes:
+        epochs: Epochs that these trials were to train in all.
+        epoch: The epoch looked at, before the last.
+        n_trials: Trials whose accuracy after it is known.
+        n_finished: Those of them that were trained to the end.
+        correlation: Spearman's rank correlation, over the finished ones, of the accuracy after this epoch with the
+            accuracy at the end; ``None`` if there are fewer than ``MIN_PAIRS`` of them, or all are alike.
+    """
+
+    epochs: int
+    epoch: int
+    n_trials: int
+    n_finished: int
+    correlation: float | None
 
 
 class Rungs:
@@ -66,19 +87,20 @@ class Rungs:
         ]
         if len(better) < N_BETTER:
             return False
-        correlation = self.correlations(epochs).get(epoch)
+        correlation = self.rung(epochs, epoch).correlation
         return correlation is None or correlation >= MIN_CORRELATION
 
-    def correlations(self, epochs: int) -> Mapping[int, float]:
-        """Epoch -> Spearman's rank correlation of the accuracy after it with the accuracy at the end.
+    def rung(self, epochs: int, epoch: int) -> Rung:
+        """How far an epoch tells the end of the trials with ``epochs`` epochs in all."""
+        reached = [n for n, curve in self._curves.items() if self._epochs[n] == epochs and len(curve) >= epoch]
+        pairs = [(self._curves[n][epoch - 1], self._ends[n]) for n in reached if n in self._ends]
+        known = len(pairs) >= MIN_PAIRS and all(len(set(column)) > 1 for column in zip(*pairs, strict=True))
+        correlation = float(spearmanr(pairs).statistic) if known else None
+        return Rung(epochs, epoch, len(reached), len(pairs), correlation)
 
-        Of the finished trials with so many epochs in all; an epoch that fewer than ``MIN_PAIRS`` of them have reached,
-        or at which all are alike, is missing.
-        """
-        ended = [number for number in self._ends if self._epochs.get(number) == epochs]
-        found: dict[int, float] = {}
-        for epoch in range(1, epochs):
-            pairs = [(self._curves[n][epoch - 1], self._ends[n]) for n in ended if len(self._curves[n]) >= epoch]
-            if len(pairs) >= MIN_PAIRS and all(len(set(column)) > 1 for column in zip(*pairs, strict=True)):
-                found[epoch] = float(spearmanr(pairs).statistic)
-        return found
+    def reached(self) -> list[Rung]:
+        """Every epoch before the last that a trial has reached, by the trials' epochs in all."""
+        lengths = sorted(
+            {(self._epochs[n], epoch) for n, curve in self._curves.items() for epoch in range(1, len(curve) + 1)}
+        )
+        return [self.rung(epochs, epoch) for epochs, epoch in lengths if epoch < epochs]

@@ -22,10 +22,7 @@ N_EXAMPLES, N_RECALIBRATION = 2048, 512
 """Training examples that a cut network is judged on, and others that its batch norm is recalibrated on."""
 
 BATCH = 64
-"""Examples in one forward pass. On a CPU the fastest: 128 took half as long again, 512 three times as long."""
-
-GPU_BATCH = 512
-"""The same for judging on a GPU; batch norm is recalibrated on ``BATCH`` everywhere, so that it comes out the same."""
+"""Examples in one pass that recalibrates batch norm; one figure for all devices, so that it comes out the same."""
 
 
 def points_to_measure(
@@ -138,7 +135,6 @@ def task_meter(
     others = TensorSplit(*train.batch(rest[: max(1, n_recalibration)]))
     adapts = n_recalibration > 0 and has_running_statistics(model)
     batches = torch.split(torch.arange(len(others)), BATCH)
-    judging_batch = BATCH if torch.device(device).type == "cpu" else GPU_BATCH
 
     def calibration() -> Iterator[tuple[Inputs, torch.Tensor]]:
         return (others.batch(part) for part in batches)
@@ -149,7 +145,7 @@ def task_meter(
     return SensitivityMeter(
         copy.deepcopy(model).to(device),
         plan,
-        lambda candidate: evaluate(candidate, judged, task, device, batch_size=judging_batch).accuracy,
+        lambda candidate: evaluate(candidate, judged, task, device).accuracy,
         example_inputs=task.example_inputs(2),
         recalibrate=recalibrate if adapts else lambda model: None,
         criterion=criterion,

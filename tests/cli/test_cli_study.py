@@ -63,7 +63,28 @@ def test_a_different_space_file_is_refused(searched: tuple[Path, str], tmp_path:
 
 def test_status_counts_the_trials(searched: tuple[Path, str]) -> None:
     folder, _ = searched
-    assert "tiny: 6 of 6 trials have ended" in autoprune_command("status", "results/tiny", cwd=folder).stdout
+    printed = autoprune_command("status", "results/tiny", cwd=folder).stdout
+    assert "tiny: 6 of 6 trials have ended" in printed
+    assert "12 epochs trained, and 8 of the dense network" in printed
+    assert "rank correlation with the final accuracy" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    record = json.loads(autoprune_command("status", "results/tiny", "--json", cwd=folder).stdout)
+    assert record["counts"]["finished"] == 6
+    assert record["rungs"] == [{"epochs": 2, "epoch": 1, "n_trials": 6, "n_finished": 6, "correlation": None}]
+
+
+def test_show_tells_how_a_network_came_to_be(searched: tuple[Path, str]) -> None:
+    folder, _ = searched
+    row = pd.read_parquet(folder / "results/tiny/trials.parquet").iloc[-1]
+    printed = autoprune_command("show", "results/tiny", row["number"], cwd=folder).stdout
+    assert max(map(len, printed.splitlines())) <= 80
+    for text in ("one_cycle lr=0.05", row["lr_schedule"], f"trials: {row['epochs_lineage']}; of the dense network"):
+        assert text in " ".join(printed.split())
+    record = json.loads(autoprune_command("show", "results/tiny", row["number"], "--json", cwd=folder).stdout)
+    assert (record["epochs_lineage"], record["epochs_dense"]) == (row["epochs_lineage"], 8)
+    lineage = [step["trial"] for step in record["lineage"]]
+    assert lineage == [None, *map(int, row["lineage"].split(" > "))]
+    assert "no trial 99" in autoprune_command("show", "results/tiny", 99, cwd=folder, code=2).stderr
 
 
 def test_pareto_prints_the_front_in_three_forms(searched: tuple[Path, str]) -> None:
@@ -71,9 +92,12 @@ def test_pareto_prints_the_front_in_three_forms(searched: tuple[Path, str]) -> N
     front = pd.read_parquet(folder / "results/tiny/front.parquet")
     as_json = json.loads(autoprune_command("pareto", "results/tiny", "--json", cwd=folder).stdout)
     assert [row["number"] for row in as_json] == list(front["number"])
+    assert [" > ".join(map(str, row["lineage"])) for row in as_json] == list(front["lineage"])
     as_csv = pd.read_csv(io.StringIO(autoprune_command("pareto", "results/tiny", "--csv", cwd=folder).stdout))
     np.testing.assert_allclose(as_csv["accuracy"], front["accuracy"])
-    assert "dense" in autoprune_command("pareto", "results/tiny", cwd=folder).stdout
+    printed = autoprune_command("pareto", "results/tiny", cwd=folder).stdout
+    assert "dense" in printed
+    assert all(f"  {line}" in printed for line in front["lineage"])
 
 
 def test_certification_is_shown(searched: tuple[Path, str]) -> None:
@@ -131,7 +155,11 @@ def test_export_gives_files_with_the_stated_accuracy(searched: tuple[Path, str])
     assert max(map(len, printed.splitlines())) <= 80
     manifest_file = folder / "shipped/manifest.json"
     assert f"manifest.json  {manifest_file.stat().st_size:,} bytes" in printed
-    trial = json.loads(manifest_file.read_text())["source"]["trial"]["number"]
+    source = json.loads(manifest_file.read_text())["source"]
+    trial = source["trial"]["number"]
+    assert [step["trial"] for step in source["lineage"]][:: len(source["lineage"]) - 1] == [None, trial]
+    assert source["lineage"][0]["lr_schedule"]["kind"] == "one_cycle"
+    assert (source["epochs_dense"], source["epochs_lineage"]) == (8, source["lineage"][-1]["epochs_lineage"])
     assert [line.split()[0] for line in printed.splitlines()[:3]] == ["trial", "dense", str(trial)]
     metrics = json.loads(manifest_file.read_text())["metrics"]
     front = pd.read_parquet(folder / "results/tiny/front.parquet").set_index("number")

@@ -12,6 +12,7 @@ import pytest
 from engines_cli import SLOW_TASK, Search, searching
 
 from autoprune.engines import load_engine
+from autoprune.search.records import trained_of
 from autoprune.search.run import run_search
 
 MEASURED = ["latency_ms", "train_time_s"]
@@ -113,3 +114,25 @@ def test_a_worker_that_can_not_make_ready_ends_the_search_with_its_cause(trained
         assert "Traceback" not in done.stderr
         assert set(search.states()) == {"WAITING"}
         search.wait_for_the_last_process()
+
+
+@pytest.mark.slow
+def test_stopped_trials_tell_what_they_had_reached(trained_tiny: Path, tmp_path: Path) -> None:
+    changes = {
+        "training": {"epochs": 4, "lr_schedule": {"kind": "constant", "lr": [0.05, 1e-6]}},
+        "pruning": [{"method": "neuron", "ratio": 0.5}],
+        "search": {"trials": 10, "ladder": 0, "stop_early": True},
+    }
+    with searching(tmp_path, trained_tiny, changes) as search:
+        assert search.run("ray").returncode == 0
+        trials = [each for trial in search.trials() if (each := trained_of(trial)) is not None]
+        assert len(trials) == 10
+        (params,) = {each.result.cost.params for each in trials if each.result.cost and not each.was_stopped}
+        stopped = [each for each in trials if each.was_stopped]
+        assert stopped
+        for one in stopped:
+            assert one.result.epochs == len(one.curve) < one.config.epochs == 4
+            assert one.result.accuracy == one.curve[-1]
+            assert one.result.kept == one.config.pruning.widths
+            assert one.result.cost is not None
+            assert one.result.cost.params == params

@@ -48,5 +48,7 @@ def test_an_epoch_that_does_not_tell_the_end_stops_nobody() -> None:
         for number, accuracy in enumerate(late):
             rungs.record_end(number, accuracy)
         rungs.record(100, 4, [1.0], [0.0])
-        assert rungs.correlations(4) == pytest.approx({1: spearmanr(early, late).statistic})
+        (rung,) = rungs.reached()
+        assert (rung.epochs, rung.epoch, rung.n_trials, rung.n_finished) == (4, 1, MIN_PAIRS + 1, MIN_PAIRS)
+        assert rung.correlation == pytest.approx(spearmanr(early, late).statistic)
         assert rungs.stops(100) is stops

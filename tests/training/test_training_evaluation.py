@@ -18,8 +18,10 @@ from autoprune.trial import OptimizerConfig
 MakeTask = Callable[..., Task]
 
 
-@pytest.mark.parametrize("batch_size", [1, 77, 512])
-def test_accuracy_and_loss_are_those_of_scikit_learn(make_task: MakeTask, mlp: nn.Module, batch_size: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 77, 512, None])
+def test_accuracy_and_loss_are_those_of_scikit_learn(
+    make_task: MakeTask, mlp: nn.Module, batch_size: int | None
+) -> None:
     task = make_task()
     split = task.data.validation
     with torch.no_grad():

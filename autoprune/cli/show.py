@@ -1,0 +1,39 @@
+"""`autoprune show`: how one trial's network came to be."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def show(
+    study: Annotated[Path, typer.Argument(help="The study's folder, results/NAME.", show_default=False)],
+    trial: Annotated[int, typer.Argument(help="The trial's number.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a trial's lineage: every step of training that led to its network, from the dense one on."""
+    import json
+
+    from rich.console import Console
+
+    from autoprune.pruning.plan import PruningPlan
+    from autoprune.report.lineage import steps_table, widths_table
+    from autoprune.search.lineage import lineage_steps
+    from autoprune.search.storage import load_study
+    from autoprune.spec import load_spec
+    from autoprune.store import StudyFolder
+
+    folder = StudyFolder.existing(study)
+    spec = load_spec(folder.space)
+    trials = load_study(folder, spec.search.storage, spec.study).get_trials(deepcopy=False)
+    steps = lineage_steps(folder, spec, trials, trial)
+    epochs, epochs_dense = steps[-1]["epochs_lineage"], folder.read_json(folder.reference)["epochs"]
+    if as_json:
+        print(json.dumps({"epochs_lineage": epochs, "epochs_dense": epochs_dense, "lineage": steps}, indent=1))
+        return
+    console = Console(highlight=False)
+    console.print(steps_table(steps, spec.objectives))
+    console.print(f"epochs of the trials: {epochs}; of the dense network before them: {epochs_dense}")
+    widths = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"]).group_widths
+    if widths:
+        console.print(widths_table(steps, widths))

@@ -1,0 +1,89 @@
+"""How a study stands, read from its storage: counts, epochs spent, and how far each epoch tells a trial's end."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+
+from autoprune.search.certification import certified_results
+from autoprune.search.records import config_of, curve_of, result_of, target_of
+from autoprune.search.stopping import Rung, Rungs
+from autoprune.search.storage import load_study
+from autoprune.spec import load_spec
+from autoprune.store import StudyFolder
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """How a study stands.
+
+    Attributes:
+        is_ready: Whether the dense network and the plan are done; before, there are no trials.
+        n_trials: Trials asked for; infeasible ones do not count.
+        n_ended: Trials that have ended and count.
+        counts: State -> trials: how they ended, ``"running"`` (or cut off by a crash) and ``"waiting"``.
+        failures: Number of a failed trial -> its cause.
+        epochs: Epochs of all trials, those of stopped and failed ones among them.
+        epochs_dense: Epochs of the dense network.
+        stop_early: Whether trials are stopped early.
+        rungs: How far each epoch tells the end.
+        n_certified: Runs of the certification that have finished.
+        failed_repeats: File of a failed run of the certification -> its cause.
+    """
+
+    study: str
+    is_ready: bool
+    n_trials: int
+    n_ended: int
+    counts: Mapping[str, int]
+    failures: Mapping[int, str | None]
+    epochs: int
+    epochs_dense: int
+    stop_early: bool
+    rungs: tuple[Rung, ...]
+    n_certified: int
+    failed_repeats: Mapping[str, str | None]
+
+
+def summary_of(folder: StudyFolder) -> StudySummary:
+    """Read how a study stands; raises StudyError if its storage can't be read."""
+    spec = load_spec(folder.space)
+    is_ready, trials, n_trials = folder.plan.exists(), [], spec.search.trials
+    if is_ready:
+        study = load_study(folder, spec.search.storage, spec.study)
+        trials, n_trials = study.get_trials(deepcopy=False), target_of(study, n_trials)
+    results = [result for result in map(result_of, trials) if result is not None]
+    counts = Counter(result.state for result in results)
+    repeats = certified_results(folder).values()
+    still_open = Counter(trial.state.name.lower() for trial in trials if not trial.state.is_finished())
+    return StudySummary(
+        study=spec.study,
+        is_ready=is_ready,
+        n_trials=n_trials,
+        n_ended=len(results) - counts["infeasible"],
+        counts={name: counts[name] for name in ("finished", "stopped", "failed", "infeasible")}
+        | {name: still_open[name] for name in ("running", "waiting")},
+        failures={result.number: result.error for result in results if result.state == "failed"},
+        epochs=sum(result.epochs for result in results),
+        epochs_dense=folder.read_json(folder.reference)["epochs"] if is_ready else 0,
+        stop_early=spec.search.stop_early,
+        rungs=tuple(_rungs(trials).reached()),
+        n_certified=sum(result.state == "finished" for result in repeats),
+        failed_repeats={
+            str(folder.repeated(result.number)): result.error for result in repeats if result.state != "finished"
+        },
+    )
+
+
+def _rungs(trials: Iterable[FrozenTrial]) -> Rungs:
+    """What the trials' curves say, without their costs, which do not count here."""
+    rungs = Rungs()
+    for trial in trials:
+        config, result, curve = config_of(trial), result_of(trial), curve_of(trial)
+        if config is None or not curve:
+            continue
+        rungs.record(trial.number, config.epochs, (), curve)
+        if result is not None and result.state == "finished" and result.accuracy is not None:
+            rungs.record_end(trial.number, result.accuracy)
+    return rungs
