@@ -14,7 +14,7 @@ def status(
 
     from rich.console import Console
 
-    from autoprune.search.records import result_of, target_of
+    from autoprune.search.records import result_of, source_of, target_of
     from autoprune.search.storage import load_study
     from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
@@ -27,7 +27,8 @@ def status(
         return
     loaded = load_study(folder, spec.search.storage, spec.study)
     trials = loaded.get_trials(deepcopy=False)
-    results = [result for result in map(result_of, trials) if result is not None]
+    own = [trial for trial in trials if source_of(trial) is None]
+    results = [result for result in map(result_of, own) if result is not None]
     counts = Counter(result.state for result in results)
     open_states = Counter(trial.state.name for trial in trials if not trial.state.is_finished())
     n_trials = target_of(loaded, spec.search.trials)
@@ -38,6 +39,8 @@ def status(
     for state, name in (("RUNNING", "running, or cut off by a crash"), ("WAITING", "waiting")):
         if open_states[state]:
             console.print(f"  {open_states[state]:5d} {name}")
+    if len(own) < len(trials):
+        console.print(f"  {len(trials) - len(own):5d} taken over from {spec.search.warm_start}, not counted above")
     for result in results:
         if result.state == "failed":
             console.print(f"  trial {result.number} failed: {result.error}", soft_wrap=True)

@@ -118,7 +118,7 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
     numeric = [
         name
         for name in front.columns
-        if name not in ("accuracy_test", "error")
+        if name not in ("accuracy_test", "error", "source")
         and (pd.api.types.is_numeric_dtype(front[name]) or front[name].isna().all())
     ]
     if column == "accuracy_test":

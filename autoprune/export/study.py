@@ -68,6 +68,7 @@ def export_trial(
             "epochs": result.epochs,
             "epochs_lineage": result.epochs_lineage,
             "dense": session.dense,
+            "taken_over_from": record.get("source"),
             "latency_conditions": {key: reference["latency"][key] for key in ("device", "batch_size", "threads")},
         },
         base_dir=folder.base_dir,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from optuna.study import Study
@@ -18,6 +19,13 @@ CURVE = "autoprune:curve"
 
 PARENT, ORIGIN = "autoprune:parent", "autoprune:origin"
 """Names of the user attributes in which a sampler that picks parents says which one, and what proposed the trial."""
+
+SOURCE = "autoprune:source"
+"""Name of the user attribute of a trial that was taken over from another study: that study's name, the trial's number
+in it, and whether its network is one that this study's space and ceilings allow."""
+
+CONSTRAINT = "ceilings"
+"""Name of the Optuna constraint that is above 0 for a candidate over a ceiling."""
 
 TARGET = "autoprune:n_trials"
 """Name of the study's user attribute that holds the number of trials it is to reach, where that was changed."""
@@ -42,6 +50,12 @@ def curve_of(trial: FrozenTrial) -> list[float]:
     return [float(accuracy) for accuracy in trial.user_attrs.get(CURVE, [])]
 
 
+def source_of(trial: FrozenTrial) -> Mapping[str, Any] | None:
+    """Where a trial was taken over from, as ``SOURCE`` says; ``None`` for one that this study ran."""
+    source: Mapping[str, Any] | None = trial.user_attrs.get(SOURCE)
+    return source
+
+
 def target_of(study: Study, at_first: int) -> int:
     """Trials that a study is to reach: what was asked for last, ``at_first`` if nothing was."""
     return int(study.user_attrs.get(TARGET, at_first))
@@ -63,14 +77,17 @@ def trials_frame(
     for trial in trials:
         result = result_of(trial)
         if result is not None:
-            rows.append(_row(config_of(trial), result, trial.number in on_front, groups, params))
+            row = _row(config_of(trial), result, trial.number in on_front, groups, params)
+            source = source_of(trial)
+            rows.append({**row, "source": f"{source['study']}:{source['number']}" if source else None})
     frame = pd.DataFrame(rows, columns=_columns(groups, params), dtype="object")
     whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in groups)]
     numbers = ["accuracy", "latency_ms", "train_time_s"]
     return frame.astype(
         dict.fromkeys(whole, "Int64")
         | dict.fromkeys(numbers, "float64")
-        | {"number": "int64", "seed": "int64", "on_front": "bool", "state": "str", "error": "str"}
+        | {"number": "int64", "seed": "int64", "on_front": "bool"}
+        | dict.fromkeys(["state", "error", "source"], "str")
         | {f"param.{name}": dtype for name, dtype in params.items()}
     )
 
@@ -88,7 +105,7 @@ def _column_type(dimension: Dimension) -> str:
 
 def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
     first = ["number", "state", "accuracy", *COST_COLUMNS, "latency_ms", "parent", "epochs", "epochs_lineage"]
-    first += ["train_time_s", "seed", "error", "on_front"]
+    first += ["train_time_s", "seed", "error", "on_front", "source"]
     return first + [f"param.{name}" for name in params] + [f"kept.{group}" for group in groups]
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -49,6 +50,13 @@ def load_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
     if url is None and not folder.database.exists():
         raise StudyError(f"{folder.database}: no such file. `autoprune search` on the space file starts the study.")
     return _opened(folder, url, lambda storage: optuna.load_study(storage=storage, study_name=name))
+
+
+def read_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
+    """Open a study that another process may be writing, as :func:`load_study` does, but only to read."""
+    if url is None and folder.database.exists():
+        url = f"sqlite:///file:{quote(str(folder.database))}?mode=ro&uri=true&timeout={SQLITE_TIMEOUT_S}"
+    return load_study(folder, url, name)
 
 
 def _opened(folder: StudyFolder, url: str | None, opening: Callable[[RDBStorage], optuna.Study]) -> optuna.Study:

@@ -79,8 +79,7 @@ class Candidates:
             rows = np.flatnonzero(kinds == kind)
             if len(rows):
                 widths[rows] = self._cut(kind, wide[rows], front, rng)
-        if self._start == "tree":
-            widths = self.cuts.no_wider(widths, wide)
+        widths = self.cuts.no_wider(widths, wide) if self._start == "tree" else self.cuts.nearest(widths)
         kept = self.costs.main_share(widths) / self.costs.main_share(wide)
         candidates = []
         for source, row, kind, share in zip(picked, widths, kinds, kept, strict=True):

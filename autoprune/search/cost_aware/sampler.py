@@ -43,6 +43,7 @@ class SearchKnowledge:
         start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
         has_model: Whether a trial's network is kept.
         n_trials: Trials of the whole study.
+        n_taken_over: Trials that the study has from another one.
         allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
         drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
     """
@@ -55,6 +56,7 @@ class SearchKnowledge:
     n_trials: int
     allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
     drop: Callable[[str, int], float] | None = None
+    n_taken_over: int = 0
 
     @cached_property
     def costs(self) -> KnownCosts:
@@ -125,16 +127,18 @@ class CostAwareSampler(BaseSampler):
 
     def _first(self, history: History) -> Candidate | None:
         known = self._known
-        if known.start != "tree":
+        if known.start != "tree" or known.n_taken_over >= MIN_TRIALS:
             return None
         return FirstTrials(known.candidates, known.n_trials, known.allowed).next(history, known.has_model)
 
     def _best(self, history: History) -> Candidate:
         """The candidate to run next."""
         known, rng = self._known, self._rng
-        front = self._front(history)
-        parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
-        candidates = known.candidates.draw(parents, front, N_CANDIDATES, rng)
+        front = self._front(history.nodes.values())
+        parents = self._kept(front)
+        if len(parents) < len(front):  # the other study that they are from has dropped some: the next best serve
+            parents = self._front(self._kept(history.nodes.values()))
+        candidates = known.candidates.draw([history.root, *parents], front, N_CANDIDATES, rng)
         candidates = self._new(candidates, history)
         allowed = known.allowed(np.stack([each.widths for each in candidates]))
         candidates = [each for each, fits in zip(candidates, allowed, strict=True) if fits] or candidates
@@ -151,9 +155,13 @@ class CostAwareSampler(BaseSampler):
         )
         return candidates[int(np.argmax(outlook.scores(candidates)))]
 
-    def _front(self, history: History) -> list[Node]:
-        """The non-dominated trained networks, the latest of equals."""
-        nodes = list(history.nodes.values())
+    def _kept(self, nodes: Iterable[Node]) -> list[Node]:
+        """Those whose networks a trial can start from."""
+        return [node for node in nodes if node.number is not None and self._known.has_model(node.number)]
+
+    def _front(self, trained: Iterable[Node]) -> list[Node]:
+        """The non-dominated ones of trained networks, the latest of equals."""
+        nodes = list(trained)
         if not nodes:
             return []
         values = np.column_stack([[node.accuracy for node in nodes], self._known.costs.measured(nodes)])
