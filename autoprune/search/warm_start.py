@@ -102,7 +102,7 @@ def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source
         raise StudyError(f"{WHERE}: {named} is this study itself. Name another one, or give this one another name.")
     if not (root / "space.yaml").is_file():
         raise StudyError(f"{WHERE}: {named} is not a study: it holds no space.yaml. Name one such as results/NAME.")
-    other = StudyFolder(root)
+    other = StudyFolder(root.resolve())
     other_spec = load_spec(other.space)
     changed = [line for line in differences(other_spec, spec) if line.startswith(SAME_TASK)]
     if changed:
