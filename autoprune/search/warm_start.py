@@ -112,7 +112,10 @@ def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source
         )
     if not (other.reference.exists() and other.plan.exists()):
         raise StudyError(f"{WHERE}: {named} has no trials yet. Run its search first.")
-    study = read_study(other, other_spec.search.storage, other_spec.study)
+    try:
+        study = read_study(other, other_spec.search.storage, other_spec.study)
+    except StudyError as error:
+        raise StudyError(f"{WHERE}: {error}") from None
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     finished = tuple(trial for trial in ended if getattr(result_of(trial), "state", None) == "finished")
     if not finished:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from test_search_tree import TREE
 from tiny import TINY_TASK, copy_study, merged, write_space
 
+from autoprune.cli.status import status
 from autoprune.cost import measure
 from autoprune.engines import load_engine
 from autoprune.errors import AutopruneError
@@ -147,6 +148,14 @@ def test_a_tree_goes_on_from_another_studys_networks(warm: Warm, tree: StudyFold
     manifest = export_trial(folder, str(first["number"]), tmp_path / "out", ["safetensors"])[2]
     assert manifest.source["taken_over_from"]["number"] == int(first["source"].removeprefix("tiny:"))
     assert manifest.source["trial"]["number"] == first["number"]
+
+
+def test_status_tells_them_apart(warm: Warm, tree: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = warm(tree, TREE, 1).session.folder
+    status(folder.root)
+    printed = capsys.readouterr().out
+    assert "warm: 1 of 1 trials have ended" in printed
+    assert f"{len(finished(tree))} taken over from " in " ".join(printed.split())
 
 
 def test_cut_off_anywhere_it_ends_as_if_it_had_not_been(
