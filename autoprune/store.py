@@ -38,6 +38,7 @@ class StudyFolder:
         self.trials = self.root / "trials.parquet"
         self.front = self.root / "front.parquet"
         self.test = self.root / "test.json"
+        self.warm_start = self.root / "warm_start.json"
 
     @classmethod
     def existing(cls, root: Path) -> "StudyFolder":

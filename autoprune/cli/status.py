@@ -32,6 +32,8 @@ def status(
     for name, count in summary.counts.items():
         if count:
             console.print(f"  {count:5d} {'running, or cut off by a crash' if name == 'running' else name}")
+    if summary.n_taken_over:
+        console.print(f"  {summary.n_taken_over:5d} taken over from {summary.warm_start}, not counted above")
     console.print(f"  {summary.epochs:5d} epochs trained, and {summary.epochs_dense} of the dense network")
     for number, error in summary.failures.items():
         console.print(f"  trial {number} failed: {error}", soft_wrap=True)

@@ -119,7 +119,7 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
         name
         for name in front.columns
         if not _is_of_test(name)
-        and name != "error"
+        and name not in ("error", "source")
         and (pd.api.types.is_numeric_dtype(front[name]) or front[name].isna().all())
     ]
     if _is_of_test(column):

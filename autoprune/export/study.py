@@ -79,6 +79,7 @@ def export_trial(
             "lineage": lineage_steps(folder, spec, history, number),
             "training": spec.training.model_dump(include={"reference_batch_size", "recalibration_examples"}),
             "dense": session.dense,
+            "taken_over_from": record.get("source"),
             "latency_conditions": {key: reference["latency"][key] for key in ("device", "batch_size", "threads")},
         },
         base_dir=folder.base_dir,

@@ -49,7 +49,12 @@ def front_table(
 
     table.add_row(*cells("dense", dense, dense_test))
     for row in front.sort_values("accuracy", ascending=False).to_dict("records"):
-        table.add_row(*cells(str(row["number"]), row, row.get("accuracy_test")))
+        taken = isinstance(row.get("source"), str)
+        table.add_row(*cells(f"{row['number']}{'*' if taken else ''}", row, row.get("accuracy_test")))
+    taken_over = front[["number", "source"]].dropna() if "source" in front else front[:0]
+    if len(taken_over):
+        origins = ", ".join(f"{number} is {source}" for number, source in taken_over.itertuples(index=False))
+        table.caption, table.caption_justify = f"* taken over from another study: {origins}", "left"
     return table
 
 

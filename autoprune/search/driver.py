@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -24,6 +25,7 @@ from autoprune.search.patience import Patience
 from autoprune.search.probes import Probes
 from autoprune.search.records import (
     CONFIG,
+    CONSTRAINT,
     CURVE,
     LADDER,
     PARENT,
@@ -33,10 +35,18 @@ from autoprune.search.records import (
     config_of,
     curve_of,
     result_of,
+    source_of,
     target_of,
     trials_frame,
 )
-from autoprune.search.samplers import ladder_steps, load_sampler, make_sampler, sampler_name, start_name
+from autoprune.search.samplers import (
+    ladder_steps,
+    load_sampler,
+    make_sampler,
+    sampler_name,
+    start_name,
+    wants_sensitivity,
+)
 from autoprune.search.seeds import derive_seed
 from autoprune.search.status import StudyStatus
 from autoprune.search.stopping import Rungs
@@ -44,9 +54,6 @@ from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
 from autoprune.store import StudyFolder
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
-
-CONSTRAINT = "ceilings"
-"""Name of the Optuna constraint that is above 0 for a candidate over a ceiling."""
 
 WRITE_INTERVAL_S = 5.0
 """Least time between two writes of trials.parquet and front.parquet while trials run."""
@@ -103,6 +110,7 @@ class Driver:
         self.front = Front(self.spec.objectives, self.spec.directions)
         self._counts = dict.fromkeys(_OPTUNA_STATE, 0)
         self.n_epochs, self._max_epochs = 0, self.spec.search.epochs or math.inf
+        self._n_taken_over = 0
         self._ceilings.check_reachable(space)
         self.study = open_study(
             folder, self.spec.search.storage, self.spec.study, self.spec.objectives, self.spec.directions
@@ -111,7 +119,7 @@ class Driver:
         if n_trials is not None and n_trials != self.n_trials:
             self.study.set_user_attr(TARGET, n_trials)
             self.n_trials = n_trials
-        self._probes = Probes(folder, space, wanted=self._sampler_name == "cost_aware" and self.spec.search.sensitivity)
+        self._probes = Probes(folder, space, wanted=wants_sensitivity(self.spec, space.plan))
         self._reconcile()
 
     def suggest(self) -> TrialConfig | None:
@@ -264,6 +272,7 @@ class Driver:
             budget=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
             drop=drop,
             allowed=self._ceilings.allowed,
+            n_taken_over=self._n_taken_over,
         )
 
     @property
@@ -350,15 +359,24 @@ class Driver:
         values = self.front.values(result) if result.state == "finished" else None
         self.study.tell(result.number, values, state=_OPTUNA_STATE[result.state])
 
-    def _take_in(self, result: TrialResult) -> None:
-        """Count an ended trial, put it on the front if it belongs there, and drop the networks nobody needs."""
-        self._counts[result.state] += 1
-        self.n_epochs += result.epochs
+    def _take_in(self, result: TrialResult, source: Mapping[str, Any] | None = None) -> None:
+        """Count an ended trial, put it on the front if it belongs there, and drop the networks nobody needs.
+
+        Args:
+            source: Where it was taken over from, if it was: it then counts towards nothing, and is on the front only if
+                its network is allowed here and kept.
+        """
+        if source is None:
+            self._counts[result.state] += 1
+            self.n_epochs += result.epochs
+        else:
+            self._n_taken_over += 1
         self._configs.pop(result.number, None)
         dominated = []
         if result.state == "finished" and result.accuracy is not None:
             self._rungs.record_end(result.number, result.accuracy)
-            dominated = self.front.add(result)
+            if source is None or (source["allowed"] and self.folder.has_model(result.number)):
+                dominated = self.front.add(result)
         self._networks.after(result, dominated)
 
     def _reconcile(self) -> None:
@@ -372,7 +390,7 @@ class Driver:
             result = result_of(trial)
             if trial.state.is_finished():
                 if result is not None:
-                    self._take_in(result)
+                    self._take_in(result, source_of(trial))
             elif result is not None:  # died between the record and the telling
                 self._tell_optuna(result)
                 self._take_in(result)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from optuna.study import Study
@@ -30,6 +31,13 @@ CURVE = "autoprune:curve"
 
 PARENT, ORIGIN = "autoprune:parent", "autoprune:origin"
 """Names of the user attributes in which a sampler that picks parents says which one, and what proposed the trial."""
+
+SOURCE = "autoprune:source"
+"""Name of the user attribute of a trial that was taken over from another study: that study's name, the trial's number
+in it, and whether its network is one that this study's space and ceilings allow."""
+
+CONSTRAINT = "ceilings"
+"""Name of the Optuna constraint that is above 0 for a candidate over a ceiling."""
 
 TARGET = "autoprune:n_trials"
 """Name of the study's user attribute that holds the number of trials it is to reach, where that was changed."""
@@ -100,6 +108,12 @@ def ancestors(parents: Mapping[int, int | None], number: int) -> list[int]:
     return line
 
 
+def source_of(trial: FrozenTrial) -> Mapping[str, Any] | None:
+    """Where a trial was taken over from, as ``SOURCE`` says; ``None`` for one that this study ran."""
+    source: Mapping[str, Any] | None = trial.user_attrs.get(SOURCE)
+    return source
+
+
 def target_of(study: Study, at_first: int) -> int:
     """Trials that a study is to reach: what was asked for last, ``at_first`` if nothing was."""
     return int(study.user_attrs.get(TARGET, at_first))
@@ -124,14 +138,16 @@ def trials_frame(
         result = result_of(trial)
         if result is not None:
             lineage = LINEAGE_SIGN.join(map(str, ancestors(parents, trial.number)))
-            rows.append(_row(configs[trial.number], result, lineage, trial.number in on_front, groups, params))
+            row = _row(configs[trial.number], result, lineage, trial.number in on_front, groups, params)
+            source = source_of(trial)
+            rows.append({**row, "source": f"{source['study']}:{source['number']}" if source else None})
     frame = pd.DataFrame(rows, columns=_columns(groups, params), dtype="object")
     whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in groups)]
     numbers = ["accuracy", "latency_ms", "train_time_s"]
     return frame.astype(
         dict.fromkeys(whole, "Int64")
         | dict.fromkeys(numbers, "float64")
-        | dict.fromkeys(("state", "lineage", *_TRAINING, "error"), "str")
+        | dict.fromkeys(("state", "lineage", *_TRAINING, "error", "source"), "str")
         | {"number": "int64", "seed": "int64", "on_front": "bool"}
         | {f"param.{name}": dtype for name, dtype in params.items()}
     )
@@ -178,7 +194,7 @@ def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
         "epochs",
         "epochs_lineage",
     ]
-    first += [*_TRAINING, "train_time_s", "seed", "error", "on_front"]
+    first += [*_TRAINING, "train_time_s", "seed", "error", "on_front", "source"]
     return first + [f"param.{name}" for name in params] + [f"kept.{group}" for group in groups]
 
 

@@ -25,6 +25,7 @@ from autoprune.search.session import (
     read_spec,
 )
 from autoprune.search.storage import cause_of, check_storage
+from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.store import StudyFolder
 
 Engine = Callable[[Dispatcher, StudyFolder, Places], None]
@@ -86,12 +87,19 @@ def run_search(
     with in_file(space_file):
         places = find_places(spec.resources)
         check_storage(spec.search.storage)
-    checked = check_space_file(space_file, folder.plan)
+        source = find_source(spec, space_file.absolute().parent, folder)
+    checked = check_space_file(space_file, folder.plan, source.folder.dense if source else None)
     with in_file(space_file):
         check_prunable(checked)
+        if source is not None:
+            check_same_network(source, checked)
     folder.create()
     with folder.lock():
         session = open_session(space_file, folder, places, on_stage, checked)
+        if source is not None:
+            on_stage(f"taking over {len(source.trials)} trials of {source.folder.root}")
+            with in_file(space_file):
+                take_over(source, session, places)
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
         was_complete = driver.is_complete
         certification, interrupted = None, False

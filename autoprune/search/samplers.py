@@ -49,6 +49,11 @@ def sampler_name(spec: SearchSpec, plan: PruningPlan) -> str:
     return "cost_aware" if plan.groups and spec.method("neuron") is not None else "tpe"
 
 
+def wants_sensitivity(spec: SearchSpec, plan: PruningPlan) -> bool:
+    """Whether the sensitivity map is measured before the first trial."""
+    return spec.search.sensitivity and sampler_name(spec, plan) == "cost_aware"
+
+
 def start_name(spec: SearchSpec, plan: PruningPlan) -> Start:
     """Where trials start: what ``auto`` stands for depends on the sampler."""
     start: Start | Literal["auto"] = spec.search.start

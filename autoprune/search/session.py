@@ -61,6 +61,7 @@ class Checked:
     Attributes:
         model: The dense network, with the given weights or untrained.
         plan: What of it can be pruned, the blocks not ranked.
+        trained: Whether the model has trained weights.
     """
 
     spec: SearchSpec
@@ -68,13 +69,15 @@ class Checked:
     model: nn.Module
     plan: PruningPlan
     table: CostTable
+    trained: bool
 
 
-def check_space_file(space_file: Path, plan_file: Path | None = None) -> Checked:
+def check_space_file(space_file: Path, plan_file: Path | None = None, dense: Path | None = None) -> Checked:
     """Read a space file and try everything it names, without writing anything.
 
     Args:
         plan_file: Plan of the study that was started from this file, if one was: saves finding it again.
+        dense: Folder of a trained dense network to take if the file names no weights.
 
     Raises:
         SpecError: If the file has mistakes, or names layers that can't be pruned.
@@ -83,10 +86,10 @@ def check_space_file(space_file: Path, plan_file: Path | None = None) -> Checked
     """
     spec = read_spec(space_file)
     with in_file(space_file):
-        return _checked(spec, space_file, plan_file)
+        return _checked(spec, space_file, plan_file, dense)
 
 
-def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None) -> Checked:
+def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None, dense: Path | None) -> Checked:
     base_dir = space_file.absolute().parent
     task = build_task(spec.task, base_dir)
     check_task(task)
@@ -96,6 +99,8 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None) -> Chec
     model = task.build_model()
     if spec.task.weights is not None:
         load_weights(model, base_dir / expand(spec.task.weights))
+    elif dense is not None:
+        model = load_model(dense, task.build_model)
     if plan_file is not None and plan_file.exists():
         plan, table = _read_plan(plan_file)
     else:
@@ -110,7 +115,7 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None) -> Chec
             blocks=plan.block_names,
         )
     Ceilings(spec, table, known_costs(table)).check_reachable(SearchSpace(spec, plan))
-    return Checked(spec, task, model, plan, table)
+    return Checked(spec, task, model, plan, table, trained=spec.task.weights is not None or dense is not None)
 
 
 def read_spec(space_file: Path) -> SearchSpec:
@@ -208,7 +213,7 @@ def open_session(
             handle.write(space_file.read_bytes())
     if not folder.reference.exists():
         with in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."):
-            _dense_stage(spec, task, checked.model, folder, places.device, places.threads, on_stage)
+            _dense_stage(checked, folder, places.device, places.threads, on_stage)
     if not folder.plan.exists():
         if spec.method("layer") is not None:
             on_stage("ranking the blocks")
@@ -269,17 +274,16 @@ def _read_plan(path: Path) -> tuple[PruningPlan, CostTable]:
 
 
 def _dense_stage(
-    spec: SearchSpec,
-    task: Task,
-    model: nn.Module,
+    checked: Checked,
     folder: StudyFolder,
     device: torch.device,
     threads: int,
     on_stage: Callable[[str], None],
 ) -> None:
-    """Train the dense network unless weights were given, then measure it and keep it."""
+    """Train the dense network unless it is trained already, then measure it and keep it."""
+    spec, task, model = checked.spec, checked.task, checked.model
     epochs = 0
-    if spec.task.weights is None:
+    if not checked.trained:
         epochs = spec.dense.epochs
         for epoch, accuracy in _train_dense(spec, task, model, folder, device):
             on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -49,6 +50,24 @@ def load_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
     if url is None and not folder.database.exists():
         raise StudyError(f"{folder.database}: no such file. `autoprune search` on the space file starts the study.")
     return _opened(folder, url, lambda storage: optuna.load_study(storage=storage, study_name=name))
+
+
+def read_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
+    """Open a study that another process may be writing, as :func:`load_study` does, but only to read."""
+    if url is not None or not folder.database.exists():
+        return load_study(folder, url, name)
+    path = quote(quote(str(folder.database)))  # SQLAlchemy undoes one, SQLite the other
+    read_only = f"sqlite:///file:{path}?mode=ro&uri=true&timeout={SQLITE_TIMEOUT_S}"
+    try:
+        return load_study(folder, read_only, name)
+    except StudyError as error:
+        cause = (
+            str(error).removeprefix(f"{read_only}: can't be opened as a study: ").removesuffix(" Mend search.storage.")
+        )
+        raise StudyError(
+            f"{folder.database}: can't be read as a study: {cause} If a crash left it half written, "
+            "`autoprune status` on its folder mends it."
+        ) from None
 
 
 def _opened(folder: StudyFolder, url: str | None, opening: Callable[[RDBStorage], optuna.Study]) -> optuna.Study:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from autoprune.search.certification import certified_results
-from autoprune.search.records import config_of, curve_of, result_of, target_of
+from autoprune.search.records import config_of, curve_of, result_of, source_of, target_of
 from autoprune.search.stopping import Rung, Rungs
 from autoprune.search.storage import load_study
 from autoprune.spec import load_spec
@@ -28,6 +28,8 @@ class StudySummary:
         epochs_dense: Epochs of the dense network.
         stop_early: Whether trials are stopped early.
         rungs: How far each epoch tells the end.
+        warm_start: The study that trials were taken over from.
+        n_taken_over: Trials taken over.
         n_certified: Runs of the certification that have finished.
         failed_repeats: File of a failed run of the certification -> its cause.
     """
@@ -42,6 +44,8 @@ class StudySummary:
     epochs_dense: int
     stop_early: bool
     rungs: tuple[Rung, ...]
+    warm_start: str | None
+    n_taken_over: int
     n_certified: int
     failed_repeats: Mapping[str, str | None]
 
@@ -53,7 +57,8 @@ def summary_of(folder: StudyFolder) -> StudySummary:
     if is_ready:
         study = load_study(folder, spec.search.storage, spec.study)
         trials, n_trials = study.get_trials(deepcopy=False), target_of(study, n_trials)
-    results = [result for result in map(result_of, trials) if result is not None]
+    own = [trial for trial in trials if source_of(trial) is None]
+    results = [result for result in map(result_of, own) if result is not None]
     counts = Counter(result.state for result in results)
     repeats = certified_results(folder).values()
     still_open = Counter(trial.state.name.lower() for trial in trials if not trial.state.is_finished())
@@ -69,6 +74,8 @@ def summary_of(folder: StudyFolder) -> StudySummary:
         epochs_dense=folder.read_json(folder.reference)["epochs"] if is_ready else 0,
         stop_early=spec.search.stop_early,
         rungs=tuple(_rungs(trials).reached()),
+        warm_start=spec.search.warm_start,
+        n_taken_over=len(trials) - len(own),
         n_certified=sum(result.state == "finished" for result in repeats),
         failed_repeats={
             str(folder.repeated(result.number)): result.error for result in repeats if result.state != "finished"

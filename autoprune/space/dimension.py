@@ -50,6 +50,12 @@ class Dimension:
             return IntDistribution(int(low), int(high), log=self.domain.log, step=int(step or 1))
         return FloatDistribution(float(low), float(high), log=self.domain.log, step=step)
 
+    def holds(self, value: Scalar) -> bool:
+        """Whether this is one of the allowed values."""
+        if isinstance(self.domain, list):
+            return value in self.domain
+        return isinstance(value, int | float) and math.isclose(float(self.nearest(float(value))), value)
+
     def position(self, value: Scalar) -> float:
         """Where a value lies in a range on its own axis, or a choice among the others, in [0, 1]."""
         if isinstance(self.domain, list):

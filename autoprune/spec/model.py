@@ -216,6 +216,8 @@ class Search(Section):
         stop_early: Whether a trial ends before its last epoch when several others were as accurate by then at no more
             cost.
         scale: Axis of the costs on which the sampler ``cost_aware`` seeks hypervolume.
+        warm_start: Folder of another study of the same network, whose finished trials and networks this one begins
+            with; relative to the space file, or else to where the command runs.
     """
 
     trials: int = Field(60, ge=1)
@@ -226,6 +228,7 @@ class Search(Section):
     scale: Literal["log", "linear"] = "log"
     sensitivity: bool = True
     stop_early: bool = False
+    warm_start: str | None = None
     ladder: Annotated[Literal["auto"] | int, PlainValidator(_check_ladder)] = "auto"
     max_failures: int = Field(5, ge=1)
     max_retries: int = Field(2, ge=0)

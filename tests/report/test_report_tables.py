@@ -105,6 +105,13 @@ def test_front_table() -> None:
     ]
 
 
+def test_where_a_point_comes_from() -> None:
+    front = FRONT.assign(source=pd.array([None, "other:7", None], dtype="str"))
+    lines = rendered(front_table(front, DENSE, ["accuracy", "flops"], dense_test=0.98))
+    assert [line.split()[0] for line in lines[1:5]] == ["dense", "1204*", "3", "17"]
+    assert lines[5] == "* taken over from another study: 1204 is other:7"
+
+
 @pytest.mark.parametrize(
     "objectives",
     [["accuracy", "flops"], ["size_bytes", "accuracy", "latency_ms"], ["accuracy", "nonzero_params", "latency_ms"]],

@@ -2,12 +2,15 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from optuna.exceptions import StorageInternalError
 from safetensors.torch import load_file
 from tiny import ONE_THREAD, TINY_TASK, write_space
 from torch import nn
@@ -17,7 +20,7 @@ from autoprune.saved_model import load_model
 from autoprune.search import session as session_module
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session, check_space_file, open_session, rank_plan, resume_session
-from autoprune.search.storage import load_study, open_study
+from autoprune.search.storage import load_study, open_study, read_study
 from autoprune.store import StudyFolder
 from autoprune.training import evaluate
 
@@ -132,6 +135,46 @@ def test_storages_that_can_not_be_used(tmp_path: Path) -> None:
         load_study(folder, None, "other")
     with pytest.raises(StudyError, match=r"holds a study 'tiny' with directions .*, not \['maximize'\]"):
         open_study(folder, None, "tiny", ["accuracy"], ["maximize"])
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "100%25", "plain"])
+def test_a_study_is_read_without_a_trace(tmp_path: Path, name: str) -> None:
+    folder = StudyFolder(tmp_path / name)
+    folder.create()
+    made = open_study(StudyFolder(tmp_path), None, "tiny", ["accuracy"], ["maximize"])
+    made.ask()
+    shutil.copy(tmp_path / "study.db", folder.database)
+    before = folder.database.read_bytes()
+    study = read_study(folder, None, "tiny")
+    assert len(study.trials) == 1
+    with pytest.raises(StorageInternalError):
+        study.ask()
+    assert folder.database.read_bytes() == before
+    assert not folder.database.with_name("study.db-journal").exists()
+
+
+def test_a_database_that_a_crash_left_half_written_is_not_mended_in_reading(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    open_study(folder, None, "tiny", ["accuracy"], ["maximize"]).ask()
+    crash = f"""
+import os, sqlite3
+connection = sqlite3.connect({str(folder.database)!r})
+connection.execute("PRAGMA cache_size=1")
+connection.execute("BEGIN IMMEDIATE")
+for number in range(3000):
+    row = (str(number), "x" * 500)
+    connection.execute("INSERT INTO trial_user_attributes(trial_id, key, value_json) VALUES (1, ?, ?)", row)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", crash], check=True)
+    before = tree(folder.root)
+    with pytest.raises(
+        StudyError, match=r"study.db: can't be read as a study: .*readonly.*`autoprune status` on its fo"
+    ):
+        read_study(folder, None, "tiny")
+    assert tree(folder.root) == before
+    assert len(load_study(folder, None, "tiny").trials) == 1
+    assert len(read_study(folder, None, "tiny").trials) == 1
 
 
 def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:

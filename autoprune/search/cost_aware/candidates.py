@@ -93,6 +93,7 @@ class Candidates:
             rows = np.flatnonzero(kinds == kind)
             if len(rows):
                 widths[rows] = self._cut(kind, wide[rows], front, rng)
+        widths = self.cuts.nearest(widths)
         candidates = []
         for source, row, kind in zip(picked, widths, kinds, strict=True):
             parent = self.parent_of(row, parents)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from autoprune.search.records import ORIGIN, config_of, result_of
 from autoprune.trial import Scalar, TrialConfig, TrialResult
@@ -79,7 +79,7 @@ class History:
                 continue
             origin = str(trial.user_attrs.get(ORIGIN, ""))
             result = result_of(trial) if trial.state.is_finished() else None
-            if trial.state == TrialState.COMPLETE and result is not None:
+            if result is not None and result.state == "finished":
                 self.nodes[trial.number] = self._node(config, result, origin)
             elif trial.state.is_finished():
                 self.ended[trial.number] = self._pending(config, origin)

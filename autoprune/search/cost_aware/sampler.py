@@ -50,6 +50,7 @@ class SearchKnowledge:
         start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
         has_model: Whether a trial's network is kept.
         budget: Training epochs of the whole study.
+        n_taken_over: Trials that the study has from another one.
         allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
         drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
     """
@@ -62,6 +63,7 @@ class SearchKnowledge:
     budget: float
     allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
     drop: Callable[[str, int], float] | None = None
+    n_taken_over: int = 0
 
     @cached_property
     def costs(self) -> KnownCosts:
@@ -150,16 +152,18 @@ class CostAwareSampler(BaseSampler):
         target = next_target(known.descent, history, known.floor, known.has_model, rated=rated)
         if target.parent is not None:
             return known.candidates.guess_for(target)
-        front = self._front(history)
-        parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
-        drawn = known.candidates.draw_for(target, parents, front, N_CANDIDATES, self._rng)
+        front = self._front(history.nodes.values())
+        drawn = known.candidates.draw_for(target, [history.root, *self._kept(front)], front, N_CANDIDATES, self._rng)
         return self._best(drawn, front, history)
 
     def _anywhere(self, history: History) -> Candidate:
         """The candidate to run next where trials do not start from one another by choice."""
-        known, front = self._known, self._front(history)
-        parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
-        return self._best(known.candidates.draw(parents, front, N_CANDIDATES, self._rng), front, history)
+        known, front = self._known, self._front(history.nodes.values())
+        parents = self._kept(front)
+        if len(parents) < len(front):  # the other study that they are from has dropped some: the next best serve
+            parents = self._front(self._kept(history.nodes.values()))
+        drawn = known.candidates.draw([history.root, *parents], front, N_CANDIDATES, self._rng)
+        return self._best(drawn, front, history)
 
     def _best(self, candidates: Sequence[Candidate], front: Sequence[Node], history: History) -> Candidate:
         known = self._known
@@ -171,9 +175,13 @@ class CostAwareSampler(BaseSampler):
         worth = Worth(known.candidates, known.costs, known.features, history, front, known.floor)
         return candidates[int(np.argmax(worth.of(candidates)))]
 
-    def _front(self, history: History) -> list[Node]:
-        """The non-dominated trained networks, the latest of equals."""
-        nodes = list(history.nodes.values())
+    def _kept(self, nodes: Iterable[Node]) -> list[Node]:
+        """Those whose networks a trial can start from."""
+        return [node for node in nodes if node.number is not None and self._known.has_model(node.number)]
+
+    def _front(self, trained: Iterable[Node]) -> list[Node]:
+        """The non-dominated ones of trained networks, the latest of equals."""
+        nodes = list(trained)
         if not nodes:
             return []
         values = np.column_stack([[node.accuracy for node in nodes], self._known.costs.measured(nodes)])

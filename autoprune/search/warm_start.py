@@ -1,0 +1,301 @@
+"""A study that begins with another one's trials: as data for its sampler, and with their networks as parents.
+
+They become trials of this study, numbered before its own, so that the sampler, the front, lineage and export take them
+as they take any. Nothing of the other study is changed, and it may be searched meanwhile.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from optuna.samplers import NSGAIIISampler, NSGAIISampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from autoprune.cost import measure_cost
+from autoprune.errors import StudyError
+from autoprune.places import Places
+from autoprune.pruning import prune
+from autoprune.pruning.plan import PruningPlan
+from autoprune.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_model
+from autoprune.search.front import Front
+from autoprune.search.probes import Probes
+from autoprune.search.records import (
+    CONFIG,
+    CONSTRAINT,
+    CURVE,
+    LADDER,
+    ORIGIN,
+    PARENT,
+    RESULT,
+    SOURCE,
+    config_of,
+    result_of,
+    source_of,
+)
+from autoprune.search.samplers import ladder_steps, start_name, wants_sensitivity
+from autoprune.search.session import Checked, Session
+from autoprune.search.storage import open_study, read_study
+from autoprune.space import SearchSpace, locate
+from autoprune.spec import SearchSpec, differences, load_spec
+from autoprune.store import StudyFolder
+from autoprune.tasks.paths import expand
+from autoprune.trial import Cost, PruningConfig, TrialResult, to_dict
+
+WHERE = "search.warm_start"
+
+SAME_TASK = ("task.model", "task.data", "task.metric")
+"""What two studies must have in common for their accuracies to compare and their networks to fit."""
+
+TOLERANCE = 0.01
+"""Difference in the dense network's accuracy, and share of its loss, that two devices may make."""
+
+FIRST_GENERATION = {f"{sampler.__name__}:generation": 0 for sampler in (NSGAIISampler, NSGAIIISampler)}
+"""Attributes by which Optuna's genetic samplers take a trial into their first generation."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another study, as it stood when it was read.
+
+    Attributes:
+        trials: The finished ones, by number.
+    """
+
+    folder: StudyFolder
+    spec: SearchSpec
+    plan: PruningPlan
+    trials: tuple[FrozenTrial, ...]
+
+
+def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source | None:
+    """The study that ``search.warm_start`` names, read without changing it.
+
+    Args:
+        base_dir: The space file's folder.
+        folder: The study that is to begin with it.
+
+    Returns:
+        ``None`` if none is named, or all was taken over before.
+
+    Raises:
+        StudyError: If there is no such study, it has nothing to give, or its task is another one.
+        SpecError: If its space file can't be read any more.
+    """
+    named = spec.search.warm_start
+    if named is None or (folder.warm_start.exists() and folder.reference.exists()):
+        return None
+    path = expand(named)
+    root = next((each for each in (base_dir / path, path) if each.is_dir()), None)
+    if root is None:
+        raise StudyError(
+            f"{WHERE}: there is no folder {named}. Name a study's, as seen from the space file or from where the "
+            "command runs."
+        )
+    if root.resolve() == folder.root.resolve():
+        raise StudyError(f"{WHERE}: {named} is this study itself. Name another one, or give this one another name.")
+    if not (root / "space.yaml").is_file():
+        raise StudyError(f"{WHERE}: {named} is not a study: it holds no space.yaml. Name one such as results/NAME.")
+    other = StudyFolder(root.resolve())
+    other_spec = load_spec(other.space)
+    changed = [line for line in differences(other_spec, spec) if line.startswith(SAME_TASK)]
+    if changed:
+        raise StudyError(
+            f"{WHERE}: {named} has another task ({'; '.join(changed)}), so its accuracies or networks don't belong "
+            "here. Name a study of the same model, data and metric."
+        )
+    if not (other.reference.exists() and other.plan.exists()):
+        raise StudyError(f"{WHERE}: {named} has no trials yet. Run its search first.")
+    try:
+        study = read_study(other, other_spec.search.storage, other_spec.study)
+    except StudyError as error:
+        raise StudyError(f"{WHERE}: {error}") from None
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    finished = tuple(trial for trial in ended if getattr(result_of(trial), "state", None) == "finished")
+    if not finished:
+        raise StudyError(f"{WHERE}: no trial of {named} has finished yet. Wait for one, or leave it out.")
+    return Source(other, other_spec, PruningPlan.from_dict(other.read_json(other.plan)["plan"]), finished)
+
+
+def check_same_network(source: Source, checked: Checked) -> None:
+    """Raise StudyError if the other study's dense network has other groups or, where weights are given, other weights.
+
+    Networks cut from other dense weights would have a false lineage here, and accuracies that don't compare.
+    """
+    there, here = source.plan.group_widths, checked.plan.group_widths
+    if there != here:
+        unlike = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+        name = unlike[0]
+        told = [f"{widths[name]} channels" if name in widths else "no such group" for widths in (there, here)]
+        raise StudyError(
+            f"{WHERE}: {source.folder.root} has other groups: {name} has {told[0]} there, {told[1]} here. "
+            "Name a study of the same network, with the same hidden_sizes."
+        )
+    weights = checked.spec.task.weights
+    if weights is None:
+        return
+    state = checked.model.state_dict()
+    dense = load_model(source.folder.dense, checked.task.build_model).state_dict()
+    if any(not torch.equal(tensor, state[name]) for name, tensor in dense.items()):
+        raise StudyError(
+            f"{WHERE}: {source.folder.root} was searched from other dense weights than {weights}. Set task.weights to "
+            "null to take its dense network over too, or leave warm_start out."
+        )
+
+
+def take_over(source: Source, session: Session, places: Places) -> None:
+    """Make the other study's finished trials trials of this one, and its networks parents.
+
+    Each trial is taken over in one step, after its network; what a killed process has not come to is done next time.
+
+    Raises:
+        StudyError: If the dense network proves that the data or the metric are not the other study's, or the storage
+            can't be used.
+    """
+    _check_same_accuracy(source, session)
+    folder, spec = session.folder, session.spec
+    study = open_study(folder, spec.search.storage, spec.study, spec.objectives, spec.directions)
+    numbers = {
+        int(taken["number"]): trial.number for trial in study.get_trials(deepcopy=False) if (taken := source_of(trial))
+    }
+    transfer = _Transfer(source, session, places)
+    for trial in source.trials:
+        if trial.number not in numbers:
+            numbers[trial.number] = transfer.add(trial, study, numbers)
+    probes = Probes(folder, session.space, wanted=wants_sensitivity(spec, session.space.plan))
+    probes.adopt(Probes(source.folder, SearchSpace(source.spec, source.plan), wanted=True))
+    folder.write_json(folder.warm_start, {"study": source.spec.study, "folder": str(source.folder.root)})
+
+
+def _check_same_accuracy(source: Source, session: Session) -> None:
+    dense = source.folder.read_json(source.folder.reference)["dense"]
+    unlike = abs(dense["accuracy"] - session.dense["accuracy"]) > TOLERANCE
+    if source.spec.task.loss == session.spec.task.loss:
+        unlike |= abs(dense["loss"] - session.dense["loss"]) > TOLERANCE * abs(dense["loss"])
+    if unlike:
+        told = [f"{each['accuracy']:.4f} (loss {each['loss']:.4f})" for each in (dense, session.dense)]
+        raise StudyError(
+            f"{WHERE}: the dense network's accuracy is {told[0]} in {source.folder.root} and {told[1]} here, so "
+            "task.data or task.metric mean something else by now. Leave warm_start out, in a study of another name."
+        )
+
+
+class _Transfer:
+    """Turns trials of another study into trials of this one."""
+
+    def __init__(self, source: Source, session: Session, places: Places) -> None:
+        self._source, self._session, self._places = source, session, places
+        self._front = Front(session.spec.objectives, session.spec.directions)
+        self._ladder = session.space.ladder(ladder_steps(session.spec, session.space.plan))
+        self._start = start_name(session.spec, session.space.plan)
+        folder, reference = session.folder, session.folder.read_json(session.folder.reference)
+        self._threads: int = reference["latency"]["threads"]
+        latencies = (reference["latency"], source.folder.read_json(source.folder.reference)["latency"])
+        here, there = ({key: each[key] for key in ("device", "batch_size", "threads")} for each in latencies)
+        self._same_latency = here == there
+        self._scratch = folder.checkpoints / ".warm_start"
+
+    def add(self, trial: FrozenTrial, study: optuna.Study, numbers: Mapping[int, int]) -> int:
+        """Add a trial; its parent was added before.
+
+        Args:
+            numbers: Number of a trial there -> its number here.
+
+        Returns:
+            The number that it has here.
+        """
+        source, session = self._source, self._session
+        config, result = config_of(trial), result_of(trial)
+        assert config is not None
+        assert result is not None
+        number = len(study.get_trials(deepcopy=False))
+        location = locate(session.space, config)
+        parent = None if config.parent is None else numbers[config.parent]
+        whole = location.whole and (self._start != "dense" or parent is None)
+        config = replace(config, number=number, parent=parent, params=location.params)
+        result = replace(result, number=number, cost=self._cost(result))
+        over = self._over_ceiling(result)
+        taken = {"study": source.spec.study, "number": trial.number, "allowed": location.cut and not over}
+        session.folder.forget_model(number)
+        if location.depth:
+            record = {"config": to_dict(config), "result": to_dict(result), "source": taken}
+            self._copy_network(trial.number, number, record)
+        attributes: dict[str, Any] = {
+            CONFIG: json.dumps(to_dict(config)),
+            RESULT: json.dumps(to_dict(result)),
+            SOURCE: taken,
+            **({PARENT: parent} if PARENT in trial.user_attrs else {}),
+            **{name: trial.user_attrs[name] for name in (ORIGIN, CURVE) if name in trial.user_attrs},
+        }
+        ratio = trial.user_attrs.get(LADDER)
+        if whole and parent is None and ratio in self._ladder and config.params.items() <= self._ladder[ratio].items():
+            attributes[LADDER] = ratio  # a step of this study's ladder too: it need not be run again
+        # Where the space could not have suggested it, Optuna's samplers must not take it for a point of the space.
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE if whole else TrialState.PRUNED,
+                values=self._front.values(result) if whole else None,
+                params=location.params if whole else {},
+                distributions=location.distributions if whole else {},
+                user_attrs=attributes,
+                system_attrs=dict(FIRST_GENERATION) if whole else {},
+                constraints={CONSTRAINT: float(over)} if session.spec.constraints.ceilings else None,
+            )
+        )
+        return number
+
+    def _cost(self, result: TrialResult) -> Cost:
+        """The trial's cost; a latency that was measured elsewhere is measured here if it matters, else left out."""
+        cost, spec = result.cost, self._session.spec
+        assert cost is not None
+        if self._same_latency:
+            return cost
+        if "latency_ms" in (*spec.objectives, *spec.constraints.ceilings):
+            return replace(cost, latency_ms=self._latency(result))
+        return replace(cost, latency_ms=None)
+
+    def _latency(self, result: TrialResult) -> float | None:
+        """Latency on this device of a network of the trial's widths; its weights don't matter."""
+        task, plan, device = self._session.task, self._session.space.plan, self._places.device
+        widths = {group: width for group, width in result.kept.items() if width}
+        pruning = PruningConfig(widths=widths, criterion="l1", removed_blocks=result.removed_blocks)
+        model = prune(self._dense, plan, pruning, example_inputs=task.example_inputs(2)).model.to(device)
+        return measure_cost(model, task.example_inputs(), 0, device, latency=True, threads=self._threads).latency_ms
+
+    @cached_property
+    def _dense(self) -> torch.nn.Module:
+        return load_model(self._session.folder.dense, self._session.task.build_model)
+
+    def _over_ceiling(self, result: TrialResult) -> bool:
+        dense, ceilings = self._session.dense, self._session.spec.constraints.ceilings
+        return any(getattr(result.cost, name) > ceiling.limit(dense[name]) for name, ceiling in ceilings.items())
+
+    def _copy_network(self, there: int, here: int, record: Mapping[str, Any]) -> None:
+        """Take a trial's network over, whole or not at all; the other study may forget it meanwhile."""
+        folder, origin = self._session.folder, self._source.folder.model(there)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir()
+        try:
+            for name in (WEIGHTS_FILE, ARCHITECTURE_FILE):
+                _link(origin / name, self._scratch / name)
+        except FileNotFoundError:
+            shutil.rmtree(self._scratch)
+            return
+        folder.write_json(self._scratch / folder.record(here).name, record)
+        self._scratch.replace(folder.model(here))
+
+
+def _link(origin: Path, target: Path) -> None:
+    """A hard link, since no network's file is ever written to again; a copy where the file system knows none."""
+    try:
+        os.link(origin, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(origin, target)
