@@ -58,7 +58,7 @@ def test_the_tree_of_a_whole_study(tiny_study: Callable[..., Session]) -> None:
     origins = [trial.user_attrs.get(ORIGIN) for trial in trials]
     assert origins[0] is None  # the uniform ladder
     assert origins[1].startswith("rate")
-    assert any(str(origin).startswith("sweep 1") for origin in origins)
+    assert any(str(origin).startswith("descent") for origin in origins)
 
     kept = {int(path.name) for path in session.folder.checkpoints.iterdir() if path.is_dir()}
     assert kept == set(driver.front.members)
@@ -127,4 +127,4 @@ def test_first_trials_begin_below_a_ceiling(tiny_study: Callable[..., Session]) 
         assert isinstance(result, TrialResult)
         driver.complete(result)
     assert any(str(origin).startswith("rate") for origin in origins)
-    assert any(str(origin).startswith("sweep 1") for origin in origins)
+    assert any(str(origin).startswith("descent") for origin in origins)

@@ -8,17 +8,14 @@ import numpy.typing as npt
 
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.first_trials import Step
 from autoprune.search.cost_aware.history import Node
-from autoprune.search.cost_aware.sweeps import Target
 from autoprune.space import Dimension, SearchSpace
 from autoprune.trial import Scalar
 
 Widths = npt.NDArray[np.int64]
 Generator = np.random.Generator
 
-
-LENGTHS = (0.0, 0.4)
-"""Range of the logarithm of how much longer than planned a trial lasts."""
 
 RATIO = "neuron.ratio."
 """Prefix of the dimensions that widths are given by."""
@@ -27,16 +24,10 @@ ONLY_UP = ("layer.ratio", "weight.ratio")
 """Prefixes of the dimensions that can't be below the parent's: what is gone is gone."""
 
 KINDS = {"descend": 0.4, "train on": 0.2, "mutate": 0.2, "cross": 0.1, "fill": 0.1}
-"""Ways to cut, and the share of the candidates that each makes; not for the tree."""
+"""Ways to cut, and the share of the candidates that each makes."""
 
-WINDOW = 0.1
-"""How far from its target's cost a candidate is sought, on a logarithmic axis."""
-
-CHANGED = 0.3
-"""Share of the tree's candidates whose training is not copied as it is."""
-
-TRAIN_ON = 0.1
-"""Share of the candidates that train a network of the target's cost on, if there is one."""
+MIN_KEPT = 0.2
+"""Least share of its parent's cost that a candidate of the tree keeps: what is cut more at once does not recover."""
 
 STRENGTH = 0.5
 """How strongly a planned descent follows the sensitivity map."""
@@ -79,7 +70,7 @@ class Candidates:
         self.smallest_share = cuts.smallest_share
 
     def draw(self, parents: Sequence[Node], front: Sequence[Node], n: int, rng: Generator) -> list[Candidate]:
-        """Draw candidates of any cost, of which some may be alike; not for the tree.
+        """Draw candidates, of which some may be alike.
 
         Args:
             parents: Networks to start from.
@@ -93,59 +84,26 @@ class Candidates:
             rows = np.flatnonzero(kinds == kind)
             if len(rows):
                 widths[rows] = self._cut(kind, wide[rows], front, rng)
-        widths = self.cuts.nearest(widths)
+        widths = self.cuts.no_wider(widths, wide) if self._start == "tree" else self.cuts.nearest(widths)
+        kept = self.costs.main_share(widths) / self.costs.main_share(wide)
         candidates = []
-        for source, row, kind in zip(picked, widths, kinds, strict=True):
-            parent = self.parent_of(row, parents)
-            if (row <= parent.widths).all():
+        for source, row, kind, share in zip(picked, widths, kinds, kept, strict=True):
+            parent = source if self._start == "tree" else self.parent_of(row, parents)
+            if (row <= parent.widths).all() and (self._start != "tree" or share >= MIN_KEPT):
                 candidates.append(Candidate(parent, row, self._train(source, parent, front, rng), str(kind)))
         return candidates
 
-    def draw_for(
-        self, target: Target, parents: Sequence[Node], front: Sequence[Node], n: int, rng: Generator
-    ) -> list[Candidate]:
-        """Draw candidates of about the cost and the length that the next trial is for, of which some may be alike.
-
-        Each is cut from one of the cheapest networks that cost more, or trains one that costs as much on.
-
-        Args:
-            parents: Networks to start from, the dense one among them.
-            front: Trained networks whose schedules are worth copying.
-        """
-        share = target.share * np.exp(rng.uniform(-WINDOW, WINDOW, size=n))
-        costly = sorted(parents, key=lambda node: float(self.costs.main_share(node.widths[None])[0]))
-        costs = self.costs.main_share(np.stack([node.widths for node in costly]))
-        first = np.searchsorted(costs, target.share * np.exp(-WINDOW))
-        picked = np.minimum(first + rng.geometric(0.5, size=n) - 1, len(costly) - 1)
-        wide = np.stack([costly[index].widths for index in picked])
-        jitter = np.exp(rng.normal(0.0, 0.2, size=wide.shape) * (rng.random((n, 1)) < 0.5))
-        drawn = self.cuts.at(share, rng.uniform(0.0, 1.4, size=n))
-        widths = self.cuts.no_wider(self.cuts.nearest(np.minimum(drawn * jitter, self.cuts.dense)), wide)
-        on = (rng.random(n) < TRAIN_ON) & (costs[picked] <= target.share * np.exp(WINDOW))
-        widths[on] = wide[on]
-        reached = self.costs.main_share(widths)
-        inside = np.abs(np.log(reached / max(target.share, self.smallest_share))) <= 2 * WINDOW
-        candidates = []
-        for index, row, fits in zip(picked, widths, inside, strict=True):
-            if fits or not inside.any():
-                training = self._train(costly[index], costly[index], front, rng)
-                if self._epochs is not None:
-                    training["epochs"] = self._epochs.nearest(target.epochs * float(np.exp(rng.uniform(*LENGTHS))))
-                candidates.append(Candidate(costly[index], row, training, target.origin))
-        return candidates
-
-    def guess_for(self, target: Target) -> Candidate:
-        """The candidate that a person would try first for a target that names its parent."""
-        parent = target.parent
-        assert parent is not None
-        widths = self.cuts.at(np.array([target.share]), np.array([STRENGTH]))[0]
+    def guess_for(self, step: Step) -> Candidate:
+        """The candidate of a step of the descent."""
+        parent = step.parent
+        widths = self.cuts.at(np.array([step.share]), np.array([STRENGTH]))[0]
         training = self.first_guess() | {name: value for name, value in parent.params.items() if name in self.names}
         for dimension in self.training:
             if dimension is self._epochs:
-                training[dimension.name] = dimension.nearest(target.epochs)
-            elif target.rate is not None and dimension.name.endswith(".lr"):
-                training[dimension.name] = dimension.at(target.rate)
-        return Candidate(parent, self.cuts.no_wider(widths, parent.widths), training, target.origin)
+                training[dimension.name] = dimension.nearest(step.epochs)
+            elif step.rate is not None and dimension.name.endswith(".lr"):
+                training[dimension.name] = dimension.at(step.rate)
+        return Candidate(parent, self.cuts.no_wider(widths, parent.widths), training, step.origin)
 
     def parent_of(self, widths: Widths, parents: Sequence[Node]) -> Node:
         """Where training starts when the parent is not the candidate's choice; ``parents`` begins with dense."""
@@ -181,7 +139,7 @@ class Candidates:
         if kind == "mutate":
             chosen = rng.random(wide.shape) < np.minimum(1.0, 2.0 / n_groups)
             chosen[np.arange(n), rng.integers(n_groups, size=n)] = True
-            factors = rng.uniform(0.3, 1.7, size=wide.shape)
+            factors = rng.uniform(0.3, 1.0 if self._start == "tree" else 1.7, size=wide.shape)
             return self.cuts.nearest(np.where(chosen, np.minimum(wide * factors, self.cuts.dense), wide))
         if kind == "cross" and front:
             others = np.stack([front[index].widths for index in rng.integers(len(front), size=n)])
@@ -189,7 +147,8 @@ class Candidates:
             return both
         if kind == "descend":
             most = np.maximum(self.costs.main_share(wide), self.smallest_share * 1.001)
-            shares = most * (self.smallest_share / most) ** rng.random(n)
+            least = self.smallest_share if self._start != "tree" else np.maximum(self.smallest_share, MIN_KEPT * most)
+            shares = most * (least / most) ** rng.random(n)
             return self.cuts.at(shares, rng.uniform(0.0, 1.4, size=n))
         shares = self.smallest_share ** rng.random(n)
         jitter = np.exp(rng.normal(0.0, 0.4, size=wide.shape))
@@ -202,17 +161,10 @@ class Candidates:
         values = self.first_guess() | {
             name: value for name, value in source.params.items() if not name.startswith(RATIO)
         }
-        if self._start == "tree" and rng.random() > CHANGED:
-            return self._at_least(values, parent)
         anew = 0.3 if source.params else 1.0
         rate = max(1.0 / max(1, len(self.training)), 0.15)
         for dimension in self.training:
             values[dimension.name] = self._changed(dimension, values[dimension.name], anew, rate, rng)
-        return self._at_least(values, parent)
-
-    @staticmethod
-    def _at_least(values: dict[str, Scalar], parent: Node) -> dict[str, Scalar]:
-        """The values, those that can't be below the parent's raised to them."""
         for name, value in parent.params.items():
             if name.startswith(ONLY_UP):
                 values[name] = max(value, values[name], key=float)

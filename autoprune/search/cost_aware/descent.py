@@ -25,12 +25,10 @@ class Descent:
     """Networks of falling cost, each to be trained from the one before.
 
     Attributes:
-        top: Share of the dense cost that no network may pass.
         shares: Of the dense cost, to be left after each step, falling; shape ``(n_steps,)``.
         epochs: Of each step's training, shape ``(n_steps,)``.
     """
 
-    top: float
     shares: Floats
     epochs: Floats
 
@@ -39,7 +37,8 @@ class Descent:
         """Spend epochs: the more there are, the more steps, and the longer each.
 
         Args:
-            top, smallest: Shares of the dense cost at the two ends.
+            top: Share of the dense cost that no network may pass.
+            smallest: Share that the last step leaves.
             budget: Epochs of all steps together.
             shortest, longest: Epochs that a step may be trained for.
         """
@@ -49,18 +48,9 @@ class Descent:
         places = np.linspace(0.0, 1.0, n_steps) ** BEND
         weights = 1.0 + LONGER * np.minimum(2 * places, 1.0)
         epochs = np.clip(budget * weights / weights.sum(), shortest, longest)
-        return cls(max(top, first), first * (smallest / first) ** places, epochs)
+        return cls(first * (smallest / first) ** places, epochs)
 
-    def steps(self, offset: float) -> list[tuple[float, float]]:
-        """Share and epochs of each step, in a descent whose shares lie between those of this one.
-
-        Args:
-            offset: How far each step is moved towards the wider one before it, in [0, 1). The smallest network stays.
-        """
-        indices = np.arange(1, len(self.shares) + 1) - offset
-        if offset > 0:
-            indices = np.append(indices, len(self.shares))
-        wider = np.arange(len(self.shares) + 1)
-        shares = np.exp(np.interp(indices, wider, np.log(np.append(self.top, self.shares))))
-        epochs = np.interp(indices, wider, np.append(self.epochs[0], self.epochs))
-        return list(zip(shares.tolist(), epochs.tolist(), strict=True))
+    @property
+    def steps(self) -> list[tuple[float, float]]:
+        """Share and epochs of each step."""
+        return list(zip(self.shares.tolist(), self.epochs.tolist(), strict=True))

@@ -19,9 +19,9 @@ from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.features import Features
+from autoprune.search.cost_aware.first_trials import next_step
 from autoprune.search.cost_aware.history import History, Node
-from autoprune.search.cost_aware.sweeps import next_target
-from autoprune.search.cost_aware.worth import Worth
+from autoprune.search.cost_aware.outlook import LOOK_AHEAD, Outlook
 from autoprune.search.records import ORIGIN, PARENT
 from autoprune.space import SearchSpace
 
@@ -32,7 +32,7 @@ N_SHARES = 50
 """Shares among which the greatest under the ceilings is sought."""
 
 SPENT = 0.3
-"""Share of the study's epochs that the first sweep takes."""
+"""Share of the study's epochs that the first descent takes."""
 
 N_CANDIDATES = 400
 """Candidates drawn for each trial."""
@@ -104,12 +104,11 @@ class SearchKnowledge:
 
 
 class CostAwareSampler(BaseSampler):
-    """Suggests a parent, a cut and a training.
+    """Suggests a parent, a cut and a training by expected hypervolume improvement an epoch.
 
-    Every trial is for a cost: the costs come in sweeps from the widest network to the smallest
-    (:func:`next_target`). Of the candidates drawn around a cost (:class:`Candidates`) the one is run whose expected
-    hypervolume improvement is greatest: costs are known, accuracy is predicted by a Gaussian process (:class:`Worth`).
-    Where trials do not start from one another by choice, candidates of all costs are weighed alike.
+    The costs of a candidate are known; its accuracy is predicted by a Gaussian process (:class:`Outlook`). The
+    candidates are drawn around what the study has found (:class:`Candidates`), in a tree after a first descent
+    (:func:`next_step`).
 
     Args:
         seed: Of this trial; the same study and seed give the same suggestion.
@@ -132,7 +131,7 @@ class CostAwareSampler(BaseSampler):
             return {}
         history = self._known.history
         history.refresh(study.get_trials(deepcopy=False))
-        chosen = self._for_next_target(history) if self._known.start == "tree" else self._anywhere(history)
+        chosen = self._first(history) or self._best(history)
         storage, trial_id = study._storage, trial._trial_id
         storage.set_trial_user_attr(trial_id, PARENT, chosen.parent.number)
         storage.set_trial_user_attr(trial_id, ORIGIN, chosen.origin)
@@ -145,35 +144,37 @@ class CostAwareSampler(BaseSampler):
         """A random value; only asked for where a trial was enqueued with some of its values."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _for_next_target(self, history: History) -> Candidate:
-        """The candidate to run next in a tree."""
+    def _first(self, history: History) -> Candidate | None:
         known = self._known
+        if known.start != "tree" or known.n_taken_over >= MIN_TRIALS:
+            return None
         rated = any(dimension.name.endswith(".lr") for dimension in known.candidates.training)
-        target = next_target(known.descent, history, known.floor, known.has_model, rated=rated)
-        if target.parent is not None:
-            return known.candidates.guess_for(target)
-        front = self._front(history.nodes.values())
-        drawn = known.candidates.draw_for(target, [history.root, *self._kept(front)], front, N_CANDIDATES, self._rng)
-        return self._best(drawn, front, history)
+        step = next_step(known.descent, history, known.floor, known.has_model, rated=rated)
+        return None if step is None else known.candidates.guess_for(step)
 
-    def _anywhere(self, history: History) -> Candidate:
-        """The candidate to run next where trials do not start from one another by choice."""
-        known, front = self._known, self._front(history.nodes.values())
+    def _best(self, history: History) -> Candidate:
+        """The candidate to run next."""
+        known, rng = self._known, self._rng
+        front = self._front(history.nodes.values())
         parents = self._kept(front)
         if len(parents) < len(front):  # the other study that they are from has dropped some: the next best serve
             parents = self._front(self._kept(history.nodes.values()))
-        drawn = known.candidates.draw([history.root, *parents], front, N_CANDIDATES, self._rng)
-        return self._best(drawn, front, history)
-
-    def _best(self, candidates: Sequence[Candidate], front: Sequence[Node], history: History) -> Candidate:
-        known = self._known
+        candidates = known.candidates.draw([history.root, *parents], front, N_CANDIDATES, rng)
         candidates = self._new(candidates, history)
         allowed = known.allowed(np.stack([each.widths for each in candidates]))
         candidates = [each for each, fits in zip(candidates, allowed, strict=True) if fits] or candidates
         if len(history.nodes) < MIN_TRIALS:
-            return candidates[int(self._rng.integers(len(candidates)))]
-        worth = Worth(known.candidates, known.costs, known.features, history, front, known.floor)
-        return candidates[int(np.argmax(worth.of(candidates)))]
+            return candidates[int(rng.integers(len(candidates)))]
+        outlook = Outlook(
+            known.candidates,
+            known.costs,
+            known.features,
+            history,
+            front,
+            known.floor,
+            look_ahead=LOOK_AHEAD if known.start == "tree" else 0,
+        )
+        return candidates[int(np.argmax(outlook.scores(candidates)))]
 
     def _kept(self, nodes: Iterable[Node]) -> list[Node]:
         """Those whose networks a trial can start from."""

@@ -39,14 +39,19 @@ def certification_of(
 
 @dataclass
 class LoggingWorker:
-    """A worker that notes every epoch it has trained: ``(name of the run, epoch)``."""
+    """A worker that notes every epoch it has trained, as ``(name of the run, epoch)``.
+
+    A run that goes on tells its last epoch again, with the same training time: that is no other epoch.
+    """
 
     worker: Worker
     epochs: list[tuple[int, int]] = field(default_factory=list)
+    told: list[EpochReport] = field(default_factory=list)
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         for event in self.worker.run(config):
-            if isinstance(event, EpochReport):
+            if isinstance(event, EpochReport) and event not in self.told:
+                self.told.append(event)
                 self.epochs.append((event.number, event.epoch))
             yield event
 

@@ -11,7 +11,7 @@ from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node, Pending
-from autoprune.search.cost_aware.worth import Worth
+from autoprune.search.cost_aware.outlook import Outlook
 from autoprune.search.session import Session
 
 
@@ -39,7 +39,7 @@ def history_with(draws: Candidates, *running: Pending) -> History:
 def worth_of(draws: Candidates, history: History, candidates: list[Candidate]) -> Any:
     draws.costs._dense["flops"] = 1000.0
     front = list(history.nodes.values())
-    return Worth(draws, draws.costs, Features(draws.space, draws.cuts), history, front, 0.45).of(candidates)
+    return Outlook(draws, draws.costs, Features(draws.space, draws.cuts), history, front, 0.45, 0).scores(candidates)
 
 
 def candidate(draws: Candidates, history: History, share: float) -> Candidate:

@@ -1,0 +1,83 @@
+"""The first trials: one descent from the widest network to the smallest, in which every step starts from the last."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from autoprune.search.cost_aware.descent import Descent
+from autoprune.search.cost_aware.history import History, Node
+
+RATES = (0.8, 0.55, 0.3)
+"""Learning rates, as places on their range's axis from 0 to 1, of which the first that does no harm is taken: trained
+from inherited weights with a schedule that settles, networks come out better at high rates, until they break."""
+
+HARM = 0.1
+"""Share of the dense accuracy whose loss at the first step means that the rate was too high."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A trial of the descent, cut and trained as a person would try first.
+
+    Attributes:
+        share: Of the dense cost, that the network should have.
+        epochs: To train it for.
+        origin: What it is, for the record.
+        parent: Where it starts.
+        rate: Place of the learning rate on its axis; ``None`` leaves the parent's.
+    """
+
+    share: float
+    epochs: float
+    origin: str
+    parent: Node
+    rate: float | None = None
+
+
+def next_step(
+    descent: Descent, history: History, floor: float, has_model: Callable[[int], bool], *, rated: bool
+) -> Step | None:
+    """The next trial of the descent; ``None`` when there is none, or it has to wait for one that runs.
+
+    Args:
+        floor: Accuracy below which a network is worth nothing: there the descent ends.
+        has_model: Whether a trial's network is kept.
+        rated: Whether a learning rate is searched.
+    """
+    taken = history.origins()
+    by_origin = {node.origin: node for node in history.nodes.values()}
+    for step in _steps(descent, history, has_model, RATES if rated else RATES[:1]):
+        if step.origin not in taken:
+            return step
+        node = by_origin.get(step.origin)
+        if node is not None and step.rate is None and node.accuracy < floor:
+            return None
+    return None
+
+
+def _steps(
+    descent: Descent, history: History, has_model: Callable[[int], bool], rates: Sequence[float]
+) -> Iterator[Step]:
+    """The steps up to the one that runs now."""
+    by_origin = {node.origin: node for node in history.nodes.values()}
+    running = {pending.origin for pending in history.running.values()}
+    root = history.root
+    (share, epochs), *later = descent.steps
+    best: Node | None = None
+    for rate in rates:
+        origin = f"rate {rate:g}"
+        yield Step(share, epochs, origin, root, rate)
+        if origin in running:
+            return
+        tried = by_origin.get(origin)
+        if tried is not None and (best is None or tried.accuracy > best.accuracy):
+            best = tried
+        if best is not None and best.accuracy >= root.accuracy - HARM * abs(root.accuracy):
+            break
+    parent = best or root
+    for number, (share, epochs) in enumerate(later, start=1):
+        origin = f"descent {number}"
+        start = parent if parent.number is None or has_model(parent.number) else root
+        yield Step(share, epochs, origin, start)
+        if origin in running:
+            return
+        parent = by_origin.get(origin, parent)

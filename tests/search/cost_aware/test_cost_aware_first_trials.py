@@ -1,0 +1,93 @@
+"""The first descent: how the epochs are shared out over it, and what its next trial is."""
+
+import numpy as np
+import pytest
+
+from autoprune.search.cost_aware.descent import Descent
+from autoprune.search.cost_aware.first_trials import RATES, Step, next_step
+from autoprune.search.cost_aware.history import History, Node, Pending
+
+DENSE = {"accuracy": 0.9, "flops": 1000.0}
+
+PLAN = Descent.plan(top=1.0, smallest=0.02, budget=40, shortest=1, longest=12)
+
+
+def history_of(*ended: tuple[str, float], running: tuple[str, ...] = ()) -> History:
+    """Finished trials as (origin, accuracy), numbered as they come, and running ones."""
+    history = History({"a": 8}, DENSE)
+    for number, (origin, accuracy) in enumerate(ended):
+        history.nodes[number] = Node(number, np.array([4]), accuracy, {}, {}, (), None, 2, 2, origin)
+    history.running = {100 + i: Pending({}, None, origin, np.array([4]), (), 2) for i, origin in enumerate(running)}
+    return history
+
+
+def step_after(history: History, floor: float = 0.5, rated: bool = True) -> Step | None:
+    return next_step(PLAN, history, floor, lambda _: True, rated=rated)
+
+
+@pytest.mark.parametrize("budget", [3, 12, 40, 300])
+def test_a_descent_spends_its_epochs_on_falling_costs_and_more_on_narrow_networks(budget: float) -> None:
+    plan = Descent.plan(top=1.0, smallest=0.02, budget=budget, shortest=1, longest=100)
+    shares, epochs = np.array(plan.steps).T
+    assert epochs.sum() == pytest.approx(budget, rel=0.02 if budget > 3 else 0.2)
+    assert (np.diff(shares) < 0).all()
+    assert (np.diff(epochs) >= 0).all()
+    assert shares[0] == pytest.approx(0.8)
+    assert shares[-1] == pytest.approx(0.02 if len(shares) > 1 else 0.8)
+
+
+def test_more_epochs_give_more_steps_and_longer_ones() -> None:
+    small, large = (Descent.plan(1.0, 0.02, budget, 1, 100) for budget in (10, 60))
+    assert len(small.shares) < len(large.shares)
+    assert small.epochs.max() < large.epochs.max()
+
+
+def test_trials_of_a_fixed_length_are_as_many_as_can_be_paid() -> None:
+    plan = Descent.plan(top=1.0, smallest=0.02, budget=15, shortest=3, longest=3)
+    assert plan.epochs.tolist() == [3.0] * 5
+
+
+def test_a_ceiling_is_not_passed() -> None:
+    plan = Descent.plan(top=0.4, smallest=0.02, budget=40, shortest=1, longest=12)
+    assert plan.shares[0] == pytest.approx(0.4)
+
+
+def test_each_step_starts_from_the_last_and_waits_for_it() -> None:
+    first = step_after(history_of())
+    assert first is not None
+    assert (first.parent.number, first.rate) == (None, RATES[0])
+    second = step_after(history_of((first.origin, 0.89)))
+    assert second is not None
+    assert second.parent.number == 0
+    assert second.share < first.share
+    assert step_after(history_of((first.origin, 0.89), running=(second.origin,))) is None
+
+
+def test_a_rate_that_does_harm_is_followed_by_a_lower_one_and_the_best_one_goes_on() -> None:
+    rates = [f"rate {rate:g}" for rate in RATES]
+    second = step_after(history_of((rates[0], 0.3)))
+    assert second is not None
+    assert second.origin == rates[1]
+    after = step_after(history_of((rates[0], 0.3), (rates[1], 0.7), (rates[2], 0.6)))
+    assert after is not None
+    assert (after.origin, after.parent.number) == ("descent 1", 1)
+    unrated = step_after(history_of((rates[0], 0.6)), rated=False)
+    assert unrated is not None
+    assert unrated.origin == "descent 1"
+
+
+def test_a_step_that_failed_is_passed_over() -> None:
+    history = history_of((f"rate {RATES[0]:g}", 0.89), ("descent 1", 0.88))
+    history.ended[7] = Pending({}, 1, "descent 2", np.array([3]), (), 2)
+    step = step_after(history)
+    assert step is not None
+    assert (step.origin, step.parent.number) == ("descent 3", 1)
+
+
+def test_the_descent_ends_below_the_floor_and_at_the_smallest_network() -> None:
+    ended = [(f"rate {RATES[0]:g}", 0.89), ("descent 1", 0.88), ("descent 2", 0.4)]
+    assert step_after(history_of(*ended)) is None
+    ended = [(f"rate {RATES[0]:g}", 0.89)]
+    while (step := step_after(history_of(*ended))) is not None:
+        ended.append((step.origin, 0.8))
+    assert len(ended) == len(PLAN.shares)
