@@ -1,4 +1,4 @@
-"""How far each epoch tells the end of a trial, as a table for the terminal."""
+"""How far the first part of a trial tells its end, as a table for the terminal."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from autoprune.search.stopping import MIN_CORRELATION, MIN_PAIRS, Rung
 
 
 def rungs_table(rungs: Sequence[Rung], *, stop_early: bool) -> Table:
-    """A row an epoch, with the trials that reached it and their rank correlation with the end.
+    """A row a rung, with the trials that reached it and their rank correlation with the end.
 
     Args:
         stop_early: Whether the study stops trials; otherwise the table is advice on whether it should.
     """
-    columns = (">epochs", ">after", ">trials", ">finished", ">correlation")
+    columns = (">after", ">trials", ">finished", ">correlation")
     table = plain_table("rank correlation with the final accuracy", *columns)
     table.caption = (
-        f"Spearman's, over the finished trials of as many epochs, from {MIN_PAIRS} on. "
+        f"Spearman's, over the finished trials, from {MIN_PAIRS} on. "
         f"stop_early is {'on' if stop_early else 'off'}: "
-        f"{'no trial is' if stop_early else 'it would not be'} stopped after an epoch below {MIN_CORRELATION:g}."
+        f"{'no trial is' if stop_early else 'it would not be'} stopped at a rung below {MIN_CORRELATION:g}."
     )
     for rung in rungs:
         correlation = "-" if rung.correlation is None else f"{rung.correlation:.2f}"
-        table.add_row(*map(str, (rung.epochs, rung.epoch, rung.n_trials, rung.n_finished)), correlation)
+        table.add_row(f"{rung.share:.0%} of its epochs", str(rung.n_trials), str(rung.n_finished), correlation)
     return table

@@ -1,5 +1,6 @@
-"""Stopping inside a trial: by non-domination in accuracy at an epoch and known cost, against the trials before it."""
+"""Stopping inside a trial: by non-domination in accuracy at a rung and known cost, against the trials before it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,30 +8,31 @@ import numpy as np
 from scipy.stats import spearmanr
 
 N_BETTER = 3
-"""Trials that must have been at least as accurate at the same epoch, at no more cost, for a trial to be stopped."""
+"""Trials that must have been at least as accurate at the same rung, at no more cost, for a trial to be stopped."""
+
+N_RUNGS = 4
+"""Parts that a trial's epochs are divided into; at the end of each but the last is a rung."""
 
 MIN_PAIRS = 8
-"""Finished trials from which on an epoch's rank correlation with the end is believed."""
+"""Finished trials from which on a rung's rank correlation with the end is believed."""
 
 MIN_CORRELATION = 0.5
-"""Rank correlation below which an epoch stops nobody."""
+"""Rank correlation below which a rung stops nobody."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """How far one epoch tells the end, of the trials with so many epochs in all.
+    """How far a rung tells the end.
 
     Attributes:
-        epochs: Epochs that these trials were to train in all.
-        epoch: The epoch looked at, before the last.
-        n_trials: Trials whose accuracy after it is known.
+        share: Of a trial's epochs, those up to the rung.
+        n_trials: Trials whose accuracy at it is known.
         n_finished: Those of them that were trained to the end.
-        correlation: Spearman's rank correlation, over the finished ones, of the accuracy after this epoch with the
-            accuracy at the end; ``None`` if there are fewer than ``MIN_PAIRS`` of them, or all are alike.
+        correlation: Spearman's rank correlation, over the finished ones, of the accuracy at it with the accuracy at the
+            end; ``None`` if there are fewer than ``MIN_PAIRS`` of them, or all are alike.
     """
 
-    epochs: int
-    epoch: int
+    share: float
     n_trials: int
     n_finished: int
     correlation: float | None
@@ -39,7 +41,8 @@ class Rung:
 class Rungs:
     """What every trial had reached after every epoch, and who need not go on.
 
-    A trial is compared with those of as many epochs in all, as the schedules of others stand elsewhere.
+    Schedules stand at the same place after the same share of the epochs. So a trial is compared at the end of each
+    quarter, with trials that are no longer than it.
 
     Source:
         Non-dominated ranks inside rungs: Schmucker et al. 2021, Multi-objective Asynchronous Successive Halving,
@@ -73,34 +76,41 @@ class Rungs:
     def stops(self, number: int) -> bool:
         """Whether a trial should end after its last recorded epoch."""
         epoch, epochs = len(self._curves[number]), self._epochs[number]
-        if epoch >= epochs:
+        rung = N_RUNGS * epoch // epochs
+        if not 0 < rung < N_RUNGS:
             return False
         accuracy, costs = self._curves[number][-1], np.array(self._costs[number])
         better = [
             other
-            for other, curve in self._curves.items()
+            for other, reached in self._at(rung).items()
             if other != number
-            and self._epochs[other] == epochs
-            and len(curve) >= epoch
-            and curve[epoch - 1] >= accuracy
+            and self._epochs[other] <= epochs
+            and reached >= accuracy
             and (np.array(self._costs[other]) <= costs).all()
         ]
         if len(better) < N_BETTER:
             return False
-        correlation = self.rung(epochs, epoch).correlation
+        correlation = self.rung(rung).correlation
         return correlation is None or correlation >= MIN_CORRELATION
 
-    def rung(self, epochs: int, epoch: int) -> Rung:
-        """How far an epoch tells the end of the trials with ``epochs`` epochs in all."""
-        reached = [n for n, curve in self._curves.items() if self._epochs[n] == epochs and len(curve) >= epoch]
-        pairs = [(self._curves[n][epoch - 1], self._ends[n]) for n in reached if n in self._ends]
+    def rung(self, rung: int) -> Rung:
+        """How far a rung, from 1 on, tells the end."""
+        reached = self._at(rung)
+        pairs = [(accuracy, self._ends[number]) for number, accuracy in reached.items() if number in self._ends]
         known = len(pairs) >= MIN_PAIRS and all(len(set(column)) > 1 for column in zip(*pairs, strict=True))
         correlation = float(spearmanr(pairs).statistic) if known else None
-        return Rung(epochs, epoch, len(reached), len(pairs), correlation)
+        return Rung(rung / N_RUNGS, len(reached), len(pairs), correlation)
 
     def reached(self) -> list[Rung]:
-        """Every epoch before the last that a trial has reached, by the trials' epochs in all."""
-        lengths = sorted(
-            {(self._epochs[n], epoch) for n, curve in self._curves.items() for epoch in range(1, len(curve) + 1)}
-        )
-        return [self.rung(epochs, epoch) for epochs, epoch in lengths if epoch < epochs]
+        """The rungs that a trial has reached."""
+        rungs = [self.rung(rung) for rung in range(1, N_RUNGS)]
+        return [rung for rung in rungs if rung.n_trials]
+
+    def _at(self, rung: int) -> dict[int, float]:
+        """Trial number -> accuracy after the first epoch at or behind a rung and before the end."""
+        found = {}
+        for number, curve in self._curves.items():
+            epoch = math.ceil(self._epochs[number] * rung / N_RUNGS)
+            if epoch <= len(curve) and epoch < self._epochs[number]:
+                found[number] = curve[epoch - 1]
+        return found

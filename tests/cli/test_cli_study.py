@@ -70,7 +70,7 @@ def test_status_counts_the_trials(searched: tuple[Path, str]) -> None:
     assert max(map(len, printed.splitlines())) <= 80
     record = json.loads(autoprune_command("status", "results/tiny", "--json", cwd=folder).stdout)
     assert record["counts"]["finished"] == 6
-    assert record["rungs"] == [{"epochs": 2, "epoch": 1, "n_trials": 6, "n_finished": 6, "correlation": None}]
+    assert record["rungs"] == [{"share": s, "n_trials": 6, "n_finished": 6, "correlation": None} for s in (0.25, 0.5)]
 
 
 def test_show_tells_how_a_network_came_to_be(searched: tuple[Path, str]) -> None:

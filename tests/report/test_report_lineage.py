@@ -74,10 +74,10 @@ def test_lineages_of_a_front() -> None:
 
 
 def test_rungs() -> None:
-    rungs = [Rung(4, 1, 12, 10, 0.8123), Rung(4, 2, 3, 2, None)]
+    rungs = [Rung(0.25, 12, 10, 0.8123), Rung(0.5, 3, 2, None)]
     for stop_early, told in ((True, "stop_early is on"), (False, "stop_early is off")):
         lines = rendered(rungs_table(rungs, stop_early=stop_early))
-        assert lines[1].split() == ["epochs", "after", "trials", "finished", "correlation"]
-        assert lines[2].split() == ["4", "1", "12", "10", "0.81"]
-        assert lines[3].split() == ["4", "2", "3", "2", "-"]
+        assert lines[1].split() == ["after", "trials", "finished", "correlation"]
+        assert lines[2].split() == ["25%", "of", "its", "epochs", "12", "10", "0.81"]
+        assert lines[3].split() == ["50%", "of", "its", "epochs", "3", "2", "-"]
         assert told in " ".join(lines[4:])

@@ -33,12 +33,25 @@ def test_one_better_trial_too_few_stops_nobody() -> None:
     assert not rungs.stops(100)
 
 
-def test_the_last_epoch_and_other_lengths_count_for_nothing() -> None:
+def test_the_last_epoch_stops_nobody() -> None:
     rungs = rungs_with([0.9] * 10)
-    rungs.record(100, 2, [1.0], [0.1])
-    assert not rungs.stops(100)
     rungs.record(101, 4, [1.0], [0.9, 0.9, 0.9, 0.1])
     assert not rungs.stops(101)
+
+
+@pytest.mark.parametrize(("epochs", "stops"), [(8, True), (4, True), (2, False)])
+def test_trials_are_compared_at_the_same_share_of_their_epochs_with_none_longer(epochs: int, stops: bool) -> None:
+    rungs = Rungs()
+    for number in range(N_BETTER):
+        rungs.record(number, 4, [1.0], [0.1, 0.9])
+    rungs.record(100, epochs, [1.0], [0.5] * (epochs // 2))
+    assert rungs.stops(100) is stops
+
+
+def test_before_the_first_rung_nobody_is_stopped() -> None:
+    rungs = rungs_with([0.9] * 10, epochs=12)
+    rungs.record(100, 12, [1.0], [0.1])
+    assert not rungs.stops(100)
 
 
 def test_an_epoch_that_does_not_tell_the_end_stops_nobody() -> None:
@@ -49,6 +62,6 @@ def test_an_epoch_that_does_not_tell_the_end_stops_nobody() -> None:
             rungs.record_end(number, accuracy)
         rungs.record(100, 4, [1.0], [0.0])
         (rung,) = rungs.reached()
-        assert (rung.epochs, rung.epoch, rung.n_trials, rung.n_finished) == (4, 1, MIN_PAIRS + 1, MIN_PAIRS)
+        assert (rung.share, rung.n_trials, rung.n_finished) == (0.25, MIN_PAIRS + 1, MIN_PAIRS)
         assert rung.correlation == pytest.approx(spearmanr(early, late).statistic)
         assert rungs.stops(100) is stops

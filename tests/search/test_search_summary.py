@@ -49,8 +49,8 @@ def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., Session]) -
 
     summary = summary_of(session.folder)
     assert summary.rungs == (
-        Rung(3, 1, 11, 9, pytest.approx(spearman(FIRST, END))),
-        Rung(3, 2, 9, 9, pytest.approx(spearman(SECOND, END))),
+        Rung(0.25, 11, 9, pytest.approx(spearman(FIRST, END))),  # of three epochs, the first
+        Rung(0.5, 9, 9, pytest.approx(spearman(SECOND, END))),  # the second; three quarters are the third, the end
     )
     assert not summary.stop_early
     ended = {"finished": 9, "stopped": 1, "failed": 1, "infeasible": 0}

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.first_trials import Step
 from autoprune.search.cost_aware.history import Node
 from autoprune.space import Dimension, SearchSpace
@@ -31,6 +32,9 @@ MIN_KEPT = 0.2
 
 STRENGTH = 0.5
 """How strongly a planned descent follows the sensitivity map."""
+
+SHORTEST = 0.5
+"""Share of the epochs that the descent gives a cost, below which no candidate of the tree of that cost is trained."""
 
 SPREAD = 0.15
 """Standard deviation of a mutation, on a dimension's axis from 0 to 1."""
@@ -56,13 +60,14 @@ class Candidates:
     """Draws candidates.
 
     Args:
+        descent: How long the first networks of a cost are trained.
         start: ``"tree"``: every candidate picks its parent and cuts it. ``"nearest"``: networks are picked and changed
             either way, and training starts from the cheapest network that holds the result. ``"dense"``: the same, from
             the dense network.
     """
 
-    def __init__(self, space: SearchSpace, cuts: Cuts, costs: KnownCosts, start: str) -> None:
-        self.space, self.cuts, self.costs, self._start = space, cuts, costs, start
+    def __init__(self, space: SearchSpace, cuts: Cuts, costs: KnownCosts, descent: Descent, start: str) -> None:
+        self.space, self.cuts, self.costs, self.descent, self._start = space, cuts, costs, descent, start
         self.training = [dimension for dimension in space.dimensions() if not dimension.name.startswith(RATIO)]
         self._epochs = next((dimension for dimension in self.training if dimension.name == "epochs"), None)
         self.names = {dimension.name for dimension in self.training}
@@ -90,7 +95,11 @@ class Candidates:
         for source, row, kind, share in zip(picked, widths, kinds, kept, strict=True):
             parent = source if self._start == "tree" else self.parent_of(row, parents)
             if (row <= parent.widths).all() and (self._start != "tree" or share >= MIN_KEPT):
-                candidates.append(Candidate(parent, row, self._train(source, parent, front, rng), str(kind)))
+                training = self._train(source, parent, front, rng)
+                if self._start == "tree" and self._epochs is not None:
+                    least = SHORTEST * self.descent.epochs_at(float(self.costs.main_share(row[None])[0]))
+                    training["epochs"] = self._epochs.nearest(max(float(training["epochs"]), least))
+                candidates.append(Candidate(parent, row, training, str(kind)))
         return candidates
 
     def guess_for(self, step: Step) -> Candidate:

@@ -54,3 +54,7 @@ class Descent:
     def steps(self) -> list[tuple[float, float]]:
         """Share and epochs of each step."""
         return list(zip(self.shares.tolist(), self.epochs.tolist(), strict=True))
+
+    def epochs_at(self, share: float) -> float:
+        """Epochs that the descent would train a network of a cost for."""
+        return float(np.interp(-math.log(share), -np.log(self.shares), self.epochs))

@@ -73,7 +73,7 @@ class SearchKnowledge:
 
     @cached_property
     def candidates(self) -> Candidates:
-        return Candidates(self.space, self.cuts, self.costs, self.start)
+        return Candidates(self.space, self.cuts, self.costs, self.descent, self.start)
 
     @cached_property
     def cuts(self) -> Cuts:

@@ -9,17 +9,20 @@ import pytest
 from autoprune.search.cost_aware.candidates import Candidate, Candidates
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node, Pending
 from autoprune.search.cost_aware.outlook import Outlook
 from autoprune.search.session import Session
+
+DESCENT = Descent.plan(1.0, 0.05, 20, 1, 4)
 
 
 @pytest.fixture
 def draws(tiny_study: Callable[..., Session]) -> Candidates:
     session = tiny_study({"objectives": ["accuracy", "flops"]})
     costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True)
-    return Candidates(session.space, Cuts(session.space, session.table, costs.main_share, None), costs, "tree")
+    return Candidates(session.space, Cuts(session.space, session.table, costs.main_share, None), costs, DESCENT, "tree")
 
 
 def history_with(draws: Candidates, *running: Pending) -> History:
