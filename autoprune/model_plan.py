@@ -13,6 +13,7 @@ from autoprune.pruning import LeftOut, global_scores, global_widths, make_plan, 
 from autoprune.pruning.block_importance import angular_distances, loss_rises, mean_loss
 from autoprune.sensitivity import KEPT_SHARES, SensitivityMap, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
+from autoprune.tasks.forward import plain_inputs
 from autoprune.tasks.task import Inputs, Loss
 from autoprune.training import recalibrate_on_batches
 from autoprune.trial import PruningConfig
@@ -61,7 +62,7 @@ class ModelPlan:
 
     Args:
         model: It is not touched, now or later.
-        example_inputs: A tensor, or a tuple or dict of tensors, whose first dimension is the batch.
+        example_inputs: A tensor, or a tuple or mapping of tensors, whose first dimension is the batch.
         hidden_sizes: Make groups of channels too over which norms take their statistics. The model without them is not
             the masked one, so its values are not compared with that; it is proved to run and to train.
 
@@ -71,15 +72,15 @@ class ModelPlan:
         left_out: What can't be pruned, and the operation that keeps it.
 
     Raises:
-        PruningError: If the model can't run on the inputs.
+        PruningError: If the model can't be changed, or can't run on the inputs or on the first of them alone.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False) -> None:
-        self._model, self._inputs = model, example_inputs
-        self._plan = make_plan(model, example_inputs, hidden_sizes=hidden_sizes)
+        self._model, self._inputs = model, plain_inputs(example_inputs)
+        self._plan = make_plan(model, self._inputs, hidden_sizes=hidden_sizes)
         self._table = build_table(
             model,
-            example_inputs,
+            self._inputs,
             widths=self._plan.group_widths,
             shrink=self._plan.shrink,
             products=self._plan.products,
@@ -103,14 +104,16 @@ class ModelPlan:
         Raises:
             PruningError: If a group is unknown or a ratio is out of range.
         """
+        if not isinstance(ratio, Mapping | float | int):
+            raise PruningError(f"ratio must be a number in [0, 1) or group -> number, got {ratio!r}.")
         ratios = ratio if isinstance(ratio, Mapping) else {group.name: ratio for group in self.groups}
         known = {group.name: group for group in self._plan.groups}
         found: dict[str, int] = {}
         for name, share in ratios.items():
             if name not in known:
                 raise PruningError(f"unknown group '{name}'. Known: {', '.join(known) or 'none'}.")
-            if not 0 <= share < 1:
-                raise PruningError(f"ratio of '{name}' must be in [0, 1), got {share}.")
+            if not isinstance(share, float | int) or not 0 <= share < 1:
+                raise PruningError(f"ratio of '{name}' must be in [0, 1), got {share!r}.")
             found[name] = known[name].width_at(1 - share)
         return found
 
@@ -120,7 +123,14 @@ class ModelPlan:
         Args:
             widths: Group name -> channels kept; a group not named keeps all.
             blocks: Blocks removed.
+
+        Raises:
+            PruningError: If a group or block is unknown, or a width is below 1 or above the group's.
         """
+        for name, width in widths.items():
+            dense = self._plan.group_widths.get(name)
+            if dense is not None and not 1 <= width <= dense:
+                raise PruningError(f"group '{name}' must keep 1 to {dense} channels, got {width}.")
         return self._table.cost(widths, blocks)
 
     def block_importance(
@@ -141,7 +151,7 @@ class ModelPlan:
         Raises:
             PruningError: If ``importance`` is unknown, there is no data, or the given model has no finite loss.
         """
-        batches = list(data)
+        batches = _batches(data) or []
         if importance not in ("loss", "angular"):
             raise PruningError(f"unknown importance '{importance}'. Known: angular, loss.")
         if not batches:
@@ -212,7 +222,9 @@ class ModelPlan:
         """
         if (ratio is None) == (widths is None) and not (ratio is None and blocks):
             raise PruningError(f"either a ratio or widths must be given, got ratio={ratio}, widths={widths}.")
-        batches = None if data is None else list(data)
+        if scope not in ("group", "global"):
+            raise PruningError(f"unknown scope '{scope}'. Known: global, group.")
+        batches = _batches(data)
         if scope == "global":
             if blocks:
                 raise PruningError(
@@ -254,9 +266,12 @@ class ModelPlan:
             kept_shares: Shares of each group's channels to measure at, in (0, 1).
 
         Raises:
-            PruningError: If the criterion or its data won't do.
+            PruningError: If the criterion, its data or a share won't do.
         """
-        batches = None if data is None else list(data)
+        batches = _batches(data)
+        wrong = [share for share in kept_shares if not 0 < share < 1]
+        if wrong:
+            raise PruningError(f"kept shares must be in (0, 1), got {wrong[0]}.")
         device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
         meter = SensitivityMeter(
             self._model,
@@ -284,7 +299,7 @@ class ModelPlan:
         """Widths at which a share of the model's size is left, the globally least important channels removed."""
         if not 0 < share <= 1:
             raise PruningError(f"{what} must be a share in (0, 1], got {share}.")
-        batches = None if data is None else list(data)
+        batches = _batches(data)
         calibration = None if batches is None else lambda: batches
         scores = global_scores(self._model, self._plan, criterion, calibration=calibration, loss=loss)
         ceiling = share * size_of(self._plan.group_widths)
@@ -295,6 +310,15 @@ class ModelPlan:
                 f"{what} can't fall to {share:.3g} of the model: {least:.3g} are left where every group is narrowest."
             )
         return found
+
+
+def _batches(data: Iterable[Batch] | None) -> list[Batch] | None:
+    """The batches, each known to be a pair."""
+    batches = None if data is None else list(data)
+    for batch in batches or ():
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise PruningError(f"batches must be pairs of inputs and targets, got {type(batch).__name__}.")
+    return batches
 
 
 def plan(model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False) -> ModelPlan:

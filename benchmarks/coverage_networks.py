@@ -232,10 +232,13 @@ def hand_written() -> Iterator[tuple[str, Callable[[], Built]]]:
 
 
 def torchvision_models() -> Iterator[tuple[str, Callable[[], Built]]]:
-    """(name, builder) of torchvision's classifiers."""
+    """(name, builder) of torchvision's classifiers, the smallest first."""
     import torchvision
 
-    for name in torchvision.models.list_models(module=torchvision.models):
+    def size_of(name: str) -> int:
+        return next(iter(torchvision.models.get_model_weights(name))).meta["num_params"]
+
+    for name in sorted(torchvision.models.list_models(module=torchvision.models), key=size_of):
 
         def build(name: str = name) -> Built:
             attends = name.startswith(("vit", "swin", "maxvit"))

@@ -1,6 +1,7 @@
 """The plan of a model from Python, on networks that autoprune did not write."""
 
 import copy
+from collections import UserDict
 
 import pytest
 import torch
@@ -174,3 +175,33 @@ def test_mistakes_of_scope_and_shares_are_named() -> None:
         plan.widths_at(flops=1.5)
     with pytest.raises(PruningError, match=r"params can't fall to 0.001 of the model: 0\.0\d+ are left"):
         plan.widths_at(params=0.001)
+
+
+def test_inputs_in_a_mapping_of_its_own_kind_as_a_tokenizer_gives() -> None:
+    inputs = UserDict({"tokens": torch.randint(0, 20, (2, 7)), "scale": torch.ones(2, 1, 1)})
+    plan = autoprune.plan(Named(), inputs)
+    assert {group.name: group.width for group in plan.groups} == {"embed": 12, "up": 24}
+    data = [(inputs, torch.zeros(2, 7, dtype=torch.long))]
+    pruned = plan.prune(0.25, "taylor", data, loss=lambda outputs, targets: outputs["logits"].square().mean())
+    assert pruned(**inputs)["logits"].shape == (2, 7, 4)
+
+
+class Cast(nn.Module):
+    """Computes with a cast copy of its weights, once by autocast and once by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.mix, self.head = nn.Linear(6, 12), nn.Linear(12, 8, bias=False), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = torch.relu(self.up(x))
+        x = nn.functional.linear(x.half(), self.mix.weight.half())
+        return torch.as_tensor(self.head(x.float()))
+
+
+def test_the_cost_of_weights_that_are_cast_before_they_are_used() -> None:
+    plan = autoprune.plan(Cast(), torch.randn(2, 6))
+    assert {group.name: group.width for group in plan.groups} == {"up": 12, "mix": 8}
+    assert plan.cost({"up": 3, "mix": 5}).macs == 6 * 3 + 3 * 5 + 5 * 3
+    assert plan.cost({"up": 3, "mix": 5}).macs == count_macs(plan.prune({"up": 0.75, "mix": 0.375}), torch.randn(1, 6))

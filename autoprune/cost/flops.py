@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
 
-from autoprune.tasks.forward import call_model, to_device
+from autoprune.errors import PruningError, describe_error
+from autoprune.tasks.forward import call_model, plain_inputs, to_device
 from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs
 
@@ -35,7 +37,8 @@ def attribute_macs(
     """Count multiply-accumulates as ``count_macs`` does, each on the one parameter or the module that it is due to.
 
     Args:
-        owner_of: Tells whose tensor an operand of an operation is, and ``None`` for one that has no owner.
+        owner_of: Tells whose tensor an operand of an operation is, and ``None`` for one that has no owner. What is
+            computed entry by entry from owned tensors alone, such as a cast or masked weight, has its owner, too.
 
     Returns:
         Owner -> MACs of the operations with that owner's tensor as an operand, the last one if several are, and module
@@ -44,11 +47,13 @@ def attribute_macs(
     of_owner: dict[str, int] = {}
     of_module: dict[str, int] = {}
 
+    computed = _Computed(owner_of)
+
     def recording(formula: Callable[..., int]) -> Callable[..., int]:
         def record(*args: Any, **kwargs: Any) -> int:
             flops = formula(*args, **kwargs)
-            operands = [owner_of(operand) for operand in args if isinstance(operand, torch.Tensor) and operand.ndim > 1]
-            owners = [owner for owner in operands if owner is not None]
+            operands = [operand for operand in args if isinstance(operand, torch.Tensor) and operand.ndim > 1]
+            owners = [owner for owner in map(computed.owner_of, operands) if owner is not None]
             # Of learned positions and a layer that they go through, the layer comes last.
             where, counts = (owners[-1], of_owner) if owners else (_innermost(counter.mod_tracker.parents), of_module)
             counts[where] = counts.get(where, 0) + flops // 2
@@ -59,16 +64,46 @@ def attribute_macs(
 
     formulas = {operation: recording(formula) for operation, formula in (flop_registry | _RAW_FORMULAS).items()}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    with counter:
+    with counter, computed:
         run_one_example(model, example_inputs)
     return of_owner, of_module
 
 
+class _Computed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Knows the owners of owned tensors and of tensors of the same shape that are computed from these alone."""
+
+    def __init__(self, owner_of: Callable[[torch.Tensor], str | None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._given = owner_of
+        self._found: dict[int, tuple[str, torch.Tensor]] = {}  # the tensor is kept, or its place would be used again
+
+    def owner_of(self, tensor: torch.Tensor) -> str | None:
+        found = self._found.get(tensor.untyped_storage().data_ptr())
+        return self._given(tensor) or (found[0] if found else None)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = result[0] if isinstance(result, tuple) else result
+        if (func in _ENTRY_BY_ENTRY or torch.Tag.pointwise in func.tags) and isinstance(made, torch.Tensor):
+            operands = [operand for operand in args if isinstance(operand, torch.Tensor) and operand.numel() > 1]
+            owners = [self.owner_of(operand) for operand in operands]
+            alike = [o for o, operand in zip(owners, operands, strict=True) if operand.shape == made.shape]
+            if alike and alike[0] and None not in owners and self.owner_of(made) is None:
+                self._found[made.untyped_storage().data_ptr()] = (alike[0], made)
+        return result
+
+
 def run_one_example(model: nn.Module, example_inputs: Inputs) -> None:
     """Run the first example in eval mode, without gradients, every operation visible to a dispatch mode."""
-    first = tree_map_only(torch.Tensor, lambda tensor: tensor[:1], example_inputs)
+    first = tree_map_only(torch.Tensor, lambda tensor: tensor[:1], plain_inputs(example_inputs))
     with _fused_kernels_off(), eval_mode(model), _gradients_off(model), torch.no_grad():
-        call_model(model, to_device(first, device_of(model)))
+        try:
+            call_model(model, to_device(first, device_of(model)))
+        except Exception as error:
+            raise PruningError(
+                f"the forward pass fails on one example, for which costs are counted: {describe_error(error)}. Give "
+                "inputs in the model's dtype, and batches of any size."
+            ) from error
 
 
 @contextmanager
@@ -118,6 +153,13 @@ def _raw_cpu_attention(
 
 _CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """torch's counter has a formula for every attention kernel but the CPU's."""
+
+_ENTRY_BY_ENTRY = (
+    torch.ops.aten._to_copy.default,
+    torch.ops.aten.clone.default,
+    torch.ops.aten._weight_norm_interface.default,
+)
+"""Operations that torch does not tag as pointwise."""
 
 _FORMULAS: dict[Any, Any] = {_CPU_ATTENTION: _cpu_attention}
 _RAW_FORMULAS: dict[Any, Any] = {_CPU_ATTENTION: _raw_cpu_attention}

@@ -228,12 +228,11 @@ def build_table(
     tensors = {names[0]: (names, tensor) for names, tensor in (*parameters, *buffers)}
     shapes = {name: tensor.shape for names, tensor in tensors.values() for name in names}
     _check_shrink(shrink, shapes)
-    storages = {names[0]: tensor.untyped_storage().data_ptr() for names, tensor in parameters}
-    owners = {pointer: name for name, pointer in storages.items()}
+    owners = {tensor.untyped_storage().data_ptr(): name for name, (_, tensor) in tensors.items()}
     macs, other_macs = attribute_macs(
         model, example_inputs, lambda operand: owners.get(operand.untyped_storage().data_ptr())
     )
-    parameter_names = set(storages)
+    parameter_names = {names[0] for names, _ in parameters}
     return CostTable(
         widths=dict(widths),
         blocks=tuple(blocks),

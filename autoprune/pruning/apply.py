@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -121,6 +122,8 @@ def _widths_to_reach(present: Mapping[str, int], config: PruningConfig) -> dict[
     for name, asked in config.widths.items():
         if present[name] == 0 and any(name.startswith(block + ".") for block in config.removed_blocks):
             continue
+        if not isinstance(asked, Integral):
+            raise PruningError(f"widths['{name}']: the channels to keep must be a whole number, got {asked!r}.")
         if not 1 <= asked <= present[name]:
             raise PruningError(
                 f"widths['{name}']: 1 <= channels to keep <= {present[name]} (those present) must hold, got {asked}."

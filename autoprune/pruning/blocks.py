@@ -1,6 +1,8 @@
 """Which modules of a network are residual blocks, found by a probe of what they do."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ class _Call:
     """The first call of a module.
 
     Attributes:
+        args: Tensors as they were given, other objects, such as a cache, copied before the module could change them.
         stream: The first tensor among the arguments, as it was before the call.
         key: Where in the arguments it stands.
         gives: What :class:`RemovedBlock` has to return; ``None`` where that can't be.
@@ -65,8 +68,7 @@ def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[list[Block], 
     probed = replica(model, lent(model)).eval()
     with torch.no_grad():
         calls, outputs = _calls(probed, example_inputs)
-        passing = [name for name, call in calls.items() if call.gives is not None and _passes(probed, name, call)]
-        chosen = _units(probed, passing)
+        chosen = _units(probed, calls)
         found = [name for name in chosen if calls[name].count == 1]
         makers = {name: calls[name].gives for name in found if calls[name].hands_on}
         needed = _needed(probed, example_inputs, outputs, makers)
@@ -89,7 +91,7 @@ def _calls(model: nn.Module, inputs: Inputs) -> tuple[dict[str, _Call], list[tor
             key, stream = next(((k, v) for k, v in named if isinstance(v, torch.Tensor)), (0, None))
             if stream is not None and stream.is_floating_point():
                 # A clone, because the module may write into its input.
-                calls[name] = _Call(args, kwargs, stream.detach().clone(), key)
+                calls[name] = _Call(*_kept((args, kwargs)), stream.detach().clone(), key)
 
         return hook
 
@@ -111,6 +113,20 @@ def _calls(model: nn.Module, inputs: Inputs) -> tuple[dict[str, _Call], list[tor
     for handle in hooks:
         handle.remove()
     return {name: calls[name] for name, _ in candidates if name in calls}, outputs
+
+
+def _kept(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same tensors, and copies of whatever else can be copied."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, torch.Tensor | nn.Module):
+            return value
+        with contextlib.suppress(Exception):
+            return copy.deepcopy(value)
+        return value
+
+    args, kwargs = arguments
+    return tuple(map(kept, args)), {key: kept(value) for key, value in kwargs.items()}
 
 
 def _is_plain_layer(module: nn.Module) -> bool:
@@ -153,8 +169,9 @@ def _passes(model: nn.Module, name: str, call: _Call) -> bool:
 
 def _gives_back(module: nn.Module, parameters: dict[str, torch.Tensor], call: _Call, stream: torch.Tensor) -> bool:
     given = stream.clone()
-    args = tuple(given if key == call.key else value for key, value in enumerate(call.args))
-    kwargs = {key: given if key == call.key else value for key, value in call.kwargs.items()}
+    args, kwargs = _kept((call.args, call.kwargs))
+    args = tuple(given if key == call.key else value for key, value in enumerate(args))
+    kwargs = {key: given if key == call.key else value for key, value in kwargs.items()}
     try:
         output = functional_call(module, parameters, args, kwargs)
     except Exception:
@@ -166,12 +183,17 @@ def _gives_back(module: nn.Module, parameters: dict[str, torch.Tensor], call: _C
     return torch.allclose(first, stream, rtol=_TOLERANCE, atol=_TOLERANCE)
 
 
-def _units(model: nn.Module, passing: Sequence[str]) -> list[str]:
-    """Of modules that nest, those that a user would call a layer."""
-    items = _innermost(name for name in passing if _in_stack(model, name))
-    loose = [name for name in passing if not any(_within(name, item) or _within(item, name) for item in items)]
-    chosen = {*items, *_innermost(loose)}
-    return [name for name in passing if name in chosen]
+def _units(model: nn.Module, calls: Mapping[str, _Call]) -> list[str]:
+    """Of modules that pass and nest, those that a user would call a layer, in module order."""
+
+    def passing(names: Iterable[str]) -> list[str]:
+        return [name for name in names if calls[name].gives is not None and _passes(model, name, calls[name])]
+
+    items = _innermost(passing(name for name in calls if _in_stack(model, name)))
+    # Whatever is in an item or around one is none of its own; a pass through each of them would be for nothing.
+    loose = [name for name in calls if not any(_within(name, item) or _within(item, name) for item in items)]
+    chosen = {*items, *_innermost(passing(name for name in loose if not _in_stack(model, name)))}
+    return [name for name in calls if name in chosen]
 
 
 def _innermost(names: Iterable[str]) -> list[str]:

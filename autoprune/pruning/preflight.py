@@ -12,6 +12,7 @@ from autoprune.errors import PruningError
 from autoprune.pruning.atoms import Analysis, about_half, cut, no_analysis, settle, to_plain
 from autoprune.pruning.block_importance import angular_distances, loss_rises
 from autoprune.pruning.blocks import find_blocks
+from autoprune.pruning.given import check_given
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.pruning.proof import Bench, batch_of_two, bench, in_dtype, randomised, shortened
 from autoprune.pruning.provenance import masked_replica
@@ -49,8 +50,9 @@ def make_plan(
         A plan, without groups where nothing can be pruned; ``left_out`` says why.
 
     Raises:
-        PruningError: If the network itself can't run on the inputs, or has no finite loss.
+        PruningError: If the network itself can't be changed, can't run on the inputs, or has no finite loss.
     """
+    check_given(model, example_inputs)
     drawn = randomised(model, seed=0)
     preflight = _Preflight(drawn, bench(drawn, batch_of_two(example_inputs)), skip)
     analysis = preflight.prove_groups(hidden_sizes)

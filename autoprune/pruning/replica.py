@@ -36,7 +36,17 @@ def replica(model: nn.Module, tensors: Mapping[str, torch.Tensor], removed_block
             kind: Any = type(own)
             given = tensors[name].detach()
             memo[id(own)] = kind(given, own.requires_grad) if isinstance(own, nn.Parameter) else given
+    memo |= {id(value): value.detach().clone() for value in _computed(model)}
     return copy.deepcopy(model, memo)
+
+
+def _computed(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors with a history that modules hold, such as the weight that a hook computes anew in each forward pass."""
+    for module in model.modules():
+        for value in vars(module).values():
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, torch.Tensor) and not item.is_leaf:
+                    yield item
 
 
 def lent(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Handing a task's inputs to a network: on which device, and as which arguments."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from autoprune.tasks.task import Inputs
 
 
 def call_model(model: nn.Module, inputs: Inputs) -> Any:
-    """Run the network: ``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a dict.
+    """Run the network: ``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a mapping.
 
     Args:
         inputs: Tensors whose first dimension is the batch, on the network's device.
@@ -18,7 +19,7 @@ def call_model(model: nn.Module, inputs: Inputs) -> Any:
     Returns:
         Whatever the network returns.
     """
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, tuple | list):
         return model(*inputs)
@@ -26,5 +27,10 @@ def call_model(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def to_device(inputs: Inputs, device: torch.device | str) -> Inputs:
-    """Move every tensor in ``inputs`` to ``device``; the nesting stays as it is."""
-    return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), inputs)
+    """Move every tensor in ``inputs`` to ``device``; the nesting stays as it is, but for :func:`plain_inputs`."""
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), plain_inputs(inputs))
+
+
+def plain_inputs(inputs: Inputs) -> Inputs:
+    """Turn a mapping of any kind, such as what a tokenizer gives, into a dict; all else stays as it is."""
+    return dict(inputs) if isinstance(inputs, Mapping) else inputs

@@ -219,3 +219,61 @@ def test_exported_programs_of_networks_without_a_layer(name: str, tmp_path: Path
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {key: value.numpy() for key, value in inputs.items()})[:1]
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)
+
+
+class Cache:
+    """Keys of the layers that have run."""
+
+    def __init__(self) -> None:
+        self.keys: dict[int, torch.Tensor] = {}
+
+    def update(self, layer: int, keys: torch.Tensor) -> torch.Tensor:
+        self.keys[layer] = torch.cat([self.keys[layer], keys], 1) if layer in self.keys else keys
+        return self.keys[layer]
+
+
+class Cached(nn.Module):
+    """Every layer adds to a cache, which makes its keys longer than the mask if it is called twice."""
+
+    class Layer(nn.Module):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number, self.inner = number, nn.Linear(12, 12)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor, cache: Cache) -> torch.Tensor:
+            keys = cache.update(self.number, self.inner(x))
+            return x + (x @ keys.transpose(1, 2) * mask) @ keys
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.head = nn.ModuleList(self.Layer(number) for number in range(3)), nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cache, mask = Cache(), torch.ones(5, 5).tril()
+        for layer in self.layers:
+            x = layer(x, mask, cache)
+        return torch.as_tensor(self.head(x))
+
+
+def test_layers_that_add_to_a_cache() -> None:
+    blocks, left_out = find_blocks(Cached(), X)
+    assert [block.name for block in blocks] == ["layers.0", "layers.1", "layers.2"]
+    assert left_out == []
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Llama"])
+def test_a_language_model_with_its_cache_and_padded_inputs(name: str) -> None:
+    pytest.importorskip("transformers")
+    from benchmarks.coverage_networks import transformers_models
+
+    model, inputs = dict(transformers_models())[f"{name} (sdpa)"]()
+    model.config.use_cache = True
+    mask = inputs["attention_mask"].clone()
+    mask[0, 9:] = 0
+    plan = autoprune.plan(model.eval(), {**inputs, "attention_mask": mask})
+    assert len(plan.blocks) == 2
+    pruned = plan.prune(0.5, blocks=[plan.blocks[0].name])
+    tokens = pruned.generate(
+        inputs["input_ids"], attention_mask=mask, max_new_tokens=3, do_sample=False, pad_token_id=0
+    )
+    assert tokens.shape == (2, 15)

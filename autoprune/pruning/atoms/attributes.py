@@ -3,14 +3,17 @@
 import copy
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from autoprune.pruning.atoms.analysis import Analysis, CountedSize
 from autoprune.pruning.atoms.attention import follow_heads, is_known
 from autoprune.pruning.atoms.flow import SLICES, SizeKind
+from autoprune.tasks.modes import eval_mode
 
 _COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
 _PARTS = re.compile(
@@ -109,15 +112,15 @@ def _kind_of(attribute: str) -> SizeKind:
 def refresh(module: nn.Module) -> None:
     """Attributes of torch's own layers follow from the shapes of their tensors."""
     module.__dict__.pop("_atoms_sizes", None)
-    weight = getattr(module, "weight_v", getattr(module, "weight", None))
+    weight = _weight_of(module)
     if isinstance(module, _ConvTransposeNd) and weight is not None:
         module.in_channels, module.out_channels = weight.shape[0], int(weight.shape[1]) * module.groups
     elif isinstance(module, _ConvNd) and weight is not None:
         module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear) and weight is not None:
         module.out_features, module.in_features = weight.shape
-    elif isinstance(module, nn.Bilinear):
-        module.out_features, module.in1_features, module.in2_features = module.weight.shape
+    elif isinstance(module, nn.Bilinear) and weight is not None:
+        module.out_features, module.in1_features, module.in2_features = weight.shape
     elif isinstance(module, _NormBase):
         tensor = weight if weight is not None else module.running_mean
         if tensor is not None:
@@ -132,12 +135,23 @@ def refresh(module: nn.Module) -> None:
         follow_heads(module)
     elif isinstance(module, nn.RNNBase):
         _refresh_recurrent(module)
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.shape[0]
+    elif isinstance(module, nn.PReLU) and weight is not None:
+        module.num_parameters = weight.shape[0]
     elif type(module).__name__ == "Conv1D" and weight is not None and hasattr(module, "nf"):
         module.nf = weight.shape[1]
         if hasattr(module, "nx"):
             module.nx = weight.shape[0]
+
+
+def _weight_of(module: nn.Module) -> Any:
+    """A module's weight, or a tensor of its shape that the weight is computed from."""
+    for name in ("weight_v", "weight_orig"):  # of weight_norm; of spectral_norm and torch.nn.utils.prune
+        if name in module._parameters:
+            return module._parameters[name]
+    if not is_parametrized(module, "weight"):
+        return getattr(module, "weight", None)
+    with eval_mode(module):  # a spectral norm that is looked at in training goes on iterating
+        return module.weight
 
 
 def _refresh_recurrent(module: nn.RNNBase) -> None:

@@ -71,6 +71,8 @@ def find_blocked(
         where = reads_values_in[0] or "the network"
         unused += f"; but {where} looks at values, and if others lead to this layer, what it reads may have been cut"
     found: dict[str, Blocked] = {}
+    unsaid: dict[str, Blocked] = {}
+    prunable = {owner_of(name) for name, _ in in_groups}
     for name, shape in parameters.items():
         module = owner_of(name)
         places = [(name, dim) for dim in range(len(shape)) if (name, dim) in own.starts and (name, dim) not in consumed]
@@ -87,10 +89,12 @@ def find_blocked(
             size = shape[place[1]]
             missing = size - in_groups.get(place, 0)
             event = _usual_event(flow, components, np.arange(own.starts[place], own.starts[place] + size))
-            if missing and (event is None or not event.quiet):
+            if missing:
                 event = event or Event("none", module, "has channels that all leave together")
-                found.setdefault(module, Blocked(module, event.operation, event.module, event.reason, missing, size))
-    return list(found.values())
+                account = Blocked(module, event.operation, event.module, event.reason, missing, size)
+                (unsaid if event.quiet else found).setdefault(module, account)
+    said = {module: account for module, account in unsaid.items() if module not in prunable}
+    return list((said | found).values())
 
 
 def _usual_event(flow: Flow, components: Components, atoms: Atoms) -> Event | None:

@@ -117,14 +117,18 @@ class Flow:
         self.pairs.append((a, b))
 
     def unite_dims(self, a: Dim, b: Dim, reason: str = "meets a dimension whose size is constant") -> Dim:
-        """Unite two dimensions of equal size; a constant one keeps the other from shrinking."""
+        """Unite two dimensions of equal size; a constant one keeps the other from shrinking.
+
+        Returns:
+            The atoms of the network's own tensors, if either has them: what only those can do stays possible.
+        """
         if a is None or b is None:
             live = b if a is None else a
             if live is not None:
                 self.fix(live, reason)
             return live
         self.unite(a, b)
-        return a
+        return b if a.min() >= self.n_own > b.min() else a
 
     def fix(self, dim: Dim, reason: str, *, quiet: bool = False, inexact: bool = False) -> None:
         """These atoms can't leave."""

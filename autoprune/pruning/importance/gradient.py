@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from autoprune.errors import PruningError
 from autoprune.pruning.atoms import ChannelGroup
 from autoprune.pruning.importance._base import Place, Scorer, Subject, mean_over, summed
 from autoprune.tasks.forward import call_model
@@ -81,7 +82,13 @@ def _gate_gradient(
 
 
 def _backward(subject: Subject, inputs: Inputs, targets: torch.Tensor) -> None:
-    torch.autograd.backward(subject.loss(call_model(subject.model, inputs), targets))
+    loss = subject.loss(call_model(subject.model, inputs), targets)
+    if not loss.requires_grad:
+        raise PruningError(
+            "taylor and fisher need a gradient, but the loss has no gradient: the network or the loss cuts it off, as "
+            "torch.no_grad does. Choose l2."
+        )
+    torch.autograd.backward(loss)
 
 
 def _examples(subject: Subject) -> list[tuple[Inputs, torch.Tensor]]:

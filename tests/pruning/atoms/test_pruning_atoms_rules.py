@@ -285,6 +285,13 @@ CASES: dict[str, tuple[Callable[[], Net], torch.Tensor, dict[str, int]]] = {
         {"a": 6},
     ),
     "used twice": (lambda: Net(lambda m, x: m.b(m.a(m.a(x))), a=nn.Linear(8, 8), b=nn.Linear(8, 3)), ROWS, {}),
+    "recurrent, two layers": (
+        lambda: Net(
+            lambda m, x: m.b(m.a(x)[0][:, -1]), a=nn.GRU(8, 6, num_layers=2, batch_first=True), b=nn.Linear(6, 3)
+        ),
+        SEQUENCE,
+        {"a": 6},
+    ),
     "interpolated": (
         lambda: Net(
             lambda m, x: m.b(F.interpolate(m.a(x), scale_factor=2, mode="bilinear")), a=conv(3, 6), b=conv(6, 3)
