@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,19 +21,21 @@ from autoprune.errors import TaskError
 from benchmarks.search_quality import results
 from benchmarks.search_quality.lab import BudgetSpentError, Lab
 from benchmarks.search_quality.measures import volume_at
-from benchmarks.search_quality.methods import METHODS, MethodUnavailableError
+from benchmarks.search_quality.methods import METHODS, Method, MethodUnavailableError
 from benchmarks.search_quality.settings import SETTINGS, Setting, prepared
 from benchmarks.search_quality.table import print_tables
 
 
-def run_one(setting: Setting, method: str, seed: int, work: Path, out: Path) -> str:
+def run_one(
+    setting: Setting, method: str, seed: int, work: Path, out: Path, methods: Mapping[str, Method] = METHODS
+) -> str:
     """Run a method and write its rows; returns a line about it."""
     dense_study = prepared(setting, seed, work)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        lab = Lab(setting, seed, dense_study, Path(scratch) / "run", METHODS[method].changes(setting))
+        lab = Lab(setting, seed, dense_study, Path(scratch) / "run", methods[method].changes(setting))
         with contextlib.suppress(BudgetSpentError):
-            METHODS[method].run(lab)
+            methods[method].run(lab)
         rows = lab.rows()
     wall_s = time.perf_counter() - start
     rows.insert(0, "setting", setting.name)
@@ -43,12 +46,17 @@ def run_one(setting: Setting, method: str, seed: int, work: Path, out: Path) -> 
     return f"{len(rows)} trials, {lab.worker.spent:g} epochs, hypervolume {volume:.3f}, {wall_s:.0f} s"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(
+    description: str | None = __doc__,
+    methods: Mapping[str, Method] = METHODS,
+    out: Path = Path("results/benchmarks/search_quality.parquet"),
+) -> None:
+    """Run methods as the command line says, and print their tables."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/search_quality.parquet"))
+    parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--work", type=Path, default=Path("results/search_quality"), help="keeps the dense networks")
     parser.add_argument("--again", action="store_true", help="run again what is in the file already")
     parser.add_argument("--table", action="store_true", help="run nothing, print the tables of what is there")
@@ -61,7 +69,7 @@ def main() -> None:
         if results.has_run(results.read(args.out), name, method, seed) and not args.again:
             continue
         try:
-            told = run_one(SETTINGS[name], method, seed, args.work, args.out)
+            told = run_one(SETTINGS[name], method, seed, args.work, args.out, methods)
         except (TaskError, MethodUnavailableError) as error:
             told = f"skipped: {error}"
         console.print(f"{name} {method} seed {seed}: {told}")

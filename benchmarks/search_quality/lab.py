@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import yaml
 from torch import nn
@@ -15,13 +16,27 @@ from autoprune.engines.inline import run_inline
 from autoprune.pareto import non_dominated_mask
 from autoprune.saved_model import load_model
 from autoprune.search.driver import Driver
+from autoprune.search.front import Front
+from autoprune.search.records import CONFIG, RESULT
 from autoprune.search.seeds import derive_seed
 from autoprune.search.session import resume_session
+from autoprune.search.storage import open_study
+from autoprune.space import SearchSpace
+from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.training import evaluate
-from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
+from autoprune.trial import (
+    EpochReport,
+    OptimizerConfig,
+    PruningConfig,
+    ScheduleConfig,
+    TrialConfig,
+    TrialResult,
+    result_from_dict,
+    to_dict,
+)
 from autoprune.worker import Worker
-from benchmarks.search_quality.settings import PLACES, Setting
+from benchmarks.search_quality.settings import PLACES, Setting, merged
 
 ENDLESS = 10**6
 """Trials of a study that the epochs end, not the number of its trials."""
@@ -135,6 +150,7 @@ class Lab:
         self.space, self.table, self.dense = session.space, session.table, session.dense
         self.worker = CountingWorker(self.folder, setting.budget, self.dense)
         self.task = self.worker.task
+        self._trained: list[tuple[TrialConfig, TrialResult]] = []
         ratios = {
             dimension.name.removeprefix("neuron.ratio."): dimension
             for dimension in self.space.dimensions()
@@ -173,7 +189,7 @@ class Lab:
         """
         if self.left < 1:
             raise BudgetSpentError
-        number = len(self.worker.rows)
+        number = 1 + max((row["number"] for row in self.worker.rows if row["number"] >= 0), default=-1)
         config = TrialConfig(
             number=number,
             seed=derive_seed(self.seed, number, "trial"),
@@ -187,16 +203,47 @@ class Lab:
         *_, result = self.worker.run(config)
         if not isinstance(result, TrialResult) or result.state != "finished":
             raise RuntimeError(f"trial {number} failed: {result}")
+        self._trained.append((config, result))
         return result
 
-    def search(self) -> None:
-        """Run the project's own search, as the space file says, until the epochs are spent."""
-        spent = "the epochs are spent"
-        driver = Driver(self.folder, self.space, self.table, self.dense)
-        self.worker.on_spent = lambda: driver.stop(spent)
-        run_inline(driver, self.worker)
+    def narrowed(self, changes: Mapping[str, Any]) -> SearchSpace:
+        """The lab's space with changes to its space file, such as fixed values in place of ranges."""
+        path = self.folder.root / "narrowed.yaml"
+        content = merged(yaml.safe_load(self.folder.space.read_text()), changes)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return SearchSpace(load_spec(path), self.space.plan)
+
+    def search(self, space: SearchSpace | None = None) -> None:
+        """Run the project's own search until the epochs that its space allows it are spent, probes among them.
+
+        It may start from the networks that :meth:`train` has trained before; their epochs are not among those it plans.
+
+        Args:
+            space: What it searches; ``None`` is all of the lab's space.
+        """
+        space = space or self.space
+        worker, budget, spent = self.worker, self.worker.budget, "the epochs are spent"
+        self._take_over(space)
+        driver = Driver(self.folder, space, self.table, self.dense)
+        driver.n_epochs = 0
+        worker.budget = min(budget, worker.spent + (space.spec.search.epochs or budget))
+        worker.on_spent = lambda: driver.stop(spent)
+        run_inline(driver, worker)
+        worker.budget, worker.on_spent = budget, lambda: None
         if driver.stopped_because != spent:
             raise RuntimeError(f"the search ended before the epochs were spent: {driver.stopped_because}")
+
+    def _take_over(self, space: SearchSpace) -> None:
+        """Enter the trials of :meth:`train` into the study, each under its number."""
+        spec = space.spec
+        study = open_study(self.folder, spec.search.storage, spec.study, spec.objectives, spec.directions)
+        front = Front(spec.objectives, spec.directions)
+        there = len(study.get_trials(deepcopy=False))
+        for config, result in self._trained:
+            if config.number < there:
+                continue
+            records = {CONFIG: json.dumps(to_dict(config)), RESULT: json.dumps(to_dict(result))}
+            study.add_trial(optuna.trial.create_trial(values=front.values(result), user_attrs=records))
 
     def macs_share(self, widths: Mapping[str, int]) -> float:
         """MACs of a candidate, as a share of the dense network's."""
@@ -206,12 +253,20 @@ class Lab:
         """The network that a trial has trained; ``None`` is the dense one."""
         return load_model(self.folder.model(number), self.task.build_model)
 
-    def rows(self) -> pd.DataFrame:
-        """The run as a table, a row a trial; the test split is read, once for each point of the front."""
+    def result(self, number: int) -> TrialResult:
+        """How a trial ended whose network is kept, as those of the front are."""
+        return result_from_dict(self.folder.read_json(self.folder.record(number))["result"])
+
+    def trials(self) -> pd.DataFrame:
+        """The run so far as a table, a row a trial."""
         frame = pd.DataFrame(self.worker.rows).astype({"parent": "Int64", "error": "str"})
         finished = frame["state"] == "finished"
         values = frame[["accuracy", "macs_share"]].astype("float64").where(finished, axis=0)
-        frame["on_front"] = non_dominated_mask(values, ["maximize", "minimize"])
+        return frame.assign(on_front=non_dominated_mask(values, ["maximize", "minimize"]))
+
+    def rows(self) -> pd.DataFrame:
+        """The run as a table, a row a trial; the test split is read, once for each point of the front."""
+        frame = self.trials()
         frame["accuracy_test"] = [
             self._test_accuracy(number) if on_front else float("nan")
             for number, on_front in zip(frame["number"], frame["on_front"], strict=True)
