@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import BaseTrial, FrozenTrial
 
 from autoprune.space import Dimension
 from autoprune.trial import TrialConfig, TrialResult, config_from_dict, result_from_dict
@@ -25,7 +25,7 @@ TARGET = "autoprune:n_trials"
 COST_COLUMNS = ("params", "nonzero_params", "size_bytes", "macs", "flops")
 
 
-def config_of(trial: FrozenTrial) -> TrialConfig | None:
+def config_of(trial: BaseTrial) -> TrialConfig | None:
     """The configuration a trial was dispatched with, or ``None`` if it never was."""
     record = trial.user_attrs.get(CONFIG)
     return None if record is None else config_from_dict(json.loads(record))
@@ -47,32 +47,45 @@ def target_of(study: Study, at_first: int) -> int:
     return int(study.user_attrs.get(TARGET, at_first))
 
 
-def trials_frame(
-    trials: Iterable[FrozenTrial], groups: Sequence[str], front: Iterable[int], dimensions: Iterable[Dimension]
-) -> pd.DataFrame:
+class TrialTable:
     """One row a trial that has ended, by number; a column's type does not depend on the rows.
 
     Args:
         groups: Every group of the pruning plan, for the ``kept.`` columns.
-        front: Numbers of the trials on the front.
         dimensions: Every dimension of the space, for the ``param.`` columns.
     """
-    on_front = set(front)
-    params = {dimension.name: _column_type(dimension) for dimension in dimensions}
-    rows = []
-    for trial in trials:
-        result = result_of(trial)
-        if result is not None:
-            rows.append(_row(config_of(trial), result, trial.number in on_front, groups, params))
-    frame = pd.DataFrame(rows, columns=_columns(groups, params), dtype="object")
-    whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in groups)]
-    numbers = ["accuracy", "latency_ms", "train_time_s"]
-    return frame.astype(
-        dict.fromkeys(whole, "Int64")
-        | dict.fromkeys(numbers, "float64")
-        | {"number": "int64", "seed": "int64", "on_front": "bool", "state": "str", "error": "str"}
-        | {f"param.{name}": dtype for name, dtype in params.items()}
-    )
+
+    def __init__(self, groups: Sequence[str], dimensions: Iterable[Dimension]) -> None:
+        self._groups = groups
+        self._params = {dimension.name: _column_type(dimension) for dimension in dimensions}
+        self._new: list[Mapping[str, object]] = []
+        self._frame = self._typed([])
+
+    def add(self, config: TrialConfig | None, result: TrialResult) -> None:
+        """Take in a trial that has ended."""
+        self._new.append(_row(config, result, self._groups, self._params))
+
+    def frame(self, front: Iterable[int]) -> pd.DataFrame:
+        """The table now.
+
+        Args:
+            front: Numbers of the trials on the front.
+        """
+        if self._new:
+            frame = pd.concat([self._frame, self._typed(self._new)]) if len(self._frame) else self._typed(self._new)
+            self._frame, self._new = frame.sort_values("number", ignore_index=True), []
+        return self._frame.assign(on_front=self._frame["number"].isin(list(front)))
+
+    def _typed(self, rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+        frame = pd.DataFrame(rows, columns=_columns(self._groups, self._params), dtype="object")
+        whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in self._groups)]
+        numbers = ["accuracy", "latency_ms", "train_time_s"]
+        return frame.astype(
+            dict.fromkeys(whole, "Int64")
+            | dict.fromkeys(numbers, "float64")
+            | {"number": "int64", "seed": "int64", "on_front": "bool", "state": "str", "error": "str"}
+            | {f"param.{name}": dtype for name, dtype in self._params.items()}
+        )
 
 
 def _column_type(dimension: Dimension) -> str:
@@ -93,7 +106,7 @@ def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
 
 
 def _row(
-    config: TrialConfig | None, result: TrialResult, on_front: bool, groups: Sequence[str], params: Iterable[str]
+    config: TrialConfig | None, result: TrialResult, groups: Sequence[str], params: Iterable[str]
 ) -> Mapping[str, object]:
     cost = result.cost
     return {
@@ -107,7 +120,7 @@ def _row(
         "train_time_s": result.train_time_s,
         "seed": result.seed,
         "error": result.error,
-        "on_front": on_front,
+        "on_front": False,
         **{f"param.{name}": config.params.get(name) if config else None for name in params},
         **{f"kept.{group}": result.kept.get(group) for group in groups},
     }

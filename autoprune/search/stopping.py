@@ -1,8 +1,8 @@
 """Stopping inside a trial: by non-domination in accuracy at an epoch and known cost, against the trials before it."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from scipy.stats import spearmanr
 
 N_BETTER = 3
@@ -54,19 +54,19 @@ class Rungs:
         epoch, epochs = len(self._curves[number]), self._epochs[number]
         if epoch >= epochs:
             return False
-        accuracy, costs = self._curves[number][-1], np.array(self._costs[number])
-        better = [
+        accuracy, costs = self._curves[number][-1], self._costs[number]
+        better = (
             other
             for other, curve in self._curves.items()
             if other != number
             and self._epochs[other] == epochs
             and len(curve) >= epoch
             and curve[epoch - 1] >= accuracy
-            and (np.array(self._costs[other]) <= costs).all()
-        ]
-        if len(better) < N_BETTER:
+            and all(cost <= own for cost, own in zip(self._costs[other], costs, strict=True))
+        )
+        if len(list(itertools.islice(better, N_BETTER))) < N_BETTER:
             return False
-        correlation = self.correlations(epochs).get(epoch)
+        correlation = self._correlation(epochs, epoch)
         return correlation is None or correlation >= MIN_CORRELATION
 
     def correlations(self, epochs: int) -> Mapping[int, float]:
@@ -75,10 +75,15 @@ class Rungs:
         Of the finished trials with so many epochs in all; an epoch that fewer than ``MIN_PAIRS`` of them have reached,
         or at which all are alike, is missing.
         """
-        ended = [number for number in self._ends if self._epochs.get(number) == epochs]
-        found: dict[int, float] = {}
-        for epoch in range(1, epochs):
-            pairs = [(self._curves[n][epoch - 1], self._ends[n]) for n in ended if len(self._curves[n]) >= epoch]
-            if len(pairs) >= MIN_PAIRS and all(len(set(column)) > 1 for column in zip(*pairs, strict=True)):
-                found[epoch] = float(spearmanr(pairs).statistic)
-        return found
+        found = {epoch: self._correlation(epochs, epoch) for epoch in range(1, epochs)}
+        return {epoch: correlation for epoch, correlation in found.items() if correlation is not None}
+
+    def _correlation(self, epochs: int, epoch: int) -> float | None:
+        pairs = [
+            (self._curves[number][epoch - 1], end)
+            for number, end in self._ends.items()
+            if self._epochs.get(number) == epochs and len(self._curves[number]) >= epoch
+        ]
+        if len(pairs) < MIN_PAIRS or any(len(set(column)) == 1 for column in zip(*pairs, strict=True)):
+            return None
+        return float(spearmanr(pairs).statistic)

@@ -1,7 +1,7 @@
 """How the epochs of a descent from the widest network to the smallest are shared out: how many steps, and how long."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ class Descent:
     top: float
     shares: Floats
     epochs: Floats
+    _steps: dict[float, list[tuple[float, float]]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def plan(cls, top: float, smallest: float, budget: float, shortest: int, longest: int) -> "Descent":
@@ -57,6 +58,11 @@ class Descent:
         Args:
             offset: How far each step is moved towards the wider one before it, in [0, 1). The smallest network stays.
         """
+        if offset not in self._steps:
+            self._steps[offset] = self._moved(offset)
+        return self._steps[offset]
+
+    def _moved(self, offset: float) -> list[tuple[float, float]]:
         indices = np.arange(1, len(self.shares) + 1) - offset
         if offset > 0:
             indices = np.append(indices, len(self.shares))

@@ -1,6 +1,6 @@
 """The cost-aware sampler, as Optuna sees it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -13,13 +13,12 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from autoprune.cost.table import CostTable
-from autoprune.pareto import non_dominated_mask
 from autoprune.search.cost_aware.candidates import STRENGTH, Candidate, Candidates
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.features import Features
-from autoprune.search.cost_aware.history import History, Node
+from autoprune.search.cost_aware.history import History, Node, trial_key
 from autoprune.search.cost_aware.sweeps import next_target
 from autoprune.search.cost_aware.worth import Worth
 from autoprune.search.records import ORIGIN, PARENT
@@ -132,8 +131,9 @@ class CostAwareSampler(BaseSampler):
         history.refresh(study.get_trials(deepcopy=False))
         chosen = self._for_next_target(history) if self._known.start == "tree" else self._anywhere(history)
         storage, trial_id = study._storage, trial._trial_id
-        storage.set_trial_user_attr(trial_id, PARENT, chosen.parent.number)
-        storage.set_trial_user_attr(trial_id, ORIGIN, chosen.origin)
+        for key, value in ((PARENT, chosen.parent.number), (ORIGIN, chosen.origin)):
+            storage.set_trial_user_attr(trial_id, key, value)
+            trial.set_user_attr(key, value)  # in memory, for who asked
         values = self._known.candidates.params_of(chosen)
         return {name: value for name, value in values.items() if name in search_space}
 
@@ -150,14 +150,15 @@ class CostAwareSampler(BaseSampler):
         target = next_target(known.descent, history, known.floor, known.has_model, rated=rated)
         if target.parent is not None:
             return known.candidates.guess_for(target)
-        front = self._front(history)
+        front = history.front(known.costs.measured)
         parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
         drawn = known.candidates.draw_for(target, parents, front, N_CANDIDATES, self._rng)
         return self._best(drawn, front, history)
 
     def _anywhere(self, history: History) -> Candidate:
         """The candidate to run next where trials do not start from one another by choice."""
-        known, front = self._known, self._front(history)
+        known = self._known
+        front = history.front(known.costs.measured)
         parents = [history.root, *(node for node in front if node.number is not None and known.has_model(node.number))]
         return self._best(known.candidates.draw(parents, front, N_CANDIDATES, self._rng), front, history)
 
@@ -171,26 +172,8 @@ class CostAwareSampler(BaseSampler):
         worth = Worth(known.candidates, known.costs, known.features, history, front, known.floor)
         return candidates[int(np.argmax(worth.of(candidates)))]
 
-    def _front(self, history: History) -> list[Node]:
-        """The non-dominated trained networks, the latest of equals."""
-        nodes = list(history.nodes.values())
-        if not nodes:
-            return []
-        values = np.column_stack([[node.accuracy for node in nodes], self._known.costs.measured(nodes)])
-        directions = ["maximize", *("minimize" for _ in self._known.costs.objectives)]
-        mask = non_dominated_mask(values, directions)
-        front = {tuple(row): node for row, node, keep in zip(values.tolist(), nodes, mask, strict=True) if keep}
-        return list(front.values())
-
     def _new(self, candidates: Sequence[Candidate], history: History) -> list[Candidate]:
         """The candidates without those that were tried already, unless all were."""
-        tried: Iterable[Any] = (*history.nodes.values(), *history.ended.values(), *history.running.values())
-        seen = {(each.parent, tuple(sorted(each.params.items()))) for each in tried}
-        known = self._known
-        fresh = []
-        for each in candidates:
-            values = known.candidates.params_of(each)
-            applying = {name: value for name, value in values.items() if known.space.applies(name, values)}
-            if (each.parent.number, tuple(sorted(applying.items()))) not in seen:
-                fresh.append(each)
+        known, tried = self._known.candidates, history.tried()
+        fresh = [each for each in candidates if trial_key(each.parent.number, known.applying(each)) not in tried]
         return fresh or list(candidates)

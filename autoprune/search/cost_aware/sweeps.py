@@ -59,9 +59,10 @@ def next_target(
             reached = target.share
             break
     for sweep in itertools.count(2):
-        for target in _sweep(descent, sweep):
-            if target.origin not in taken and target.share >= reached:
-                return target
+        for step, (share, epochs) in enumerate(descent.steps(_offset(sweep)), start=1):
+            origin = _origin(sweep, step)
+            if origin not in taken and share >= reached:
+                return Target(share, epochs, origin)
     raise AssertionError
 
 
@@ -94,10 +95,9 @@ def _first_sweep(
         parent = by_origin.get(origin, parent)
 
 
-def _sweep(descent: Descent, sweep: int) -> Iterator[Target]:
-    offset = int(f"{sweep - 1:b}"[::-1], 2) / 2 ** (sweep - 1).bit_length()  # van der Corput: 1/2, 1/4, 3/4, ...
-    for step, (share, epochs) in enumerate(descent.steps(offset), start=1):
-        yield Target(share, epochs, _origin(sweep, step))
+def _offset(sweep: int) -> float:
+    """How far a sweep after the first is moved: van der Corput's sequence 1/2, 1/4, 3/4, ..."""
+    return float(int(f"{sweep - 1:b}"[::-1], 2) / 2 ** (sweep - 1).bit_length())
 
 
 def _origin(sweep: int, step: int) -> str:

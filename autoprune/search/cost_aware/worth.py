@@ -10,7 +10,7 @@ from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node
 from autoprune.search.cost_aware.improvement import Staircase
-from autoprune.search.cost_aware.surrogate import WEIGHTS, AccuracyModel
+from autoprune.search.cost_aware.surrogate import MAX_CONDITIONED, WEIGHTS, AccuracyModel
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]
@@ -38,6 +38,7 @@ class Worth:
         nodes = list(history.nodes.values())
         costs.learn(nodes)
         self._model = AccuracyModel(history.root.accuracy, np.array([node.accuracy for node in nodes]))
+        nodes = nodes[-MAX_CONDITIONED:]
         parents = [history.get(node.parent) for node in nodes]
         trained = [(node.widths, node.epochs, node.params) for node in nodes]
         self._model.fit(self._rows(parents, costs.measured(nodes), *zip(*trained, strict=True)))
