@@ -1,5 +1,6 @@
 """The driver: it alone owns the study. Engines ask it for trials and tell it what became of them."""
 
+import bisect
 import json
 import math
 import time
@@ -32,12 +33,12 @@ from autoprune.search.records import (
     RESULT,
     RETRIES,
     TARGET,
+    TrialTable,
     config_of,
     curve_of,
     result_of,
     source_of,
     target_of,
-    trials_frame,
 )
 from autoprune.search.samplers import (
     ladder_steps,
@@ -57,6 +58,9 @@ from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
 
 WRITE_INTERVAL_S = 5.0
 """Least time between two writes of trials.parquet and front.parquet while trials run."""
+
+WRITE_SHARE = 0.05
+"""Most of the driver's time that these writes may take: for a large table they come more seldom."""
 
 _OPTUNA_STATE = {
     "finished": TrialState.COMPLETE,
@@ -95,7 +99,7 @@ class Driver:
         self._on_change = on_change
         self._ceilings = Ceilings(self.spec, table, dense)
         self._started = time.monotonic()
-        self._written = self._started
+        self._next_write = self._started + WRITE_INTERVAL_S
         self._n_told_now = 0
         self._patience = Patience(self.spec.search.max_failures)
         self._running: dict[int, optuna.Trial] = {}
@@ -108,6 +112,10 @@ class Driver:
         self._sampler_name = sampler_name(self.spec, space.plan)
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
+        self._ended = TrialTable([group.name for group in space.plan.groups], space.dimensions())
+        self._parents: list[tuple[TrialConfig, TrialResult]] = []
+        self._waiting: list[int] = []
+        self._n_created = 0
         self._counts = dict.fromkeys(_OPTUNA_STATE, 0)
         self.n_epochs, self._max_epochs = 0, self.spec.search.epochs or math.inf
         self._n_taken_over = 0
@@ -138,6 +146,7 @@ class Driver:
                     self._sampler_name, self._sampler_maker, self.spec.search.seed, number, self._knowledge
                 )
                 trial = self.study.ask()
+                self._note_asked(trial.number)
                 self._running[trial.number], self._reports[trial.number] = trial, None
                 config = self._configure(trial)
                 broken = self._ceilings.broken_by(config.pruning)
@@ -168,7 +177,7 @@ class Driver:
         """Tell the study that a trial was stopped after its last reported epoch."""
         report, config = self._reports[number], self._configs[number]
         assert report is not None
-        parent = None if config.parent is None else result_of(self.study.get_trials(deepcopy=False)[config.parent])
+        parent = None if config.parent is None else result_of(self._trial(config.parent))
         self.complete(
             TrialResult(
                 number,
@@ -200,7 +209,7 @@ class Driver:
 
     def fail(self, number: int, error: str) -> None:
         """Tell the study that a trial's worker ended without a result."""
-        config = config_of(self.study.get_trials(deepcopy=False)[number]) if number >= 0 else None
+        config = self._configs.get(number)
         self.complete(TrialResult(number, "failed", seed=config.seed if config else 0, error=error))
 
     def stop(self, reason: str) -> None:
@@ -214,6 +223,7 @@ class Driver:
             return
         with self._critical:
             self._requeue(self._running.pop(number)._trial_id)
+            bisect.insort(self._waiting, number)
             self._reports.pop(number)
 
     def interrupt(self) -> None:
@@ -225,20 +235,17 @@ class Driver:
 
     def write(self) -> None:
         """Write trials.parquet and front.parquet."""
+        began = time.monotonic()
         frame = self.frame()
         self.folder.write_frame(self.folder.trials, frame)
         front = frame[frame["on_front"]].sort_values("accuracy", ascending=False)
         self.folder.write_frame(self.folder.front, final_front(self.folder, front, self.spec))
-        self._written = time.monotonic()
+        ended = time.monotonic()
+        self._next_write = ended + max(WRITE_INTERVAL_S, (ended - began) / WRITE_SHARE)
 
     def frame(self) -> pd.DataFrame:
         """The study as a table, one row a trial that has ended."""
-        return trials_frame(
-            self.study.get_trials(deepcopy=False),
-            [group.name for group in self.space.plan.groups],
-            self.front.members,
-            self.space.dimensions(),
-        )
+        return self._ended.frame(self.front.members)
 
     def interruptible(self) -> AbstractContextManager[None]:
         """A context in which Ctrl-C raises KeyboardInterrupt, but never in the middle of a change to the study.
@@ -299,14 +306,13 @@ class Driver:
         """How the study stands now."""
         left = self.n_trials - self.n_told
         pace = (time.monotonic() - self._started) / self._n_told_now if self._n_told_now else None
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return StudyStatus(
             n_trials=self.n_trials,
             n_finished=self._counts["finished"],
             n_stopped=self._counts["stopped"],
             n_failed=self._counts["failed"],
             n_infeasible=self._counts["infeasible"],
-            n_waiting=len(waiting),
+            n_waiting=len(self._waiting),
             n_probes_left=self._probes.n_left,
             running=dict(self._reports),
             front=tuple(sorted(self.front.members.values(), key=lambda result: -(result.accuracy or 0.0))),
@@ -316,24 +322,30 @@ class Driver:
 
     def _next_number(self) -> int:
         """The number that the next trial will have: the first in the queue, or a new one."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return waiting[0].number if waiting else len(self.study.get_trials(deepcopy=False))
+        return self._waiting[0] if self._waiting else self._n_created
+
+    def _note_asked(self, number: int) -> None:
+        """Take a trial that runs now out of the queue."""
+        self._waiting = [other for other in self._waiting if other != number]
+        self._n_created = max(self._n_created, number + 1)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        storage = self.study._storage
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
 
     def _configure(self, trial: optuna.Trial) -> TrialConfig:
         """The trial's configuration: the recorded one if it was dispatched before, else a new one, recorded now."""
-        frozen = self.study.get_trials(deepcopy=False)[trial.number]
-        config = config_of(frozen) or self._new_config(trial)
+        config = config_of(trial) or self._new_config(trial)
         self._configs[trial.number] = config
         self._networks.needed_by(config)
         return config
 
     def _new_config(self, trial: optuna.Trial) -> TrialConfig:
         config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
-        trials = self.study.get_trials(deepcopy=False)
         if self._start == "nearest":
-            config = nearest_parent(config, trials, self.space.plan, self.folder.has_model)
-        elif self._start == "tree":  # what the sampler wrote; the trial at hand was read before
-            config = replace(config, parent=trials[trial.number].user_attrs.get(PARENT))
+            config = nearest_parent(config, self._parents, self.space.plan, self.folder.has_model)
+        elif self._start == "tree":
+            config = replace(config, parent=trial.user_attrs.get(PARENT))
         trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
         return config
 
@@ -342,10 +354,7 @@ class Driver:
         if result.state == "finished" and any(v != v for v in self.front.values(result)):
             result = TrialResult(number, "failed", seed=result.seed, error="an objective is not a number")
         trial = self._running[number]
-        if (
-            self.spec.constraints.ceilings
-            and CONSTRAINT not in self.study.get_trials(deepcopy=False)[number].constraints
-        ):
+        if self.spec.constraints.ceilings and CONSTRAINT not in self._trial(number).constraints:
             trial.set_constraint(CONSTRAINT, 1.0 if result.state == "infeasible" else 0.0)
         trial.set_user_attr(RESULT, json.dumps(to_dict(result)))
         self._tell_optuna(result)
@@ -353,13 +362,15 @@ class Driver:
         self._reports.pop(number, None)
         self._n_told_now += result.state != "infeasible"
         self.stopped_because = self._patience.after(result, measured=measured) or self.stopped_because
-        self._take_in(result)
+        self._take_in(self._configs.pop(number), result)
 
     def _tell_optuna(self, result: TrialResult) -> None:
         values = self.front.values(result) if result.state == "finished" else None
         self.study.tell(result.number, values, state=_OPTUNA_STATE[result.state])
 
-    def _take_in(self, result: TrialResult, source: Mapping[str, Any] | None = None) -> None:
+    def _take_in(
+        self, config: TrialConfig | None, result: TrialResult, source: Mapping[str, Any] | None = None
+    ) -> None:
         """Count an ended trial, put it on the front if it belongs there, and drop the networks nobody needs.
 
         Args:
@@ -371,35 +382,41 @@ class Driver:
             self.n_epochs += result.epochs
         else:
             self._n_taken_over += 1
-        self._configs.pop(result.number, None)
+        self._ended.add(config, result, source)
         dominated = []
         if result.state == "finished" and result.accuracy is not None:
             self._rungs.record_end(result.number, result.accuracy)
             if source is None or (source["allowed"] and self.folder.has_model(result.number)):
                 dominated = self.front.add(result)
+            if self._start == "nearest" and config is not None:
+                self._parents.append((config, result))
         self._networks.after(result, dominated)
 
     def _reconcile(self) -> None:
         """Bring a study that may have died anywhere back to a sound state: nothing lost, nothing left running."""
         trials = self.study.get_trials(deepcopy=False)
+        configs = {trial.number: config_of(trial) for trial in trials}
         for trial in trials:
-            config = config_of(trial)
+            config = configs[trial.number]
             if config is not None:
                 self._recall(trial, config)
         for trial in trials:
             result = result_of(trial)
             if trial.state.is_finished():
                 if result is not None:
-                    self._take_in(result, source_of(trial))
+                    self._take_in(configs[trial.number], result, source_of(trial))
             elif result is not None:  # died between the record and the telling
                 self._tell_optuna(result)
-                self._take_in(result)
+                self._take_in(configs[trial.number], result)
             elif trial.state == TrialState.RUNNING:
                 self._retry(trial)
         present = {trial.user_attrs[LADDER] for trial in trials if LADDER in trial.user_attrs}
         for ratio, params in self.space.ladder(ladder_steps(self.spec, self.space.plan)).items():
             if ratio not in present:
                 self.study.enqueue_trial(params, user_attrs={LADDER: ratio})
+        trials = self.study.get_trials(deepcopy=False)
+        self._waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
+        self._n_created = len(trials)
 
     def _recall(self, trial: FrozenTrial, config: TrialConfig) -> None:
         """Take up what an earlier process knew of a trial: where it starts, and how it stood after each epoch."""
@@ -420,11 +437,11 @@ class Driver:
         result = TrialResult(trial.number, "failed", seed=config.seed if config else 0, error=error)
         self.study._storage.set_trial_user_attr(trial._trial_id, RESULT, json.dumps(to_dict(result)))
         self._tell_optuna(result)
-        self._take_in(result)
+        self._take_in(config, result)
 
     def _requeue(self, trial_id: int) -> None:
         self.study._storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
 
     def _write_now_and_then(self) -> None:
-        if time.monotonic() - self._written >= WRITE_INTERVAL_S:
+        if time.monotonic() >= self._next_write:
             self.write()

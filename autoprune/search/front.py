@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from autoprune.pareto import hypervolume, non_dominated_mask
+from autoprune.pareto import hypervolume
 from autoprune.trial import TrialResult
 
 
@@ -20,6 +21,10 @@ class Front:
         self.objectives = tuple(objectives)
         self.directions = tuple(directions)
         self.members: dict[int, TrialResult] = {}
+        self._signs = np.array([1.0 if direction == "minimize" else -1.0 for direction in directions])
+        self._minimized: npt.NDArray[np.float64] = np.empty(
+            (0, len(self.directions))
+        )  # the members' values, lower is better
 
     def values(self, result: TrialResult) -> list[float]:
         """The objective values of a trained trial, in the order of the objectives; NaN where one is missing."""
@@ -32,10 +37,16 @@ class Front:
         Returns:
             Numbers of the trials that are dominated now: members that fell, or the new trial itself.
         """
-        candidates = [*self.members.values(), result]
-        mask = non_dominated_mask(np.array([self.values(each) for each in candidates]), self.directions)
-        self.members = {each.number: each for each, keep in zip(candidates, mask, strict=True) if keep}
-        return [each.number for each, keep in zip(candidates, mask, strict=True) if not keep]
+        new, others = self._signs * self.values(result), self._minimized
+        if np.isnan(new).any() or ((others <= new).all(axis=1) & (others < new).any(axis=1)).any():
+            return [result.number]
+        falls = np.all(new <= others, axis=1) & np.any(new < others, axis=1)
+        fallen = [number for number, gone in zip(self.members, falls, strict=True) if gone]
+        for number in fallen:
+            del self.members[number]
+        self.members[result.number] = result
+        self._minimized = np.vstack([others[~falls], new])
+        return fallen
 
     def hypervolume(self, dense: Mapping[str, float]) -> float:
         """What the front dominates of the box from the dense network's cost at accuracy 0 to cost 0 at accuracy 1.

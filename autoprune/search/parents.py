@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from optuna.trial import FrozenTrial
-
 from autoprune.pruning.plan import PruningPlan
-from autoprune.search.records import config_of, result_of
 from autoprune.trial import PruningConfig, TrialConfig, TrialResult
 
 
 def nearest_parent(
-    config: TrialConfig, trials: Iterable[FrozenTrial], plan: PruningPlan, has_model: Callable[[int], bool]
+    config: TrialConfig,
+    ended: Iterable[tuple[TrialConfig, TrialResult]],
+    plan: PruningPlan,
+    has_model: Callable[[int], bool],
 ) -> TrialConfig:
     """Start a trial from the cheapest finished trial that still holds all that the new one keeps.
 
@@ -19,17 +19,18 @@ def nearest_parent(
     zeroed no larger share of any weight. Where none does, the trial starts from the dense network.
 
     Args:
+        ended: Trials that have ended.
         has_model: Whether a trial's network is kept.
     """
-    best: TrialResult | None = None
-    for trial in trials:
-        other, result = config_of(trial), result_of(trial)
-        if other is None or result is None or result.cost is None or result.state != "finished":
+    best: tuple[int, int] | None = None
+    for other, result in ended:
+        if result.cost is None or result.state != "finished":
             continue
-        cheaper = best is None or best.cost is None or result.cost.flops < best.cost.flops
-        if cheaper and _holds(result, other.pruning, config.pruning, plan) and has_model(trial.number):
-            best = result
-    return config if best is None else replace(config, parent=best.number)
+        this = result.cost.flops, result.number
+        cheaper = best is None or this < best
+        if cheaper and _holds(result, other.pruning, config.pruning, plan) and has_model(result.number):
+            best = this
+    return config if best is None else replace(config, parent=best[1])
 
 
 def _holds(wider: TrialResult, wider_pruning: PruningConfig, narrower: PruningConfig, plan: PruningPlan) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import BaseTrial, FrozenTrial
 
 from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.schedules.parameters import Kind
@@ -50,7 +50,7 @@ LINEAGE_SIGN = " > "
 _TRAINING = ("optimizer", "lr_schedule", "batch_size_schedule")
 
 
-def config_of(trial: FrozenTrial) -> TrialConfig | None:
+def config_of(trial: BaseTrial) -> TrialConfig | None:
     """The configuration a trial was dispatched with, or ``None`` if it never was."""
     record = trial.user_attrs.get(CONFIG)
     return None if record is None else config_from_dict(json.loads(record))
@@ -119,38 +119,54 @@ def target_of(study: Study, at_first: int) -> int:
     return int(study.user_attrs.get(TARGET, at_first))
 
 
-def trials_frame(
-    trials: Iterable[FrozenTrial], groups: Sequence[str], front: Iterable[int], dimensions: Iterable[Dimension]
-) -> pd.DataFrame:
+class TrialTable:
     """One row a trial that has ended, by number; a column's type does not depend on the rows.
 
     Args:
         groups: Every group of the pruning plan, for the ``kept.`` columns.
-        front: Numbers of the trials on the front.
         dimensions: Every dimension of the space, for the ``param.`` columns.
     """
-    trials, on_front = list(trials), set(front)
-    configs = {trial.number: config_of(trial) for trial in trials}
-    parents = {number: config.parent if config else None for number, config in configs.items()}
-    params = {dimension.name: _column_type(dimension) for dimension in dimensions}
-    rows = []
-    for trial in trials:
-        result = result_of(trial)
-        if result is not None:
-            lineage = LINEAGE_SIGN.join(map(str, ancestors(parents, trial.number)))
-            row = _row(configs[trial.number], result, lineage, trial.number in on_front, groups, params)
-            source = source_of(trial)
-            rows.append({**row, "source": f"{source['study']}:{source['number']}" if source else None})
-    frame = pd.DataFrame(rows, columns=_columns(groups, params), dtype="object")
-    whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in groups)]
-    numbers = ["accuracy", "latency_ms", "train_time_s"]
-    return frame.astype(
-        dict.fromkeys(whole, "Int64")
-        | dict.fromkeys(numbers, "float64")
-        | dict.fromkeys(("state", "lineage", *_TRAINING, "error", "source"), "str")
-        | {"number": "int64", "seed": "int64", "on_front": "bool"}
-        | {f"param.{name}": dtype for name, dtype in params.items()}
-    )
+
+    def __init__(self, groups: Sequence[str], dimensions: Iterable[Dimension]) -> None:
+        self._groups = groups
+        self._params = {dimension.name: _column_type(dimension) for dimension in dimensions}
+        self._parents: dict[int, int | None] = {}
+        self._new: list[Mapping[str, object]] = []
+        self._frame = self._typed([])
+
+    def add(self, config: TrialConfig | None, result: TrialResult, source: Mapping[str, Any] | None = None) -> None:
+        """Take in a trial that has ended, and whose ancestors are in already.
+
+        Args:
+            source: Where it was taken over from, as :func:`source_of` has it.
+        """
+        self._parents[result.number] = config.parent if config else None
+        lineage = LINEAGE_SIGN.join(map(str, ancestors(self._parents, result.number)))
+        row = _row(config, result, lineage, self._groups, self._params)
+        self._new.append({**row, "source": f"{source['study']}:{source['number']}" if source else None})
+
+    def frame(self, front: Iterable[int]) -> pd.DataFrame:
+        """The table now.
+
+        Args:
+            front: Numbers of the trials on the front.
+        """
+        if self._new:
+            frame = pd.concat([self._frame, self._typed(self._new)]) if len(self._frame) else self._typed(self._new)
+            self._frame, self._new = frame.sort_values("number", ignore_index=True), []
+        return self._frame.assign(on_front=self._frame["number"].isin(list(front)))
+
+    def _typed(self, rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+        frame = pd.DataFrame(rows, columns=_columns(self._groups, self._params), dtype="object")
+        whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in self._groups)]
+        numbers = ["accuracy", "latency_ms", "train_time_s"]
+        return frame.astype(
+            dict.fromkeys(whole, "Int64")
+            | dict.fromkeys(numbers, "float64")
+            | dict.fromkeys(("state", "lineage", *_TRAINING, "error", "source"), "str")
+            | {"number": "int64", "seed": "int64", "on_front": "bool"}
+            | {f"param.{name}": dtype for name, dtype in self._params.items()}
+        )
 
 
 def training_texts(optimizer: OptimizerConfig, lr: ScheduleConfig, batch_size: ScheduleConfig) -> dict[str, str]:
@@ -199,12 +215,7 @@ def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
 
 
 def _row(
-    config: TrialConfig | None,
-    result: TrialResult,
-    lineage: str,
-    on_front: bool,
-    groups: Sequence[str],
-    params: Iterable[str],
+    config: TrialConfig | None, result: TrialResult, lineage: str, groups: Sequence[str], params: Iterable[str]
 ) -> Mapping[str, object]:
     cost = result.cost
     return {
@@ -221,7 +232,7 @@ def _row(
         "train_time_s": result.train_time_s,
         "seed": result.seed,
         "error": result.error,
-        "on_front": on_front,
+        "on_front": False,
         **{f"param.{name}": config.params.get(name) if config else None for name in params},
         **{f"kept.{group}": result.kept.get(group) for group in groups},
     }

@@ -1,10 +1,10 @@
 """Stopping inside a trial: by non-domination in accuracy at a rung and known cost, against the trials before it."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from scipy.stats import spearmanr
 
 N_BETTER = 3
@@ -79,16 +79,16 @@ class Rungs:
         rung = N_RUNGS * epoch // epochs
         if not 0 < rung < N_RUNGS:
             return False
-        accuracy, costs = self._curves[number][-1], np.array(self._costs[number])
-        better = [
+        accuracy, costs = self._curves[number][-1], self._costs[number]
+        better = (
             other
             for other, reached in self._at(rung).items()
             if other != number
             and self._epochs[other] <= epochs
             and reached >= accuracy
-            and (np.array(self._costs[other]) <= costs).all()
-        ]
-        if len(better) < N_BETTER:
+            and all(cost <= own for cost, own in zip(self._costs[other], costs, strict=True))
+        )
+        if len(list(itertools.islice(better, N_BETTER))) < N_BETTER:
             return False
         correlation = self.rung(rung).correlation
         return correlation is None or correlation >= MIN_CORRELATION

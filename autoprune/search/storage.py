@@ -7,9 +7,13 @@ from urllib.parse import quote
 
 import optuna
 import sqlalchemy
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import TrialParamModel
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
+from sqlalchemy import orm
 from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.errors import StudyError
@@ -17,6 +21,50 @@ from autoprune.store import StudyFolder
 
 SQLITE_TIMEOUT_S = 60
 """How long a write waits for another process that reads the file."""
+
+
+_Held = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
+
+
+class HoldingStorage(RDBStorage):
+    """Optuna's database, but the values suggested for a trial are written in one transaction.
+
+    Optuna commits each value by itself, which takes milliseconds. Here they are held until anything else is read or
+    written, as Optuna's contract for its cached storage allows: whoever sees what was written later sees them too.
+    """
+
+    _held: list[_Held]
+    _sessions: orm.scoped_session[orm.Session]
+
+    @property
+    def scoped_session(self) -> orm.scoped_session[orm.Session]:
+        """The sessions through which all else is read and written."""
+        held, self._held = self._held, []
+        if held:
+            with _create_scoped_session(self._sessions) as session:
+                self._write(session, held)
+        return self._sessions
+
+    @scoped_session.setter
+    def scoped_session(self, sessions: orm.scoped_session[orm.Session]) -> None:
+        self._sessions, self._held = sessions, []
+
+    def _set_trial_param(
+        self, trial_id: int, name: str, value: float, distribution: BaseDistribution, previous: BaseDistribution | None
+    ) -> None:
+        self._held.append((trial_id, name, value, distribution, previous))
+
+    def _write(self, session: orm.Session, held: Sequence[_Held]) -> None:
+        rows = []
+        for trial_id, name, value, distribution, previous in held:
+            if previous is None:
+                self._set_trial_param_without_commit(session, trial_id, name, value, distribution)
+                continue
+            check_distribution_compatibility(previous, distribution)
+            as_json = distribution_to_json(distribution)
+            rows.append({"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": as_json})
+        if rows:
+            session.execute(sqlalchemy.insert(TrialParamModel), rows)
 
 
 def open_study(
@@ -73,7 +121,7 @@ def read_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
 def _opened(folder: StudyFolder, url: str | None, opening: Callable[[RDBStorage], optuna.Study]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        storage = RDBStorage(
+        storage = HoldingStorage(
             url or f"sqlite:///{folder.database}",
             engine_kwargs={} if url else {"connect_args": {"timeout": SQLITE_TIMEOUT_S}},
         )

@@ -10,7 +10,6 @@ import torch
 from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
 from autoprune.search.parents import nearest_parent
-from autoprune.search.records import config_of
 from autoprune.search.session import Session
 from autoprune.trial import Cost, PruningConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
@@ -61,26 +60,13 @@ def finished(tiny_study: Callable[..., Session]) -> Callable[..., bool]:
         cost = Cost(params=1, nonzero_params=1, size_bytes=1, macs=1)
         told = TrialResult(0, **{"state": "finished", "cost": cost, "kept": kept, **result}, accuracy=0.5)
         told = TrialResult(**{**vars(told), "removed_blocks": first.removed_blocks})
-        trial = frozen(driver, TrialConfig(**{**vars(base), "pruning": first}), told)
+        parent = TrialConfig(**{**vars(base), "pruning": first})
         config = TrialConfig(**{**vars(base), "number": 1, "pruning": second})
-        found = nearest_parent(config, [trial], session.space.plan, lambda number: has_model)
+        found = nearest_parent(config, [(parent, told)], session.space.plan, lambda number: has_model)
         assert found == (config if found.parent is None else TrialConfig(**{**vars(config), "parent": 0}))
         return found.parent == 0
 
     return starts_from
-
-
-def frozen(driver: Driver, config: TrialConfig, result: TrialResult) -> Any:
-    """An Optuna trial with these records."""
-    import json
-
-    from autoprune.search.records import CONFIG, RESULT
-    from autoprune.trial import to_dict
-
-    trial = driver.study.get_trials()[0]
-    trial.user_attrs = {CONFIG: json.dumps(to_dict(config)), RESULT: json.dumps(to_dict(result))}
-    assert config_of(trial) == config
-    return trial
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Candidates for the next trial: a parent, what to cut from it, and how to train on."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +73,10 @@ class Candidates:
         self.training = [dimension for dimension in space.dimensions() if not dimension.name.startswith(RATIO)]
         self._epochs = next((dimension for dimension in self.training if dimension.name == "epochs"), None)
         self.names = {dimension.name for dimension in self.training}
-        self._ratios = {name for name in (d.name for d in space.dimensions()) if name.startswith(RATIO)}
+        searched = {dimension.name for dimension in space.dimensions()}
+        named = [f"{RATIO}{group}" for group in cuts.groups]
+        self._ratios = [each for each in zip(named, itertools.count(), cuts.ratios) if each[0] in searched]
+        self._only_up = [name for name in self.names if name.startswith(ONLY_UP)]
         self.smallest_share = cuts.smallest_share
 
     def draw(self, parents: Sequence[Node], front: Sequence[Node], n: int, rng: Generator) -> list[Candidate]:
@@ -92,8 +97,8 @@ class Candidates:
         widths = self.cuts.no_wider(widths, wide) if self._start == "tree" else self.cuts.nearest(widths)
         kept = self.costs.main_share(widths) / self.costs.main_share(wide)
         candidates = []
-        for source, row, kind, share in zip(picked, widths, kinds, kept, strict=True):
-            parent = source if self._start == "tree" else self.parent_of(row, parents)
+        starts = picked if self._start == "tree" else self._starts(widths, parents)
+        for source, parent, row, kind, share in zip(picked, starts, widths, kinds, kept, strict=True):
             if (row <= parent.widths).all() and (self._start != "tree" or share >= MIN_KEPT):
                 training = self._train(source, parent, front, rng)
                 if self._start == "tree" and self._epochs is not None:
@@ -106,7 +111,7 @@ class Candidates:
         """The candidate of a step of the descent."""
         parent = step.parent
         widths = self.cuts.at(np.array([step.share]), np.array([STRENGTH]))[0]
-        training = self.first_guess() | {name: value for name, value in parent.params.items() if name in self.names}
+        training = self._training_of(parent)
         for dimension in self.training:
             if dimension is self._epochs:
                 training[dimension.name] = dimension.nearest(step.epochs)
@@ -114,22 +119,32 @@ class Candidates:
                 training[dimension.name] = dimension.at(step.rate)
         return Candidate(parent, self.cuts.no_wider(widths, parent.widths), training, step.origin)
 
-    def parent_of(self, widths: Widths, parents: Sequence[Node]) -> Node:
-        """Where training starts when the parent is not the candidate's choice; ``parents`` begins with dense."""
-        if self._start == "dense":
-            return parents[0]
-        holding = [parent for parent in parents if (parent.widths >= widths).all()]
-        return min(holding, key=lambda parent: parent.costs["flops"])
+    def _starts(self, widths: Widths, parents: Sequence[Node]) -> list[Node]:
+        """Where training starts when parents are not the candidates' choice, for widths of shape ``(n, n_groups)``.
 
+        Args:
+            parents: Begins with the dense network.
+        """
+        if self._start == "dense":
+            return [parents[0]] * len(widths)
+        cheapest_first = sorted(parents, key=lambda parent: parent.costs["flops"])
+        wide = np.stack([parent.widths for parent in cheapest_first])
+        return [cheapest_first[int(np.argmax((wide >= row).all(axis=1)))] for row in widths]
+
+    @cached_property
     def first_guess(self) -> dict[str, Scalar]:
         """The training that a person would try first, without layer and weight pruning."""
         return {dimension.name: self.space.first_guess(dimension) for dimension in self.training}
 
     def params_of(self, candidate: Candidate) -> dict[str, Scalar]:
         """Values of all dimensions, those that do not apply included."""
-        ratios = self.cuts.ratios_of(candidate.widths)
-        widths = {f"{RATIO}{group}": ratio for group, ratio in ratios.items()}
-        return {name: value for name, value in widths.items() if name in self._ratios} | dict(candidate.training)
+        return self._ratios_of(candidate) | dict(candidate.training)
+
+    def applying(self, candidate: Candidate) -> dict[str, Scalar]:
+        """Values of the dimensions that apply, as they will be in the trial's record."""
+        training = candidate.training
+        kept = {name: value for name, value in training.items() if self.space.applies(name, training)}
+        return self._ratios_of(candidate) | kept
 
     def epochs_of(self, candidate: Candidate) -> int:
         """Epochs that a candidate trains for."""
@@ -167,17 +182,23 @@ class Candidates:
         """Training copied from the network that was picked or from one of the front, and changed a little."""
         if front and (source.number is None or rng.random() < 0.3):
             source = front[int(rng.integers(len(front)))]
-        values = self.first_guess() | {
-            name: value for name, value in source.params.items() if not name.startswith(RATIO)
-        }
+        values = self._training_of(source)
         anew = 0.3 if source.params else 1.0
         rate = max(1.0 / max(1, len(self.training)), 0.15)
         for dimension in self.training:
             values[dimension.name] = self._changed(dimension, values[dimension.name], anew, rate, rng)
-        for name, value in parent.params.items():
-            if name.startswith(ONLY_UP):
-                values[name] = max(value, values[name], key=float)
+        for name in self._only_up:
+            if name in parent.params:
+                values[name] = max(parent.params[name], values[name], key=float)
         return values
+
+    def _ratios_of(self, candidate: Candidate) -> dict[str, Scalar]:
+        widths = candidate.widths.tolist()
+        return {name: ratios[widths[index]] for name, index, ratios in self._ratios}
+
+    def _training_of(self, node: Node) -> dict[str, Scalar]:
+        """Values of all dimensions but the groups' ratios: the node's, and a person's first guess where it has none."""
+        return self.first_guess | {name: node.params[name] for name in self.names if name in node.params}
 
     @staticmethod
     def _changed(dimension: Dimension, value: Scalar, anew: float, rate: float, rng: Generator) -> Scalar:

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from autoprune.cost.table import CostTable
 from autoprune.space import SearchSpace
-from autoprune.trial import Scalar
 
 Widths = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -107,12 +106,6 @@ class Cuts:
         for column, options, drops in zip(widths.T, self.options, self.drops, strict=True):
             total += np.interp(column, options, drops)
         return total
-
-    def ratios_of(self, widths: Widths) -> dict[str, Scalar]:
-        """Group -> the ratio that gives its width, of widths of shape ``(n_groups,)``."""
-        return {
-            group: ratios[int(width)] for group, ratios, width in zip(self.groups, self.ratios, widths, strict=True)
-        }
 
     def _thresholds(self, drops: list[Floats]) -> Widths:
         levels = np.unique(np.concatenate(drops))

@@ -37,6 +37,7 @@ class Features:
         for dimension in space.dimensions():
             if not dimension.name.startswith(RATIO):
                 self._columns.setdefault(_shared_name(dimension), []).append(dimension)
+        self._names = [dimension.name for dimensions in self._columns.values() for dimension in dimensions]
 
     def __call__(
         self,
@@ -79,19 +80,29 @@ class Features:
                 ],
                 axis=1,
             ),
-            *(2 * self._column(dimensions, training)[:, None] for dimensions in self._columns.values()),
+            2 * self._places(training),
             scale * np.log2(widths / self._cuts.dense),
             scale * np.log2(widths / wide),
         ]
         return np.concatenate(blocks, axis=1)
 
-    def _column(self, dimensions: Sequence[Dimension], training: Sequence[Mapping[str, Scalar]]) -> Floats:
-        column = np.full(len(training), 0.5)
-        for row, values in enumerate(training):
-            for dimension in dimensions:
-                if dimension.name in values and self._space.applies(dimension.name, values):
-                    column[row] = dimension.position(values[dimension.name])
-        return column
+    def _places(self, training: Sequence[Mapping[str, Scalar]]) -> Floats:
+        """Places of the training's dimensions on their axes, shape ``(n, n_columns)``."""
+        found: dict[tuple[Scalar | None, ...], list[float]] = {}  # most trainings are copies of another
+        rows = []
+        for values in training:
+            key = tuple(values.get(name) for name in self._names)
+            if key not in found:
+                found[key] = [self._place(dimensions, values) for dimensions in self._columns.values()]
+            rows.append(found[key])
+        return np.array(rows, dtype=np.float64).reshape(len(training), len(self._columns))
+
+    def _place(self, dimensions: Sequence[Dimension], values: Mapping[str, Scalar]) -> float:
+        place = 0.5
+        for dimension in dimensions:
+            if dimension.name in values and self._space.applies(dimension.name, values):
+                place = dimension.position(values[dimension.name])
+        return place
 
 
 def _shared_name(dimension: Dimension) -> str:

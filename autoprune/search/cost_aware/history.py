@@ -1,12 +1,14 @@
 """What a study has learned so far, as arrays: one node for every trained network that a trial may start from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial
 
+from autoprune.pareto import non_dominated_mask
 from autoprune.search.records import ORIGIN, config_of, result_of
 from autoprune.trial import Scalar, TrialConfig, TrialResult
 
@@ -51,6 +53,25 @@ class Pending:
     epochs: int
 
 
+def trial_key(parent: int | None, params: Mapping[str, Scalar]) -> int:
+    """A hash of where a trial starts and of all its parameters, in any order."""
+    return hash((parent, frozenset(params.items())))
+
+
+def non_dominated(nodes: Sequence[Node], costs_of: Callable[[Sequence[Node]], Floats]) -> list[Node]:
+    """The networks that no other beats, the latest of equals.
+
+    Args:
+        costs_of: What networks cost, shape ``(n_nodes, n_costs)``.
+    """
+    if not nodes:
+        return []
+    values = np.column_stack([[node.accuracy for node in nodes], costs_of(nodes)])
+    mask = non_dominated_mask(values, ["maximize", *["minimize"] * (values.shape[1] - 1)])
+    front = [node for node, keep in zip(nodes, mask, strict=True) if keep]
+    return list(dict(zip(map(tuple, values[mask].tolist()), front, strict=True)).values())
+
+
 class History:
     """The finished and the running trials of a study; an ended trial is read once.
 
@@ -67,11 +88,19 @@ class History:
         self.nodes: dict[int, Node] = {}
         self.ended: dict[int, Pending] = {}
         self.running: dict[int, Pending] = {}
+        self._n_settled = 0
+        self._tried: set[int] = set()
+        self._n_weighed = 0
+        self._front: list[Node] = []
 
     def refresh(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in what has changed since the last call."""
+        """Take in what has changed since the last call.
+
+        Args:
+            trials: All of the study, by number.
+        """
         running: dict[int, Pending] = {}
-        for trial in trials:
+        for trial in trials[self._n_settled :]:
             if trial.number in self.nodes or trial.number in self.ended:
                 continue
             config = config_of(trial)
@@ -81,11 +110,15 @@ class History:
             result = result_of(trial) if trial.state.is_finished() else None
             if result is not None and result.state == "finished":
                 self.nodes[trial.number] = self._node(config, result, origin)
+                self._tried.add(trial_key(config.parent, config.params))
             elif trial.state.is_finished():
                 self.ended[trial.number] = self._pending(config, origin)
+                self._tried.add(trial_key(config.parent, config.params))
             else:
                 running[trial.number] = self._pending(config, origin)
         self.running = running
+        while self._n_settled < len(trials) and trials[self._n_settled].state.is_finished():
+            self._n_settled += 1
 
     def get(self, number: int | None) -> Node:
         """The node of a finished trial, or the dense network's."""
@@ -95,6 +128,23 @@ class History:
         """What proposed the trials that have ended or run now."""
         everything: Iterable[Node | Pending] = (*self.nodes.values(), *self.ended.values(), *self.running.values())
         return {each.origin for each in everything}
+
+    def tried(self) -> set[int]:
+        """Keys, by :func:`trial_key`, of the trials that have ended or run now."""
+        return self._tried | {trial_key(each.parent, each.params) for each in self.running.values()}
+
+    def front(self, costs_of: Callable[[Sequence[Node]], Floats]) -> list[Node]:
+        """The non-dominated trained networks, the latest of equals.
+
+        What is dominated stays so; only networks that have come since the last call are weighed against the front.
+
+        Args:
+            costs_of: What networks cost, shape ``(n_nodes, n_costs)``; the same function in every call.
+        """
+        nodes = [*self._front, *itertools.islice(self.nodes.values(), self._n_weighed, None)]
+        self._n_weighed = len(self.nodes)
+        self._front = non_dominated(nodes, costs_of)
+        return self._front
 
     def _node(self, config: TrialConfig, result: TrialResult, origin: str) -> Node:
         cost = result.cost

@@ -11,7 +11,7 @@ from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node, Pending
 from autoprune.search.cost_aware.improvement import Staircase
-from autoprune.search.cost_aware.surrogate import MEDIAN, WEIGHTS, AccuracyModel
+from autoprune.search.cost_aware.surrogate import MAX_CONDITIONED, MEDIAN, WEIGHTS, AccuracyModel
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]
@@ -64,6 +64,7 @@ class Outlook:
         nodes = list(history.nodes.values())
         costs.learn(nodes)
         self._model = AccuracyModel(history.root.accuracy, np.array([node.accuracy for node in nodes]))
+        nodes = nodes[-MAX_CONDITIONED:]
         self._model.fit(self._rows(self._batch(nodes, history, costs.measured(nodes))))
         best = [history.root, *front]
         places, accuracies = costs.axes(costs.measured(best)), np.array([node.accuracy for node in best])

@@ -13,14 +13,13 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from autoprune.cost.table import CostTable
-from autoprune.pareto import non_dominated_mask
 from autoprune.search.cost_aware.candidates import STRENGTH, Candidate, Candidates
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.first_trials import next_step
-from autoprune.search.cost_aware.history import History, Node
+from autoprune.search.cost_aware.history import History, Node, non_dominated, trial_key
 from autoprune.search.cost_aware.outlook import LOOK_AHEAD, Outlook
 from autoprune.search.records import ORIGIN, PARENT
 from autoprune.space import SearchSpace
@@ -133,8 +132,9 @@ class CostAwareSampler(BaseSampler):
         history.refresh(study.get_trials(deepcopy=False))
         chosen = self._first(history) or self._best(history)
         storage, trial_id = study._storage, trial._trial_id
-        storage.set_trial_user_attr(trial_id, PARENT, chosen.parent.number)
-        storage.set_trial_user_attr(trial_id, ORIGIN, chosen.origin)
+        for key, value in ((PARENT, chosen.parent.number), (ORIGIN, chosen.origin)):
+            storage.set_trial_user_attr(trial_id, key, value)
+            trial.set_user_attr(key, value)  # in memory, for who asked
         values = self._known.candidates.params_of(chosen)
         return {name: value for name, value in values.items() if name in search_space}
 
@@ -155,10 +155,10 @@ class CostAwareSampler(BaseSampler):
     def _best(self, history: History) -> Candidate:
         """The candidate to run next."""
         known, rng = self._known, self._rng
-        front = self._front(history.nodes.values())
+        front = history.front(known.costs.measured)
         parents = self._kept(front)
         if len(parents) < len(front):  # the other study that they are from has dropped some: the next best serve
-            parents = self._front(self._kept(history.nodes.values()))
+            parents = non_dominated(self._kept(history.nodes.values()), known.costs.measured)
         candidates = known.candidates.draw([history.root, *parents], front, N_CANDIDATES, rng)
         candidates = self._new(candidates, history)
         allowed = known.allowed(np.stack([each.widths for each in candidates]))
@@ -180,26 +180,8 @@ class CostAwareSampler(BaseSampler):
         """Those whose networks a trial can start from."""
         return [node for node in nodes if node.number is not None and self._known.has_model(node.number)]
 
-    def _front(self, trained: Iterable[Node]) -> list[Node]:
-        """The non-dominated ones of trained networks, the latest of equals."""
-        nodes = list(trained)
-        if not nodes:
-            return []
-        values = np.column_stack([[node.accuracy for node in nodes], self._known.costs.measured(nodes)])
-        directions = ["maximize", *("minimize" for _ in self._known.costs.objectives)]
-        mask = non_dominated_mask(values, directions)
-        front = {tuple(row): node for row, node, keep in zip(values.tolist(), nodes, mask, strict=True) if keep}
-        return list(front.values())
-
     def _new(self, candidates: Sequence[Candidate], history: History) -> list[Candidate]:
         """The candidates without those that were tried already, unless all were."""
-        tried: Iterable[Any] = (*history.nodes.values(), *history.ended.values(), *history.running.values())
-        seen = {(each.parent, tuple(sorted(each.params.items()))) for each in tried}
-        known = self._known
-        fresh = []
-        for each in candidates:
-            values = known.candidates.params_of(each)
-            applying = {name: value for name, value in values.items() if known.space.applies(name, values)}
-            if (each.parent.number, tuple(sorted(applying.items()))) not in seen:
-                fresh.append(each)
+        known, tried = self._known.candidates, history.tried()
+        fresh = [each for each in candidates if trial_key(each.parent.number, known.applying(each)) not in tried]
         return fresh or list(candidates)

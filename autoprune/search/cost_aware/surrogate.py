@@ -53,9 +53,13 @@ class AccuracyModel:
         return levels
 
     def fit(self, features: Floats) -> None:
-        """Learn from the finished trials' features, shape ``(n_trials, n_features)``."""
+        """Learn from the features of finished trials.
+
+        Args:
+            features: Of the latest trials, ``MAX_CONDITIONED`` at most, shape ``(n, n_features)``.
+        """
         self._mean, self._spread = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
-        targets = (self._targets - self._mean) / self._spread
+        targets = (self._targets[-len(features) :] - self._mean) / self._spread
         kernel = (
             ConstantKernel(1.0, _BOUNDS) * Matern(3.0, (0.5, 30.0), nu=2.5)
             + ConstantKernel(0.1, _BOUNDS) * DotProduct(1.0, (1e-2, 1e2))
@@ -67,7 +71,7 @@ class AccuracyModel:
             process.fit(features[-MAX_FITTED:], targets[-MAX_FITTED:])
         if len(features) > MAX_FITTED:
             process = GaussianProcessRegressor(process.kernel_, alpha=1e-8, optimizer=None)
-            process.fit(features[-MAX_CONDITIONED:], targets[-MAX_CONDITIONED:])
+            process.fit(features, targets)
         self._process = process
 
     def predict(self, features: Floats) -> Floats:

@@ -34,7 +34,7 @@ def history_with(draws: Candidates, *running: Pending) -> History:
         widths = draws.cuts.at(np.array([share]), np.zeros(1))[0]
         cost = {"flops": 1000.0 * float(draws.costs.main_share(widths[None])[0])}
         accuracy = 0.9 - 0.2 * (1 - share) ** 2
-        history.nodes[number] = Node(number, widths, accuracy, cost, draws.first_guess(), (), None, 2, 2, str(number))
+        history.nodes[number] = Node(number, widths, accuracy, cost, draws.first_guess, (), None, 2, 2, str(number))
     history.running = dict(enumerate(running, start=100))
     return history
 
@@ -47,7 +47,7 @@ def worth_of(draws: Candidates, history: History, candidates: list[Candidate]) -
 
 def candidate(draws: Candidates, history: History, share: float) -> Candidate:
     widths = draws.cuts.at(np.array([share]), np.zeros(1))[0]
-    return Candidate(history.root, widths, draws.first_guess(), "x")
+    return Candidate(history.root, widths, draws.first_guess, "x")
 
 
 def test_where_the_front_has_no_network_one_is_worth_more(draws: Candidates) -> None:
