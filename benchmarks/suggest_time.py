@@ -188,7 +188,7 @@ def main() -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         run(args.dimensions, sorted(args.trials), args.samplers, args)
-    Console(soft_wrap=True, highlight=False).print(table_of(pd.read_parquet(args.out)))
+    Console(soft_wrap=True, highlight=False, width=120).print(table_of(pd.read_parquet(args.out)))
 
 
 if __name__ == "__main__":
