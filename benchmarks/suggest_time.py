@@ -130,17 +130,15 @@ def run(dimensions: Sequence[int], sizes: Sequence[int], samplers: Sequence[str]
             filling = Filling(problem, filled)
             for n_trials in sizes:
                 filling.up_to(n_trials)
-                rows = []
                 for sampler in samplers:
                     if sampler in too_slow:
                         continue
                     row = measure(problem, filled, sampler, args.suggestions, args.limit)
                     if "over_limit_s" in row:
                         too_slow.add(sampler)
-                    rows.append({"sampler": sampler, "dimensions": n_dimensions, "trials": n_trials} | row)
+                    save(args.out, [{"sampler": sampler, "dimensions": n_dimensions, "trials": n_trials} | row])
                     figures = ", ".join(f"{what} {value:,.1f}" for what, value in row.items())
                     console.print(f"{n_dimensions} dimensions, {n_trials:,} trials, {sampler}: {figures}")
-                save(args.out, rows)
 
 
 def save(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -161,7 +159,7 @@ def table_of(frame: pd.DataFrame) -> Table:
     table = Table(title="CPU ms a suggestion / a told result, by trials in the study", title_justify="left", box=None)
     sizes = sorted(frame["trials"].unique())
     for heading in ("dimensions", "sampler", *(f"{size:,}" for size in sizes)):
-        table.add_column(heading, justify="left" if heading == "sampler" else "right")
+        table.add_column(heading, justify="left" if heading == "sampler" else "right", no_wrap=True)
     for n_dimensions, of_dimensions in frame.groupby("dimensions"):
         for sampler in (name for name in SAMPLERS if name in set(of_dimensions["sampler"])):
             cells = of_dimensions[of_dimensions["sampler"] == sampler].set_index("trials").reindex(sizes)
@@ -190,7 +188,7 @@ def main() -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         run(args.dimensions, sorted(args.trials), args.samplers, args)
-    Console(soft_wrap=True, highlight=False).print(table_of(pd.read_parquet(args.out)))
+    Console(soft_wrap=True, highlight=False, width=120).print(table_of(pd.read_parquet(args.out)))
 
 
 if __name__ == "__main__":
