@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import sqlalchemy
 import torch
-from autoprune.search.cost_aware.sweeps import RATES
 from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import FixedTrial, TrialState
@@ -18,6 +17,7 @@ from torch import nn
 
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning import make_plan
+from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.records import CONFIG, ORIGIN, PARENT, RESULT
 from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
@@ -186,8 +186,8 @@ class Filling:
 
 
 def origin_of(number: int) -> str:
-    """What proposed a trial of a tree that has done its first sweep, of 12 steps."""
+    """What proposed a trial of a tree that has done its descent, of 12 steps."""
     if number < len(RATES):
         return f"rate {RATES[number]:g}"
-    step = number - len(RATES)
-    return f"sweep 1 step {2 + step}" if step < 11 else f"sweep {2 + (step - 11) // 13} step {1 + (step - 11) % 13}"
+    step = number - len(RATES) + 1
+    return f"descent {step}" if step < 12 else "mutate"
