@@ -56,14 +56,17 @@ def search(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     driver = outcome.driver
     _print_front(console, outcome.session, driver)
-    done = f"{driver.n_told} of {driver.n_trials} trials"
+    done, extends = f"{driver.n_told} of {driver.n_trials} trials", "--trials N extends it."
+    if driver.spec.search.epochs is not None:
+        done += f" and {driver.n_epochs} of {driver.spec.search.epochs} epochs"
+        extends = "A greater search.epochs extends it, or --trials N if the trials are at their end."
     if outcome.stopped_because is not None:
         raise StudyError(f"{driver.folder.root}: stopped after {done}: {outcome.stopped_because}")
     if outcome.interrupted:
         console.print(f"interrupted after {done}; the same command goes on.")
         raise typer.Exit(EXIT_INTERRUPTED)
     if outcome.was_complete:
-        console.print(f"the study is complete: {done}. --trials N extends it.")
+        console.print(f"the study is complete: {done}. {extends}", soft_wrap=True)
     console.print(f"next: autoprune export {_shown(driver.folder.root)} --select knee", soft_wrap=True)
 
 

@@ -208,9 +208,10 @@ def open_session(
     if not folder.origin.exists():
         base_dir = os.path.relpath(space_file.absolute().parent, folder.root)
         folder.write_json(folder.origin, {"base_dir": base_dir, "versions": versions()})
-    if not folder.space.exists():
+    space = space_file.read_bytes()
+    if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
         with replacing(folder.space) as handle:
-            handle.write(space_file.read_bytes())
+            handle.write(space)
     if not folder.reference.exists():
         with in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."):
             _dense_stage(checked, folder, places.device, places.threads, on_stage)

@@ -52,6 +52,24 @@ def test_a_study_is_run_kept_and_extended(run: Run) -> None:
     pd.testing.assert_frame_equal(extended[:3].drop(columns="on_front"), trials.drop(columns="on_front"))
 
 
+def test_settings_that_may_change_count_from_the_next_run_on(run: Run) -> None:
+    outcome = run({"search": {"trials": 2}})
+    assert outcome.driver.n_told == 2
+    space = outcome.session.folder.base_dir / "space.yaml"
+    space.write_text(space.read_text().replace("trials: 2", "trials: 4"))
+    assert run().driver.n_told == 4
+
+
+def test_a_study_ends_when_its_epochs_are_spent(run: Run) -> None:
+    changes = {"training": {"epochs": 2}, "search": {"trials": 9, "epochs": 5}}
+    outcome = run(changes)
+    assert (outcome.driver.n_told, outcome.driver.n_epochs) == (3, 6)  # the last was begun with one left
+    assert run().was_complete
+    space = outcome.session.folder.base_dir / "space.yaml"
+    space.write_text(space.read_text().replace("epochs: 5", "epochs: 7"))
+    assert run().driver.n_told == 4
+
+
 def test_ctrl_c_leaves_a_study_that_goes_on(run: Run) -> None:
     def press(driver: Driver) -> None:
         if driver.n_told == 2:
