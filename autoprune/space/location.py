@@ -13,6 +13,8 @@ from autoprune.space.space import SearchSpace
 from autoprune.trial import PruningConfig, Scalar, TrialConfig
 
 RATIO = "neuron.ratio."
+"""Prefix of the dimensions that widths are given by."""
+
 WEIGHT_RATIO = "weight.ratio."
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -199,10 +200,6 @@ def _check_sampler(name: Any) -> Any:
     return name
 
 
-def _check_ladder(value: Any) -> Any:
-    return _auto_or_integer(value, low=0)
-
-
 class Search(Section):
     """How the study is run.
 
@@ -229,7 +226,7 @@ class Search(Section):
     sensitivity: bool = True
     stop_early: bool = False
     warm_start: str | None = None
-    ladder: Annotated[Literal["auto"] | int, PlainValidator(_check_ladder)] = "auto"
+    ladder: Annotated[Literal["auto"] | int, PlainValidator(partial(_auto_or_integer, low=0))] = "auto"
     max_failures: int = Field(5, ge=1)
     max_retries: int = Field(2, ge=0)
     storage: str | None = None
@@ -243,10 +240,6 @@ class Search(Section):
         return self
 
 
-def _check_workers(value: Any) -> Any:
-    return _auto_or_integer(value, low=1)
-
-
 class Certify(Section):
     """Over how many seeds the points of the front are trained again, once the search has all its trials."""
 
@@ -256,7 +249,7 @@ class Certify(Section):
 class Resources(Section):
     """Where trials run."""
 
-    workers: Annotated[Literal["auto"] | int, PlainValidator(_check_workers)] = "auto"
+    workers: Annotated[Literal["auto"] | int, PlainValidator(partial(_auto_or_integer, low=1))] = "auto"
     gpus_per_trial: float = Field(0, ge=0)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from autoprune.search.certification.repeats import repeats_of
 from autoprune.search.critical import CriticalSection
+from autoprune.search.records import ancestors
 from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 from autoprune.trial import EpochReport, Repeat, TrialConfig, TrialResult, result_from_dict, to_dict
@@ -68,6 +69,7 @@ class Certification:
         self.stopped_because: str | None = None
         self._on_change = on_change
         self._repeats = repeats_of(front, trials, n_seeds, spec.search.seed)
+        self._parents = {number: config.parent for number, config in self._repeats.items()}
         self._ended: dict[int, TrialResult] = {}
         self._running: dict[int, EpochReport | None] = {}
         self._broken: set[int] = set()
@@ -118,8 +120,8 @@ class Certification:
             self._failures = [*self._failures, number] if result.state == "failed" else []
             if len(self._failures) >= self.spec.search.max_failures:
                 self._give_up(result)
-            needed = {self._repeats[each].parent for each in self._wanted()}
-            for each in {number, self._repeats[number].parent} - needed:
+            needed = {self._parents[each] for each in self._wanted()}
+            for each in {number, self._parents[number]} - needed:
                 if each is not None:
                     self._forget(each)
         self._on_change(self)
@@ -170,23 +172,19 @@ class Certification:
         """Repeats that have not ended and can."""
         return {
             number
-            for number, config in self._repeats.items()
-            if number not in self._ended and self._broken.isdisjoint(self._ancestors(config))
+            for number in self._repeats
+            if number not in self._ended and self._broken.isdisjoint(self._ancestors(number))
         }
 
-    def _ancestors(self, config: TrialConfig) -> list[int]:
-        found: list[int] = []
-        parent = config.parent
-        while parent is not None:
-            found.append(parent)
-            parent = self._repeats[parent].parent
-        return found
+    def _ancestors(self, number: int) -> list[int]:
+        """Repeats that one starts from, its parent first."""
+        return ancestors(self._parents, number)[-2::-1]
 
     def _wanted(self) -> set[int]:
         """Open repeats, and ended ones whose network is gone and needed for an open one."""
         wanted = self._open()
         for number in list(wanted):
-            for ancestor in self._ancestors(self._repeats[number]):
+            for ancestor in self._ancestors(number):
                 if ancestor not in self._ended or self._has_network(ancestor):
                     break
                 wanted.add(ancestor)
@@ -234,7 +232,7 @@ class Certification:
             elif self._has_network(number):  # it died before the result was taken
                 self._take(result_from_dict(self.folder.read_json(self.folder.record(number))["result"]))
         wanted = self._wanted()
-        needed = wanted | {self._repeats[number].parent for number in wanted}
+        needed = wanted | {self._parents[number] for number in wanted}
         names = {str(Repeat.of(number)) for number in needed if number is not None}
         for path in self.folder.certification.iterdir():
             if path.name.startswith(".") or (path.suffix != ".json" and path.stem not in names):

@@ -4,18 +4,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from autoprune.schedules import stretched
+from autoprune.search.records import ancestors
 from autoprune.search.seeds import derive_seed
 from autoprune.trial import Repeat, TrialConfig
 
 
 def lineage(number: int, trials: Mapping[int, TrialConfig]) -> list[TrialConfig]:
     """A trial and all its ancestors, the one that starts from the dense network first."""
-    line: list[TrialConfig] = []
-    following: int | None = number
-    while following is not None:
-        line.insert(0, trials[following])
-        following = line[0].parent
-    return line
+    parents = {each: trials[each].parent for each in trials}
+    return [trials[each] for each in ancestors(parents, number)]
 
 
 def repeats_of(

@@ -13,15 +13,11 @@ from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.first_trials import Step
 from autoprune.search.cost_aware.history import Node
-from autoprune.space import Dimension, SearchSpace
+from autoprune.space import RATIO, Dimension, SearchSpace
 from autoprune.trial import Scalar
 
 Widths = npt.NDArray[np.int64]
 Generator = np.random.Generator
-
-
-RATIO = "neuron.ratio."
-"""Prefix of the dimensions that widths are given by."""
 
 ONLY_UP = ("layer.ratio", "weight.ratio")
 """Prefixes of the dimensions that can't be below the parent's: what is gone is gone."""
@@ -95,16 +91,17 @@ class Candidates:
             if len(rows):
                 widths[rows] = self._cut(kind, wide[rows], front, rng)
         widths = self.cuts.no_wider(widths, wide) if self._start == "tree" else self.cuts.nearest(widths)
-        kept = self.costs.main_share(widths) / self.costs.main_share(wide)
+        shares = self.costs.main_share(widths)
+        kept = shares / self.costs.main_share(wide)
         candidates = []
         starts = picked if self._start == "tree" else self._starts(widths, parents)
-        for source, parent, row, kind, share in zip(picked, starts, widths, kinds, kept, strict=True):
-            if (row <= parent.widths).all() and (self._start != "tree" or share >= MIN_KEPT):
+        for index, (source, parent, row) in enumerate(zip(picked, starts, widths, strict=True)):
+            if (row <= parent.widths).all() and (self._start != "tree" or kept[index] >= MIN_KEPT):
                 training = self._train(source, parent, front, rng)
                 if self._start == "tree" and self._epochs is not None:
-                    least = SHORTEST * self.descent.epochs_at(float(self.costs.main_share(row[None])[0]))
+                    least = SHORTEST * self.descent.epochs_at(float(shares[index]))
                     training["epochs"] = self._epochs.nearest(max(float(training["epochs"]), least))
-                candidates.append(Candidate(parent, row, training, str(kind)))
+                candidates.append(Candidate(parent, row, training, str(kinds[index])))
         return candidates
 
     def guess_for(self, step: Step) -> Candidate:

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.search.cost_aware.candidates import RATIO
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.history import Node
-from autoprune.space import Dimension, SearchSpace
+from autoprune.space import RATIO, Dimension, SearchSpace
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]

@@ -44,20 +44,14 @@ def next_step(
         rated: Whether a learning rate is searched.
     """
     taken = history.origins()
-    by_origin = {node.origin: node for node in history.nodes.values()}
-    for step in _steps(descent, history, has_model, RATES if rated else RATES[:1]):
-        if step.origin not in taken:
-            return step
-        node = by_origin.get(step.origin)
-        if node is not None and step.rate is None and node.accuracy < floor:
-            return None
-    return None
+    steps = _steps(descent, history, floor, has_model, RATES if rated else RATES[:1])
+    return next((step for step in steps if step.origin not in taken), None)
 
 
 def _steps(
-    descent: Descent, history: History, has_model: Callable[[int], bool], rates: Sequence[float]
+    descent: Descent, history: History, floor: float, has_model: Callable[[int], bool], rates: Sequence[float]
 ) -> Iterator[Step]:
-    """The steps up to the one that runs now."""
+    """The steps up to the one that runs now, or that came out below the floor."""
     by_origin = {node.origin: node for node in history.nodes.values()}
     running = {pending.origin for pending in history.running.values()}
     root = history.root
@@ -78,6 +72,7 @@ def _steps(
         origin = f"descent {number}"
         start = parent if parent.number is None or has_model(parent.number) else root
         yield Step(share, epochs, origin, start)
-        if origin in running:
+        node = by_origin.get(origin)
+        if origin in running or (node is not None and node.accuracy < floor):
             return
-        parent = by_origin.get(origin, parent)
+        parent = node or parent

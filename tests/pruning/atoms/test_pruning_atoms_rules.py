@@ -1,7 +1,6 @@
 """What small functions allow: the groups and their widths, worked out by hand, and the reasons for the rest."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,6 @@ from autoprune.pruning.atoms import Analysis, analyse
 from autoprune.pruning.atoms.prove import about_half
 from autoprune.pruning.preflight import cut_failure
 from autoprune.pruning.proof import bench
-from autoprune.saved_model import describe, rebuild
-from autoprune.spec.task import CallableRef
 
 IMAGE, ROWS, SEQUENCE = torch.randn(2, 3, 8, 8), torch.randn(2, 8), torch.randn(2, 5, 8)
 
@@ -364,43 +361,6 @@ def test_an_unknown_operation_blocks_what_enters_it_and_nothing_else() -> None:
     assert any(blocked.module == "a" and "not understood" in blocked.reason for blocked in analysis.blocked)
 
 
-class Fused(nn.Module):
-    """Queries, keys and values in one layer, cut apart where attributes and a shared config say."""
-
-    def __init__(self, config: SimpleNamespace) -> None:
-        super().__init__()
-        self.config, self.head_dim, self.n_kv_heads = config, 4, 2
-        self.qkv, self.out = nn.Linear(8, (config.num_heads + 4) * 4), nn.Linear(config.num_heads * 4, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        qkv, shape = self.qkv(x), (*x.shape[:-1], -1, self.head_dim)
-        n_queries, n_keys = self.config.num_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        q = qkv[..., :n_queries].view(shape).transpose(1, 2)
-        k = qkv[..., n_queries : n_queries + n_keys].view(shape).transpose(1, 2).repeat_interleave(3, 1)
-        v = qkv[..., n_queries + n_keys :].view(shape).transpose(1, 2).repeat_interleave(3, 1)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return x + torch.as_tensor(self.out(y))
-
-
-def test_slices_at_places_that_a_shared_config_tells() -> None:
-    torch.manual_seed(0)
-    config = SimpleNamespace(num_heads=6, num_layers=6)
-    model = nn.Sequential(Fused(config), Fused(config))
-    plan = autoprune.plan(model, SEQUENCE)
-    assert {group.name: group.width for group in plan.groups} == {"0.qkv": 2, "1.qkv": 2}
-    pruned = plan.prune({"0.qkv": 0.5})
-    assert pruned[0].qkv.out_features == (3 + 1 + 1) * 4
-    assert (pruned[0].config.num_heads, pruned[0].config.num_layers, pruned[0].n_kv_heads) == (3, 6, 1)
-    assert pruned[1].config.num_heads == model[0].config.num_heads == config.num_heads == 6
-    loaded = rebuild(
-        nn.Sequential(*(Fused(config) for _ in range(2))),
-        describe(model, pruned, CallableRef(callable="somewhere:net")),
-    )
-    loaded.load_state_dict(pruned.state_dict())
-    torch.testing.assert_close(loaded(SEQUENCE), pruned(SEQUENCE), rtol=0, atol=0)
-    assert config.num_heads == 6
-
-
 def test_channels_behind_a_fixed_slice_can_leave_and_those_in_it_not() -> None:
     model = Net(
         lambda m, x: m.b(m.a(x)[:, :5]) + m.c(m.a(x)[:, 5:]), a=nn.Linear(8, 12), b=nn.Linear(5, 3), c=nn.Linear(7, 3)
@@ -410,51 +370,6 @@ def test_channels_behind_a_fixed_slice_can_leave_and_those_in_it_not() -> None:
     assert (group.width, group.layers) == (7, ("a", "c"))
     assert any(item.module.startswith("a") and "forward pass fails" in item.reason for item in plan.left_out)
     assert plan.prune(0.5).a.out_features == 5 + 4
-
-
-def test_heads_that_share_keys_are_counted_where_they_are_flattened() -> None:
-    class Shared(nn.Module):
-        """Falcon's newer layout: for each of two keys, three queries before it and a value behind it."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.n_heads, self.n_kv_heads, self.head_dim = 6, 2, 4
-            self.qkv, self.out = nn.Linear(8, 40), nn.Linear(24, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            b, n, _ = x.shape
-            qkv = self.qkv(x).view(b, n, -1, self.n_heads // self.n_kv_heads + 2, self.head_dim)
-            q, k, v = (
-                part.flatten(2, 3)
-                for part in (qkv[..., :-2, :], *(qkv[..., [i], :].expand(-1, -1, -1, 3, -1) for i in (-2, -1)))
-            )
-            q, k, v = (part.transpose(1, 2).reshape(b, self.n_heads, n, self.head_dim) for part in (q, k, v))
-            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-            return torch.as_tensor(self.out(y))
-
-    plan = autoprune.plan(Shared(), SEQUENCE)
-    assert {group.name: group.width for group in plan.groups} == {"qkv": 2}
-    pruned = plan.prune(0.5)
-    assert (pruned.n_heads, pruned.n_kv_heads, pruned.out.in_features) == (3, 1, 12)
-
-
-def test_heads_are_found_beside_a_hidden_size() -> None:
-    """A hidden size takes every weight along, however heads are split."""
-
-    class Layer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm, self.qkv, self.out = nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            q, k, v = self.qkv(self.norm(x)).view(*x.shape[:2], 3, -1, 2).unbind(2)
-            y = F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)))
-            return x + torch.as_tensor(self.out(y.transpose(1, 2).flatten(2)))
-
-    model = nn.Sequential(nn.Linear(8, 8), Layer(), nn.Linear(8, 3))
-    assert {group.name: group.width for group in autoprune.plan(model, SEQUENCE).groups} == {"1.qkv": 4}
-    plan = autoprune.plan(model, SEQUENCE, hidden_sizes=True)
-    assert {group.name: group.width for group in plan.groups} == {"0": 8, "1.qkv": 4}
 
 
 def test_hidden_size_can_leave_where_a_norm_is_allowed_to_change() -> None:
