@@ -19,7 +19,7 @@ def rungs_table(rungs: Sequence[Rung], *, stop_early: bool) -> Table:
     table.caption = (
         f"Spearman's, over the finished trials, from {MIN_PAIRS} on. "
         f"stop_early is {'on' if stop_early else 'off'}: "
-        f"{'no trial is' if stop_early else 'it would not be'} stopped at a rung below {MIN_CORRELATION:g}."
+        f"{'no trial is' if stop_early else 'no trial would be'} stopped at a rung below {MIN_CORRELATION:g}."
     )
     for rung in rungs:
         correlation = "-" if rung.correlation is None else f"{rung.correlation:.2f}"
