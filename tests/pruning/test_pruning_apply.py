@@ -24,6 +24,7 @@ from autoprune.errors import PruningError
 from autoprune.pruning import CRITERIA, PruningPlan, current_widths, make_plan, masked, prune
 from autoprune.pruning.layer import RemovedBlock
 from autoprune.trial import PruningConfig
+from autoprune.zoo import resnet20
 
 NETWORKS = (mlp, conv_flatten, Depthwise, Concat, TiedMLP, ConvShortcutResNet)
 
@@ -127,6 +128,17 @@ def test_resnet20_keeps_shortcuts_whole() -> None:
     with torch.no_grad():
         expected = masked(model, result.provenance).eval()(x)
     torch.testing.assert_close(result.model.eval()(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_attribute_that_equals_a_width_by_chance_stays() -> None:
+    torch.manual_seed(0)
+    model = settled(resnet20())
+    images = torch.randn(1, 3, 32, 32)
+    plan = make_plan(model, images)
+    sixteen = prune(model, plan, PruningConfig(widths={"layer2.0.conv1": 16}), example_inputs=images).model
+    assert sixteen.get_submodule("layer2.0").new_channels == 16  # of the shortcut, as in the dense network
+    fifteen = prune(sixteen, plan, PruningConfig(widths={"layer2.0.conv1": 15}), example_inputs=images).model
+    assert fifteen.get_submodule("layer2.0").new_channels == 16
 
 
 def test_blocks_go_before_channels_and_stay_gone() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.pruning.atoms.attributes import with_holders
 from autoprune.pruning.atoms.blocked import Blocked, find_blocked, owner_of
 from autoprune.pruning.atoms.choices import best_choices
 from autoprune.pruning.atoms.components import Components, Grouped, Place, find_components, group_components
-from autoprune.pruning.atoms.flow import ChoiceKey, Fact, Flow, SizeKind
+from autoprune.pruning.atoms.flow import SLICES, ChoiceKey, Flow
 from autoprune.pruning.atoms.products import Product, resolve
+from autoprune.pruning.atoms.sizes import CountedSize, find_sizes
 from autoprune.pruning.atoms.tape import Operation, Tape, record
 from autoprune.pruning.atoms.values import Atoms
 from autoprune.pruning.atoms.walk import OwnTensors, walk
@@ -55,29 +57,6 @@ class ChannelGroup:
         for (name, dim), indices in self.members.items():
             table.setdefault(name, {})[dim] = indices.shape[1]
         return table
-
-
-@dataclass(frozen=True)
-class CountedSize:
-    """An integer in a module's code, and what must stay equal to it.
-
-    Attributes:
-        channels: (group, the channels that the size counts, one as often as it counts).
-    """
-
-    module: str
-    size: int
-    kind: SizeKind
-    channels: tuple[tuple[str, Atoms], ...]
-
-    def after(self, removed: Mapping[str, set[int]]) -> int:
-        """The size after channels have left."""
-        lost = 0
-        for group, indices in self.channels:
-            gone = removed.get(group)
-            if gone:
-                lost += int(np.isin(indices, list(gone)).sum())
-        return self.size - lost
 
 
 @dataclass(frozen=True)
@@ -179,14 +158,18 @@ def analyse(
     own_parameters = {name: shape for name, shape in shapes.items() if name in parameters}
     blocked = find_blocked(flow, components, own, own_parameters, used, in_groups, consumed, reads_values_in)
     blocked.sort(key=lambda item: order.get(item.module, len(order)))
+    made = {choice.key: choice.taken for choice in flow.choices}
+    slicing = {
+        owner.removeprefix(SLICES) for (owner, *_), option in made.items() if owner.startswith(SLICES) and option
+    }
     return Analysis(
         groups=tuple(groups),
         blocked=tuple(blocked),
-        sizes=tuple(_sizes(flow.facts, components, channel_of)),
+        sizes=with_holders(model, find_sizes(flow.facts, components, channel_of), slicing),
         shapes=shapes,
         same=_same_names(model, tensors),
         products=tuple(resolve(flow.products, components.labels, channel_of, {g.name: g.width for g in groups})),
-        choices={choice.key: choice.taken for choice in flow.choices},
+        choices=made,
     )
 
 
@@ -281,21 +264,6 @@ def _channels(components: Components, groups: list[ChannelGroup], own: OwnTensor
         labels = components.labels[own.starts[name, dim] + indices[:, 0]]
         channel_of |= {label: (group.name, channel) for channel, label in enumerate(labels.tolist())}
     return channel_of
-
-
-def _sizes(facts: list[Fact], components: Components, channel_of: Mapping[int, tuple[str, int]]) -> list[CountedSize]:
-    sizes: dict[tuple[Any, ...], CountedSize] = {}
-    for fact in facts:
-        by_group: dict[str, list[int]] = {}
-        for label in components.labels[fact.atoms[fact.atoms != 0]].tolist():
-            if label in channel_of:
-                group_name, channel = channel_of[label]
-                by_group.setdefault(group_name, []).append(channel)
-        if by_group:
-            channels = tuple((name, np.array(indices)) for name, indices in by_group.items())
-            key = (fact.module, fact.size, fact.kind, *((name, indices.tobytes()) for name, indices in channels))
-            sizes.setdefault(key, CountedSize(fact.module, fact.size, fact.kind, channels))
-    return list(sizes.values())
 
 
 def _same_names(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """The sizes that a network's code states: attributes of its modules that hold a width or count heads follow a cut."""
 
 import copy
+import operator
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -10,9 +12,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
-from autoprune.pruning.atoms.analysis import Analysis, CountedSize
 from autoprune.pruning.atoms.attention import follow_heads, is_known
-from autoprune.pruning.atoms.flow import SLICES, SizeKind
+from autoprune.pruning.atoms.flow import SizeKind
+from autoprune.pruning.atoms.sizes import CountedSize
 from autoprune.tasks.modes import eval_mode
 
 _COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
@@ -26,73 +28,69 @@ _NEVER = re.compile(
 )
 
 
-def follow_sizes(model: nn.Module, analysis: Analysis, gone: Mapping[str, set[int]]) -> None:
-    """Set the attributes whose values changed with a cut."""
-    modules = dict(model.named_modules())
-    changes = [(size, size.after(gone)) for size in analysis.sizes]
-    changed = [(size, after) for size, after in changes if after != size.size]
-    slicing = {
-        key[0].removeprefix(SLICES) for key, taken in analysis.choices.items() if key[0].startswith(SLICES) and taken
-    }
-    for size, after in sorted(changed, key=lambda change: change[0].kind):
-        _follow(modules, size, after, slicing)
-    for module in modules.values():
-        refresh(module)
+def with_holders(model: nn.Module, sizes: Sequence[CountedSize], slicing: Collection[str]) -> tuple[CountedSize, ...]:
+    """The sizes with the attributes that hold them, of the module whose code states a size or else of one around it.
 
-
-def _follow(modules: Mapping[str, nn.Module], size: CountedSize, after: int, slicing: Collection[str]) -> None:
-    """Set the attributes that hold this size, in the module whose code states it or else in the one around it.
+    Which these are is told by their values, so it is decided once, on the dense network: in one that is already cut,
+    another attribute may have the same value by chance.
 
     Args:
         slicing: Classes whose modules slice at places that follow from sizes; these may stand in their config.
     """
+    modules = dict(model.named_modules())
+    return tuple(replace(size, holders=tuple(_holders(modules, size, slicing))) for size in sizes)
+
+
+def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[str, set[int]]) -> None:
+    """Set the attributes whose values changed with a cut."""
+    modules = dict(model.named_modules())
+    changes = [(size, size.after(gone)) for size in sizes if size.module in modules]  # else a removed block took it
+    changed = [(size, after) for size, after in changes if after != size.size]
+    found: dict[tuple[str, str], int] = {}
+    for size, after in sorted(changed, key=lambda change: change[0].kind):
+        for name, attribute in size.holders:
+            if name not in modules:
+                continue
+            module = modules[name]
+            if found.setdefault((name, attribute), operator.attrgetter(attribute)(module)) == size.size:
+                set_own(module, attribute, after)
+    for module in modules.values():
+        refresh(module)
+
+
+def _holders(
+    modules: Mapping[str, nn.Module], size: CountedSize, slicing: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Modules and their attributes that hold a size."""
     name = size.module
-    if name not in modules:
-        return  # it went with a removed block
     if size.kind == "count" and type(modules[name]).__name__ in slicing:
-        _set_in_config(modules[name], size.size, after)
+        for attribute, value in getattr(getattr(modules[name], "config", None), "__dict__", {}).items():
+            if attribute.endswith("heads") and type(value) is int and value == size.size:
+                yield name, f"config.{attribute}"
     while True:
-        module = modules.get(name)
-        if module is not None and _set_equal(module, size, after):
-            return
+        if name in modules:
+            module = modules[name]
+            held = list(_equal(module, size))
+            yield from ((name, attribute) for attribute in held)
+            if held or isinstance(module, _ConvNd | nn.GroupNorm) or is_known(module):
+                return
         if not name:
             return
         name = name.rpartition(".")[0]
 
 
-def _set_equal(module: nn.Module, size: CountedSize, after: int) -> bool:
-    if isinstance(module, _ConvNd):
-        if size.kind == "count" and module.groups == size.size:
-            module.groups = after
-        return True
-    if isinstance(module, nn.GroupNorm):
-        if size.kind == "count" and module.num_groups == size.size:
-            module.num_groups = after
-        return True
-    if is_known(module):
-        return True
-    found = False
-    originals = module.__dict__.setdefault("_atoms_sizes", {})
-    for attribute, value in list(vars(module).items()):
-        value = originals.get(attribute, value)
-        if attribute.startswith("_") or type(value) is not int or value != size.size:
-            continue
-        if size.kind != "padding" and (_NEVER.search(attribute) or _kind_of(attribute) != size.kind):
-            continue
-        originals[attribute] = value
-        setattr(module, attribute, after)
-        found = True
-    return found
-
-
-def _set_in_config(module: nn.Module, size: int, after: int) -> None:
-    """Set the numbers of heads in a module's config, which becomes its own: others share it."""
-    originals = module.__dict__.setdefault("_atoms_sizes", {})
-    for attribute, value in list(getattr(getattr(module, "config", None), "__dict__", {}).items()):
-        key = f"config.{attribute}"
-        if attribute.endswith("heads") and type(value) is int and originals.get(key, value) == size:
-            originals[key] = size
-            set_own(module, key, after)
+def _equal(module: nn.Module, size: CountedSize) -> Iterator[str]:
+    """A module's attributes that have the value of a size and a name that goes with its kind."""
+    if isinstance(module, _ConvNd | nn.GroupNorm):
+        attribute = "groups" if isinstance(module, _ConvNd) else "num_groups"
+        if size.kind == "count" and getattr(module, attribute) == size.size:
+            yield attribute
+    elif not is_known(module):
+        for attribute, value in vars(module).items():
+            if attribute.startswith("_") or type(value) is not int or value != size.size:
+                continue
+            if size.kind == "padding" or not (_NEVER.search(attribute) or _kind_of(attribute) != size.kind):
+                yield attribute
 
 
 def set_own(module: nn.Module, attribute: str, value: object) -> None:
@@ -111,7 +109,6 @@ def _kind_of(attribute: str) -> SizeKind:
 
 def refresh(module: nn.Module) -> None:
     """Attributes of torch's own layers follow from the shapes of their tensors."""
-    module.__dict__.pop("_atoms_sizes", None)
     weight = _weight_of(module)
     if isinstance(module, _ConvTransposeNd) and weight is not None:
         module.in_channels, module.out_channels = weight.shape[0], int(weight.shape[1]) * module.groups

@@ -54,7 +54,7 @@ def cut(model: nn.Module, analysis: Analysis, removed: Mapping[str, Sequence[int
                 made[first] = _sliced(tensor, kept[first])
             owner, _, leaf = name.rpartition(".")
             _replace(model.get_submodule(owner), leaf, made[first])
-    follow_sizes(model, analysis, gone)
+    follow_sizes(model, analysis.sizes, gone)
     return Provenance(shapes, kept_by_name)
 
 

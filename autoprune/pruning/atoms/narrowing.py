@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from autoprune.errors import PruningError
-from autoprune.pruning.atoms.analysis import Analysis, ChannelGroup, CountedSize
+from autoprune.pruning.atoms.analysis import Analysis, ChannelGroup
 from autoprune.pruning.atoms.products import Product, Run
+from autoprune.pruning.atoms.sizes import CountedSize
 from autoprune.pruning.atoms.values import Atoms
 
 

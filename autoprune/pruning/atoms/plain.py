@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.pruning.atoms.analysis import Analysis, ChannelGroup, CountedSize
+from autoprune.pruning.atoms.analysis import Analysis, ChannelGroup
 from autoprune.pruning.atoms.blocked import Blocked
 from autoprune.pruning.atoms.products import Product, Run
+from autoprune.pruning.atoms.sizes import CountedSize
 from autoprune.pruning.atoms.values import Atoms
 
 
@@ -36,6 +37,7 @@ def to_plain(analysis: Analysis) -> dict[str, Any]:
                 "size": size.size,
                 "kind": size.kind,
                 "channels": [[name, _packed(indices)] for name, indices in size.channels],
+                "holders": [list(holder) for holder in size.holders],
             }
             for size in analysis.sizes
         ],
@@ -57,6 +59,7 @@ def from_plain(record: Mapping[str, Any]) -> Analysis:
                 size["size"],
                 size["kind"],
                 tuple((name, _unpacked(indices)) for name, indices in size["channels"]),
+                tuple((module, attribute) for module, attribute in size["holders"]),
             )
             for size in record["sizes"]
         ),
