@@ -12,7 +12,7 @@ from torch import nn
 
 from autoprune.cost import measure_cost
 from autoprune.errors import describe_error
-from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, needs_data, prune
+from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, kept_scores, needs_data, prune
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.sensitivity import SensitivityMeter, task_meter
@@ -237,9 +237,8 @@ class _Run:
             seed=self.config.seed,
             accuracy_test=test.accuracy if test else None,
         )
-        self.folder.write_json(
-            self.folder.record(self.config.number), {"config": to_dict(self.config), "result": to_dict(result)}
-        )
+        record = {"config": to_dict(self.config), "result": to_dict(result), "scores": kept_scores(model, self.plan)}
+        self.folder.write_json(self.folder.record(self.config.number), record)
         return result
 
     def _cut(self, model: nn.Module, pruning: PruningConfig, trainer: Trainer | None) -> nn.Module:

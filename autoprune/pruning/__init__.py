@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
     from autoprune.pruning.preflight import make_plan, rank_blocks, rank_blocks_by_angle
     from autoprune.pruning.provenance import masked
-    from autoprune.pruning.ranking import global_scores, global_widths
+    from autoprune.pruning.ranking import global_scores, global_widths, kept_scores
     from autoprune.pruning.weight import WeightMasks
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "global_widths",
     "gradual_weight_ratios",
     "gradual_widths",
+    "kept_scores",
     "make_plan",
     "masked",
     "needs_data",
@@ -50,7 +51,7 @@ _HOMES = {
     "plan": ("Block", "Group", "LeftOut", "PruningPlan"),
     "preflight": ("make_plan", "rank_blocks", "rank_blocks_by_angle"),
     "provenance": ("masked",),
-    "ranking": ("global_scores", "global_widths"),
+    "ranking": ("global_scores", "global_widths", "kept_scores"),
     "weight": ("WeightMasks",),
 }
 

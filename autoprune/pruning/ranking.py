@@ -7,8 +7,10 @@ from math import lcm
 import torch
 from torch import nn
 
-from autoprune.pruning.atoms import from_plain
+from autoprune.errors import PruningError
+from autoprune.pruning.atoms import at_widths, from_plain
 from autoprune.pruning.importance import Calibration, channel_scores
+from autoprune.pruning.neuron import current_widths
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Loss
@@ -23,14 +25,15 @@ def global_scores(
     loss: Loss | None = None,
     seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """Score all channels of a dense network so that they compare across groups: each group's mean is 1.
+    """Score all channels of a network so that they compare across groups: each group's mean is 1.
 
     Args:
-        model: The plan's dense network; it is not touched.
+        model: The dense network, or one pruned under the same plan; it is not touched.
         criterion: With what it needs, as ``channel_scores`` takes it.
 
     Returns:
         Group name -> scores, shape ``(n_channels,)``, float64 on the CPU; those of a group whose scores are all 0 stay.
+        Groups that removed blocks took with them are not there.
 
     Raises:
         PruningError: If the criterion is unknown or lacks the data it needs, or scores are not finite.
@@ -38,10 +41,28 @@ def global_scores(
     Source:
         The scaling is Torch-Pruning's default (Fang et al. 2023, arXiv 2301.12900)
     """
-    groups = from_plain(plan.graph).groups
+    present = current_widths(model, plan)
+    analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
+    groups = [group for group in analysis.groups if present[group.name]]
     scored = replica(model, lent(model))
     scores = channel_scores(scored, groups, criterion, calibration=calibration, loss=loss, seed=seed)
     return {name: values / values.mean() if bool(values.any()) else values for name, values in scores.items()}
+
+
+def kept_scores(model: nn.Module, plan: PruningPlan) -> dict[str, list[float]]:
+    """The channels of a network by their L2 scores across groups, for a search to decide what to cut.
+
+    Args:
+        model: The dense network, or one pruned under the same plan; it is not touched.
+
+    Returns:
+        Group name -> ``global_scores``, rising, to five digits; empty where a pruned network can't be scored.
+    """
+    try:
+        scores = global_scores(model, plan, "l2")
+    except PruningError:  # the next cut will say what it is
+        return {}
+    return {name: [float(f"{score:.5g}") for score in values.sort().values.tolist()] for name, values in scores.items()}
 
 
 def global_widths(

@@ -17,7 +17,7 @@ from autoprune.atomic_file import replacing
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
 from autoprune.places import Places
-from autoprune.pruning import make_plan, rank_blocks, rank_blocks_by_angle
+from autoprune.pruning import kept_scores, make_plan, rank_blocks, rank_blocks_by_angle
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import describe, load_model, save_model
 from autoprune.search.ceilings import Ceilings, known_costs
@@ -220,7 +220,8 @@ def open_session(
             on_stage("ranking the blocks")
         with in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."):
             plan = rank_plan(spec, task, checked.plan, load_model(folder.dense, task.build_model), places.device)
-        folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict()})
+        scores = kept_scores(load_model(folder.dense, task.build_model), plan)
+        folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict(), "scores": scores})
     return resume_session(folder, task)
 
 

@@ -209,7 +209,8 @@ class Search(Section):
         sampler: One of ``SAMPLERS``, or ``module:callable`` for a function from a seed to an Optuna sampler.
         start: Where trials start: each from a parent that the sampler picks, from the cheapest trained network that
             holds all they keep, or from the dense network; ``auto`` is ``tree`` with the sampler ``cost_aware``.
-        sensitivity: Whether the sampler ``cost_aware`` first measures how the accuracy falls with each group alone cut.
+        sensitivity: Whether the sampler ``cost_aware`` first measures how the accuracy falls with each group alone cut,
+            and cuts by that; else by the channels' norms.
         stop_early: Whether a trial ends before its last epoch when several others were as accurate by then at no more
             cost.
         scale: Axis of the costs on which the sampler ``cost_aware`` seeks hypervolume.
@@ -223,7 +224,7 @@ class Search(Section):
     seed: int = Field(0, ge=0)
     start: Literal["auto", "tree", "nearest", "dense"] = "auto"
     scale: Literal["log", "linear"] = "log"
-    sensitivity: bool = True
+    sensitivity: bool = False
     stop_early: bool = False
     warm_start: str | None = None
     ladder: Annotated[Literal["auto"] | int, PlainValidator(partial(_auto_or_integer, low=0))] = "auto"

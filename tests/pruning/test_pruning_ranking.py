@@ -7,7 +7,7 @@ import torch
 from pruning_networks import ConvShortcutResNet, mlp, settled
 from torch import nn
 
-from autoprune.pruning import PruningPlan, global_scores, global_widths, make_plan, prune
+from autoprune.pruning import PruningPlan, global_scores, global_widths, kept_scores, make_plan, prune
 from autoprune.pruning.plan import Group
 from autoprune.trial import PruningConfig
 
@@ -44,6 +44,19 @@ def test_scores_have_a_mean_of_1_in_every_group(criterion: str) -> None:
     model = settled(ConvShortcutResNet())
     scores = global_scores(model, make_plan(model, X), criterion)
     assert {name: float(values.mean()) for name, values in scores.items()} == pytest.approx(dict.fromkeys(scores, 1.0))
+
+
+def test_kept_scores_of_a_pruned_network_are_those_of_a_fresh_plan_of_it() -> None:
+    torch.manual_seed(0)
+    model = settled(ConvShortcutResNet())
+    plan = make_plan(model, X)
+    widths = {name: max(2, width // 2) for name, width in plan.group_widths.items()}
+    pruned = prune(model, plan, PruningConfig(widths=widths), example_inputs=X).model
+    scores = kept_scores(pruned, plan)
+    assert {name: len(values) for name, values in scores.items()} == widths
+    fresh = global_scores(pruned, make_plan(pruned, X), "l2")
+    for name, values in scores.items():
+        assert values == pytest.approx(sorted(fresh[name].tolist()), rel=1e-4)
 
 
 def test_a_layer_of_large_weights_is_not_spared() -> None:

@@ -13,7 +13,7 @@ from autoprune.worker import Worker
 TREE: dict[str, Any] = {
     "training": {"epochs": [1, 2], "lr_schedule": {"kind": "cosine", "lr": {"low": 0.01, "high": 0.1, "log": True}}},
     "pruning": [{"method": "neuron", "criterion": ["l1", "l2"]}],
-    "search": {"sampler": "cost_aware", "trials": 14, "ladder": 1, "stop_early": True},
+    "search": {"sampler": "cost_aware", "trials": 14, "ladder": 1, "stop_early": True, "sensitivity": True},
 }
 
 

@@ -1,7 +1,7 @@
 """Candidates for the next trial: a parent, what to cut from it, and how to train on."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.search.cost_aware.costs import KnownCosts
-from autoprune.search.cost_aware.cuts import Cuts
+from autoprune.search.cost_aware.cuts import Cuts, Family
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.first_trials import Step
 from autoprune.search.cost_aware.history import Node
@@ -18,12 +18,16 @@ from autoprune.trial import Scalar
 
 Widths = npt.NDArray[np.int64]
 Generator = np.random.Generator
+ScoresOf = Callable[[int | None], Mapping[str, Sequence[float]]]
 
 ONLY_UP = ("layer.ratio", "weight.ratio")
 """Prefixes of the dimensions that can't be below the parent's: what is gone is gone."""
 
 KINDS = {"descend": 0.4, "train on": 0.2, "mutate": 0.2, "cross": 0.1, "fill": 0.1}
 """Ways to cut, and the share of the candidates that each makes."""
+
+RANKED = 0.5
+"""Share of the candidates that descend by their parent's channels' scores, where it has any."""
 
 MIN_KEPT = 0.2
 """Least share of its parent's cost that a candidate of the tree keeps: what is cut more at once does not recover."""
@@ -62,10 +66,15 @@ class Candidates:
         start: ``"tree"``: every candidate picks its parent and cuts it. ``"nearest"``: networks are picked and changed
             either way, and training starts from the cheapest network that holds the result. ``"dense"``: the same, from
             the dense network.
+        scores_of: Trial, or ``None`` for the dense network -> group -> the scores of its network's channels, rising,
+            which compare across groups; empty where there are none.
     """
 
-    def __init__(self, space: SearchSpace, cuts: Cuts, costs: KnownCosts, descent: Descent, start: str) -> None:
+    def __init__(
+        self, space: SearchSpace, cuts: Cuts, costs: KnownCosts, descent: Descent, start: str, scores_of: ScoresOf
+    ) -> None:
         self.space, self.cuts, self.costs, self.descent, self._start = space, cuts, costs, descent, start
+        self._scores_of, self._families = scores_of, dict[int | None, Family | None]()
         self.training = [dimension for dimension in space.dimensions() if not dimension.name.startswith(RATIO)]
         self._epochs = next((dimension for dimension in self.training if dimension.name == "epochs"), None)
         self.names = {dimension.name for dimension in self.training}
@@ -89,7 +98,7 @@ class Candidates:
         for kind in KINDS:
             rows = np.flatnonzero(kinds == kind)
             if len(rows):
-                widths[rows] = self._cut(kind, wide[rows], front, rng)
+                widths[rows] = self._cut(kind, [picked[row] for row in rows], wide[rows], front, rng)
         widths = self.cuts.no_wider(widths, wide) if self._start == "tree" else self.cuts.nearest(widths)
         shares = self.costs.main_share(widths)
         kept = shares / self.costs.main_share(wide)
@@ -107,7 +116,10 @@ class Candidates:
     def guess_for(self, step: Step) -> Candidate:
         """The candidate of a step of the descent."""
         parent = step.parent
-        widths = self.cuts.at(np.array([step.share]), np.array([STRENGTH]))[0]
+        widths = parent.widths
+        if step.share is not None:
+            family, share = self._family(parent), np.array([step.share])
+            widths = (self.cuts.at(share, np.array([STRENGTH])) if family is None else family.at(share))[0]
         training = self._training_of(parent)
         for dimension in self.training:
             if dimension is self._epochs:
@@ -115,6 +127,13 @@ class Candidates:
             elif step.rate is not None and dimension.name.endswith(".lr"):
                 training[dimension.name] = dimension.at(step.rate)
         return Candidate(parent, self.cuts.no_wider(widths, parent.widths), training, step.origin)
+
+    def _family(self, node: Node) -> Family | None:
+        """The cuts of a network by its own channels' scores; ``None`` where it has none."""
+        if node.number not in self._families:
+            scores = self._scores_of(node.number)
+            self._families[node.number] = self.cuts.ranked(node.widths, scores) if scores else None
+        return self._families[node.number]
 
     def _starts(self, widths: Widths, parents: Sequence[Node]) -> list[Node]:
         """Where training starts when parents are not the candidates' choice, for widths of shape ``(n, n_groups)``.
@@ -152,7 +171,7 @@ class Candidates:
         ratio = candidate.training.get("layer.ratio")
         return self.space.removed_blocks(None if ratio is None else float(ratio))
 
-    def _cut(self, kind: str, wide: Widths, front: Sequence[Node], rng: Generator) -> Widths:
+    def _cut(self, kind: str, picked: Sequence[Node], wide: Widths, front: Sequence[Node], rng: Generator) -> Widths:
         """Widths for rows of parents' widths; where they come out wider than the parent's, the parent's count."""
         n, n_groups = len(wide), len(self.cuts.groups)
         if kind == "train on":
@@ -170,7 +189,12 @@ class Candidates:
             most = np.maximum(self.costs.main_share(wide), self.smallest_share * 1.001)
             least = self.smallest_share if self._start != "tree" else np.maximum(self.smallest_share, MIN_KEPT * most)
             shares = most * (least / most) ** rng.random(n)
-            return self.cuts.at(shares, rng.uniform(0.0, 1.4, size=n))
+            widths = self.cuts.at(shares, rng.uniform(0.0, 1.4, size=n))
+            for row in np.flatnonzero(rng.random(n) < RANKED).tolist():
+                family = self._family(picked[row])
+                if family is not None:
+                    widths[row] = family.at(shares[row : row + 1])[0]
+            return widths
         shares = self.smallest_share ** rng.random(n)
         jitter = np.exp(rng.normal(0.0, 0.4, size=wide.shape))
         return self.cuts.nearest(np.minimum(self.cuts.at(shares, rng.random(n)) * jitter, self.cuts.dense))

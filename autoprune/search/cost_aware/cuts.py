@@ -1,6 +1,7 @@
 """Cuts by two numbers: how much of the cost is left, and how strongly the cut follows the sensitivity map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,25 @@ N_LEVELS = 400
 TIE = 1e-3
 """Drop in accuracy that is added over the whole range of a group, so that among cuts that cost no accuracy the smaller
 one counts as the gentler."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Cuts from the widest to the narrowest.
+
+    Attributes:
+        widths: Shape ``(n, n_groups)``.
+        shares: Of the dense cost, shape ``(n,)``.
+    """
+
+    widths: Widths
+    shares: Floats
+
+    def at(self, shares: Floats) -> Widths:
+        """For each share, shape ``(n,)``, the cut whose cost is nearest on a log axis, shape ``(n, n_groups)``."""
+        distance = np.abs(np.log(np.maximum(self.shares, 1e-9))[None, :] - np.log(shares)[:, None])
+        picked: Widths = self.widths[np.argmin(distance, axis=1)]
+        return picked
 
 
 class Cuts:
@@ -51,11 +71,12 @@ class Cuts:
                 np.array([drop(group, int(width)) for width in options]) + TIE * (1 - options / dense)
                 for group, options, dense in zip(self.groups, self.options, self.dense, strict=True)
             ]
+        self._cost_of = cost_of
         self.smallest_share = float(cost_of(self.nearest(np.zeros(len(self.groups)))[None])[0])
         self._uniform = self._family(
-            np.stack([self.nearest(share * self.dense) for share in np.linspace(1.0, 0.0, N_LEVELS)]), cost_of
+            np.stack([self.nearest(share * self.dense) for share in np.linspace(1.0, 0.0, N_LEVELS)])
         )
-        self._sensitive = self._uniform if self.drops is None else self._family(self._thresholds(self.drops), cost_of)
+        self._sensitive = self._uniform if self.drops is None else self._family(self._thresholds(self.drops))
 
     def at(self, shares: Floats, strengths: Floats) -> Widths:
         """Widths that cost about a share of dense.
@@ -68,10 +89,25 @@ class Cuts:
         Returns:
             Widths that the space allows, shape ``(n, n_groups)``.
         """
-        uniform, sensitive = (self._pick(family, shares) for family in (self._uniform, self._sensitive))
+        uniform, sensitive = (family.at(shares) for family in (self._uniform, self._sensitive))
         strength = strengths[:, None]
         kept = (uniform / self.dense) ** (1 - strength) * (sensitive / self.dense) ** strength
         return self.nearest(np.minimum(kept, 1.0) * self.dense)
+
+    def ranked(self, widths: Widths, scores: Mapping[str, Sequence[float]]) -> Family:
+        """The cuts of a network that loses its least important channels, whichever group they are in.
+
+        Args:
+            widths: The network's, shape ``(n_groups,)``.
+            scores: Group -> its channels' scores, which compare across groups, rising.
+        """
+        rising = [np.asarray(scores.get(group, ()), dtype=np.float64) for group in self.groups]
+        levels = np.unique(np.concatenate([np.zeros(1), *rising]))
+        if len(levels) > N_LEVELS:
+            levels = np.quantile(levels, np.linspace(0, 1, N_LEVELS))
+        gone = np.stack([np.searchsorted(each, levels, side="right") for each in rising], axis=1)
+        gone[0] = 0
+        return self._family(self.no_wider(self.nearest((widths - gone).astype(np.float64)), widths))
 
     def nearest(self, widths: npt.NDArray[np.float64]) -> Widths:
         """The widths nearest to these that the space allows, shape ``(..., n_groups)``."""
@@ -116,17 +152,8 @@ class Cuts:
             rows.append([options[np.argmax(d <= level)] for options, d in zip(self.options, drops, strict=True)])
         return np.array(rows, dtype=np.int64)
 
-    def _family(self, widths: Widths, cost_of: Callable[[Widths], Floats]) -> tuple[Widths, Floats]:
-        """Rows from the widest to the narrowest, with their shares of the dense cost."""
+    def _family(self, widths: Widths) -> Family:
         widths = np.unique(widths, axis=0)
-        shares = cost_of(widths)
+        shares = self._cost_of(widths)
         order = np.argsort(-shares, kind="stable")
-        return widths[order], shares[order]
-
-    @staticmethod
-    def _pick(family: tuple[Widths, Floats], shares: Floats) -> Widths:
-        """The row of a family whose cost is nearest to each share, on a log axis."""
-        widths, costs = family
-        distance = np.abs(np.log(np.maximum(costs, 1e-9))[None, :] - np.log(shares)[:, None])
-        picked: Widths = widths[np.argmin(distance, axis=1)]
-        return picked
+        return Family(widths[order], shares[order])

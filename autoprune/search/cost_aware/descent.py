@@ -16,6 +16,9 @@ MAX_STEPS = 12
 BEND = 1.25
 """Above 1, the steps grow on the log axis of the cost: wide networks matter more on a linear one."""
 
+AGAIN = 2.0
+"""How many times its epochs a network of the descent is trained on for, when all are there."""
+
 LONGER = 2.0
 """How many times their epochs the smallest networks are trained longer than the widest: they have more to recover."""
 
@@ -27,10 +30,12 @@ class Descent:
     Attributes:
         shares: Of the dense cost, to be left after each step, falling; shape ``(n_steps,)``.
         epochs: Of each step's training, shape ``(n_steps,)``.
+        again: Epochs that each network is trained on for afterwards, shape ``(n_steps,)``.
     """
 
     shares: Floats
     epochs: Floats
+    again: Floats
 
     @classmethod
     def plan(cls, top: float, smallest: float, budget: float, shortest: int, longest: int) -> "Descent":
@@ -48,7 +53,7 @@ class Descent:
         places = np.linspace(0.0, 1.0, n_steps) ** BEND
         weights = 1.0 + LONGER * np.minimum(2 * places, 1.0)
         epochs = np.clip(budget * weights / weights.sum(), shortest, longest)
-        return cls(first * (smallest / first) ** places, epochs)
+        return cls(first * (smallest / first) ** places, epochs, np.clip(AGAIN * epochs, shortest, longest))
 
     @property
     def steps(self) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""The first trials: one descent from the widest network to the smallest, in which every step starts from the last."""
+"""The first trials: a descent from the widest network to the smallest, each from the last; then each is trained on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.history import History, Node
 
-RATES = (0.8, 0.55, 0.3)
-"""Learning rates, as places on their range's axis from 0 to 1, of which the first that does no harm is taken: trained
-from inherited weights with a schedule that settles, networks come out better at high rates, until they break."""
+RATES = (0.8, 0.2)
+"""Learning rates of the first step, as places on their range's axis from 0 to 1, of which the first that does no harm
+is taken: trained from inherited weights with a schedule that settles, networks come out better at high rates, until
+they break. Narrow networks bear higher ones than wide networks, so that the steps after it rise to the highest."""
 
 HARM = 0.03
 """Share of the dense accuracy whose loss at the first step means that the rate was too high."""
@@ -19,14 +20,14 @@ class Step:
     """A trial of the descent, cut and trained as a person would try first.
 
     Attributes:
-        share: Of the dense cost, that the network should have.
+        share: Of the dense cost, that the network should have; ``None`` leaves the parent's widths.
         epochs: To train it for.
         origin: What it is, for the record.
         parent: Where it starts.
         rate: Place of the learning rate on its axis; ``None`` leaves the parent's.
     """
 
-    share: float
+    share: float | None
     epochs: float
     origin: str
     parent: Node
@@ -36,7 +37,9 @@ class Step:
 def next_step(
     descent: Descent, history: History, floor: float, has_model: Callable[[int], bool], *, rated: bool
 ) -> Step | None:
-    """The next trial of the descent; ``None`` when there is none, or it has to wait for one that runs.
+    """The next of the first trials; ``None`` when there is none, or it has to wait for one that runs.
+
+    Networks whose weights were dropped, as others have beaten them, are not trained on.
 
     Args:
         floor: Accuracy below which a network is worth nothing: there the descent ends.
@@ -51,12 +54,14 @@ def next_step(
 def _steps(
     descent: Descent, history: History, floor: float, has_model: Callable[[int], bool], rates: Sequence[float]
 ) -> Iterator[Step]:
-    """The steps up to the one that runs now, or that came out below the floor."""
+    """The steps up to the one that runs now."""
     by_origin = {node.origin: node for node in history.nodes.values()}
     running = {pending.origin for pending in history.running.values()}
     root = history.root
     (share, epochs), *later = descent.steps
+    reached: list[Node | None] = []
     best: Node | None = None
+    first = rates[0]
     for rate in rates:
         origin = f"rate {rate:g}"
         yield Step(share, epochs, origin, root, rate)
@@ -64,15 +69,22 @@ def _steps(
             return
         tried = by_origin.get(origin)
         if tried is not None and (best is None or tried.accuracy > best.accuracy):
-            best = tried
+            best, first = tried, rate
         if best is not None and best.accuracy >= root.accuracy - HARM * abs(root.accuracy):
             break
     parent = best or root
+    reached.append(best)
     for number, (share, epochs) in enumerate(later, start=1):
         origin = f"descent {number}"
         start = parent if parent.number is None or has_model(parent.number) else root
-        yield Step(share, epochs, origin, start)
+        yield Step(share, epochs, origin, start, first + (RATES[0] - first) * number / len(later))
         node = by_origin.get(origin)
-        if origin in running or (node is not None and node.accuracy < floor):
+        if origin in running:
             return
+        reached.append(node)
+        if node is not None and node.accuracy < floor:
+            break
         parent = node or parent
+    for number, (node, epochs) in reversed(list(enumerate(zip(reached, descent.again.tolist(), strict=False)))):
+        if node is not None and node.number is not None and node.accuracy >= floor and has_model(node.number):
+            yield Step(None, epochs, f"again {number}", node)

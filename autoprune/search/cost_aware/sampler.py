@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from autoprune.cost.table import CostTable
-from autoprune.search.cost_aware.candidates import STRENGTH, Candidate, Candidates
+from autoprune.search.cost_aware.candidates import STRENGTH, Candidate, Candidates, ScoresOf
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.descent import Descent
@@ -49,6 +49,7 @@ class SearchKnowledge:
         start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
         has_model: Whether a trial's network is kept.
         budget: Training epochs of the whole study.
+        scores_of: As :class:`Candidates` takes it.
         n_taken_over: Trials that the study has from another one.
         allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
         drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
@@ -62,6 +63,7 @@ class SearchKnowledge:
     budget: float
     allowed: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]
     drop: Callable[[str, int], float] | None = None
+    scores_of: ScoresOf = lambda number: {}
     n_taken_over: int = 0
 
     @cached_property
@@ -72,7 +74,7 @@ class SearchKnowledge:
 
     @cached_property
     def candidates(self) -> Candidates:
-        return Candidates(self.space, self.cuts, self.costs, self.descent, self.start)
+        return Candidates(self.space, self.cuts, self.costs, self.descent, self.start, self.scores_of)
 
     @cached_property
     def cuts(self) -> Cuts:

@@ -18,7 +18,7 @@ ABLATIONS = {
     "tree_random_choice": Method(
         random_choice, {"search": {"sampler": "cost_aware", "start": "tree"}}, chooses_epochs=True
     ),
-    "tree_without_map": search("cost_aware", "tree", chooses_epochs=True, sensitivity=False),
+    "tree_with_map": search("cost_aware", "tree", chooses_epochs=True, sensitivity=True),
     "tree_fixed_epochs": search("cost_aware", "tree"),
     "tree_stopping": search("cost_aware", "tree", chooses_epochs=True, stop_early=True),
 }

@@ -22,12 +22,17 @@ CHANGES: dict[str, Any] = {
 }
 
 
+def scores_of(number: int | None) -> dict[str, list[float]]:
+    """Trial 3's first group is worth less than all others."""
+    return {} if number != 3 else {"conv1": [0.1, 0.2], "conv2": [1.0] * 8}
+
+
 @pytest.fixture
 def draws(tiny_study: Callable[..., Session]) -> Candidates:
     session = tiny_study(CHANGES)
     costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True)
     cuts = Cuts(session.space, session.table, costs.main_share, None)
-    return Candidates(session.space, cuts, costs, Descent.plan(1.0, 0.05, 40, 1, 9), "tree")
+    return Candidates(session.space, cuts, costs, Descent.plan(1.0, 0.05, 40, 1, 9), "tree", scores_of)
 
 
 def node(draws: Candidates, number: int | None, share: float, **params: Any) -> Node:

@@ -49,6 +49,21 @@ def test_a_cut_costs_about_what_is_asked(session: Session, costs: KnownCosts, st
         assert all(int(width) in session.space.ratios_of(group) for group, width in zip(cuts.groups, row, strict=True))
 
 
+def test_a_ranked_cut_takes_the_lowest_scores_first(session: Session, costs: KnownCosts) -> None:
+    cuts = cuts_of(session, costs, None)
+    doomed = cuts.groups[-1]
+    scores = {group: [5.0] * int(width) for group, width in zip(cuts.groups, cuts.dense, strict=True)}
+    scores[doomed] = [float(n) / 100 for n in range(int(cuts.dense[-1]))]
+    family = cuts.ranked(cuts.dense, scores)
+    assert (family.widths[0] == cuts.dense).all()
+    assert (np.diff(family.shares) <= 0).all()
+    np.testing.assert_allclose(family.shares, costs.main_share(family.widths))
+    assert (family.widths[:-1, :-1] == cuts.dense[:-1]).all()
+    assert len(set(family.widths[:-1, -1].tolist())) == len(family.widths) - 1
+    half = cuts.nearest(cuts.dense / 2)
+    assert (cuts.ranked(half, {doomed: scores[doomed][: int(half[-1])]}).widths <= half).all()
+
+
 def test_a_sensitive_group_is_spared(session: Session, costs: KnownCosts) -> None:
     spared = session.space.plan.groups[0].name
 

@@ -63,15 +63,21 @@ def test_each_step_starts_from_the_last_and_waits_for_it() -> None:
     assert step_after(history_of((first.origin, 0.89), running=(second.origin,))) is None
 
 
-def test_a_rate_that_does_harm_is_followed_by_a_lower_one_and_the_best_one_goes_on() -> None:
-    rates = [f"rate {rate:g}" for rate in RATES]
-    second = step_after(history_of((rates[0], 0.3)))
+def test_a_rate_that_does_harm_is_followed_by_a_lower_one_that_rises_again() -> None:
+    high, low = (f"rate {rate:g}" for rate in RATES)
+    second = step_after(history_of((high, 0.3)))
     assert second is not None
-    assert second.origin == rates[1]
-    after = step_after(history_of((rates[0], 0.3), (rates[1], 0.7), (rates[2], 0.6)))
+    assert (second.origin, second.rate) == (low, RATES[1])
+    ended, rates = [(high, 0.3), (low, 0.7)], [RATES[1]]
+    while (step := step_after(history_of(*ended))) is not None and step.rate is not None:
+        ended.append((step.origin, 0.8))
+        rates.append(step.rate)
+    assert (np.diff(rates) > 0).all()
+    assert rates[-1] == pytest.approx(RATES[0])
+    after = step_after(history_of((high, 0.7), (low, 0.6)))
     assert after is not None
-    assert (after.origin, after.parent.number) == ("descent 1", 1)
-    unrated = step_after(history_of((rates[0], 0.6)), rated=False)
+    assert (after.origin, after.parent.number, after.rate) == ("descent 1", 0, RATES[0])
+    unrated = step_after(history_of((high, 0.6)), rated=False)
     assert unrated is not None
     assert unrated.origin == "descent 1"
 
@@ -84,10 +90,29 @@ def test_a_step_that_failed_is_passed_over() -> None:
     assert (step.origin, step.parent.number) == ("descent 3", 1)
 
 
-def test_the_descent_ends_below_the_floor_and_at_the_smallest_network() -> None:
+def test_the_descent_ends_below_the_floor() -> None:
     ended = [(f"rate {RATES[0]:g}", 0.89), ("descent 1", 0.88), ("descent 2", 0.4)]
-    assert step_after(history_of(*ended)) is None
-    ended = [(f"rate {RATES[0]:g}", 0.89)]
-    while (step := step_after(history_of(*ended))) is not None:
+    step = step_after(history_of(*ended))
+    assert step is not None
+    assert (step.origin, step.parent.number, step.share) == ("again 1", 1, None)
+
+
+def test_at_its_end_each_network_that_is_left_is_trained_on_the_narrowest_first() -> None:
+    ended = [(f"rate {RATES[0]:g}", 0.89), *((f"descent {n}", 0.8) for n in range(1, len(PLAN.shares)))]
+    gone = 2
+    agains = []
+    while (step := next_step(PLAN, history_of(*ended), 0.5, lambda n: n != gone, rated=True)) is not None:
         ended.append((step.origin, 0.8))
-    assert len(ended) == len(PLAN.shares)
+        agains.append(step)
+    kept = [number for number in reversed(range(len(PLAN.shares))) if number != gone]
+    assert [step.parent.number for step in agains] == kept
+    assert [step.epochs for step in agains] == [PLAN.again[number] for number in kept]
+    assert all(step.share is None and step.rate is None for step in agains)
+
+
+def test_those_that_are_trained_on_do_not_wait_for_one_another() -> None:
+    ended = [(f"rate {RATES[0]:g}", 0.89), *((f"descent {n}", 0.8) for n in range(1, len(PLAN.shares)))]
+    last = len(PLAN.shares) - 1
+    step = step_after(history_of(*ended, running=(f"again {last}",)))
+    assert step is not None
+    assert step.origin == f"again {last - 1}"

@@ -22,7 +22,8 @@ DESCENT = Descent.plan(1.0, 0.05, 20, 1, 4)
 def draws(tiny_study: Callable[..., Session]) -> Candidates:
     session = tiny_study({"objectives": ["accuracy", "flops"]})
     costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True)
-    return Candidates(session.space, Cuts(session.space, session.table, costs.main_share, None), costs, DESCENT, "tree")
+    cuts = Cuts(session.space, session.table, costs.main_share, None)
+    return Candidates(session.space, cuts, costs, DESCENT, "tree", lambda number: {})
 
 
 def history_with(draws: Candidates, *running: Pending) -> History:
