@@ -137,7 +137,7 @@ class _Run:
 
     def steps(self) -> Iterator[EpochReport | TrialResult]:
         checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.number))
-        if checkpoint is None:
+        if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
             model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
             gradual = self.config.pruning.gradual_share > 0
             ceilings = {} if self.config.is_repeat else self.worker.spec.constraints.ceilings
@@ -328,6 +328,7 @@ class _Run:
         save_checkpoint(
             self.folder.training_checkpoint(self.config.number),
             {
+                "config": to_dict(self.config),
                 "trainer": trainer.state_dict(),
                 "report": to_dict(report),
                 "architecture": asdict(self._architecture(trainer.model)),

@@ -201,6 +201,18 @@ def test_a_damaged_checkpoint_starts_the_trial_anew(worker: Worker, damage: str)
     assert (result.accuracy, result.loss) == (whole.accuracy, whole.loss)
 
 
+@pytest.mark.parametrize("other", [trial(NEURON, 2), trial(NEURON, 1, seed=6), trial(LAYER, 1)])
+def test_another_trials_checkpoint_starts_the_trial_anew(worker: Worker, other: TrialConfig) -> None:
+    whole = run(worker, trial(NEURON, 0))
+    dropped_after(worker.run(other), 2)
+    path = worker.folder.training_checkpoint(1)
+    worker.folder.training_checkpoint(other.number).replace(path)
+    *reports, result = worker.run(trial(NEURON, 1))
+    assert len(reports) == 3
+    assert isinstance(result, TrialResult)
+    assert (result.accuracy, result.loss, result.kept) == (whole.accuracy, whole.loss, whole.kept)
+
+
 @pytest.mark.parametrize(
     ("name", "ceiling", "value"),
     [
