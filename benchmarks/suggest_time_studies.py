@@ -18,7 +18,7 @@ from torch import nn
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning import make_plan
 from autoprune.search.cost_aware.first_trials import RATES
-from autoprune.search.records import CONFIG, ORIGIN, PARENT, RESULT
+from autoprune.search.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT
 from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
 from autoprune.spec import SearchSpec
@@ -163,6 +163,7 @@ class Filling:
                 RESULT: json.dumps(to_dict(result)),
                 PARENT: config.parent,
                 ORIGIN: origin_of(number),
+                CURVE: [result.accuracy] * config.epochs,
             }.items()
         )
         for name, value in config.params.items():

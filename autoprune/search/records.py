@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 from optuna.study import Study
-from optuna.trial import BaseTrial, FrozenTrial
+from optuna.trial import FrozenTrial
 
 from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.schedules.parameters import Kind
@@ -50,19 +50,32 @@ LINEAGE_SIGN = " > "
 _TRAINING = ("optimizer", "lr_schedule", "batch_size_schedule")
 
 
-def config_of(trial: BaseTrial) -> TrialConfig | None:
+class Recorded(Protocol):
+    """A trial that carries its record: one of Optuna's, or a row of its storage."""
+
+    @property
+    def user_attrs(self) -> Mapping[str, Any]: ...
+
+
+def config_of(trial: Recorded) -> TrialConfig | None:
     """The configuration a trial was dispatched with, or ``None`` if it never was."""
     record = trial.user_attrs.get(CONFIG)
     return None if record is None else config_from_dict(json.loads(record))
 
 
-def result_of(trial: FrozenTrial) -> TrialResult | None:
+def planned_epochs_of(trial: Recorded) -> int | None:
+    """The epochs a trial was to be trained for; quicker than :func:`config_of`."""
+    record = trial.user_attrs.get(CONFIG)
+    return None if record is None else int(json.loads(record)["epochs"])
+
+
+def result_of(trial: Recorded) -> TrialResult | None:
     """The result a trial was told with, or ``None`` if it has not ended."""
     record = trial.user_attrs.get(RESULT)
     return None if record is None else result_from_dict(json.loads(record))
 
 
-def curve_of(trial: FrozenTrial) -> list[float]:
+def curve_of(trial: Recorded) -> list[float]:
     """A trial's accuracy after each of its epochs, as far as it came; empty where nothing was noted."""
     return [float(accuracy) for accuracy in trial.user_attrs.get(CURVE, [])]
 
@@ -108,7 +121,7 @@ def ancestors(parents: Mapping[int, int | None], number: int) -> list[int]:
     return line
 
 
-def source_of(trial: FrozenTrial) -> Mapping[str, Any] | None:
+def source_of(trial: Recorded) -> Mapping[str, Any] | None:
     """Where a trial was taken over from, as ``SOURCE`` says; ``None`` for one that this study ran."""
     source: Mapping[str, Any] | None = trial.user_attrs.get(SOURCE)
     return source

@@ -12,7 +12,6 @@ from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
 from autoprune.search.dispatch import Dispatcher
 from autoprune.search.driver import Driver
-from autoprune.search.final import read_test_split
 from autoprune.search.records import config_of
 from autoprune.search.session import (
     Session,
@@ -25,6 +24,7 @@ from autoprune.search.session import (
     read_spec,
 )
 from autoprune.search.storage import cause_of, check_storage
+from autoprune.search.test_split import read_test_split
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.store import StudyFolder
 

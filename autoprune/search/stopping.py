@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import spearmanr
+import pandas as pd
 
 N_BETTER = 3
 """Trials that must have been at least as accurate at the same rung, at no more cost, for a trial to be stopped."""
@@ -98,7 +98,7 @@ class Rungs:
         reached = self._at(rung)
         pairs = [(accuracy, self._ends[number]) for number, accuracy in reached.items() if number in self._ends]
         known = len(pairs) >= MIN_PAIRS and all(len(set(column)) > 1 for column in zip(*pairs, strict=True))
-        correlation = float(spearmanr(pairs).statistic) if known else None
+        correlation = float(pd.DataFrame(pairs).corr(method="spearman").iat[0, 1]) if known else None
         return Rung(rung / N_RUNGS, len(reached), len(pairs), correlation)
 
     def reached(self) -> list[Rung]:

@@ -4,14 +4,24 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from optuna.trial import FrozenTrial
-
 from autoprune.search.certification import certified_results
-from autoprune.search.records import config_of, curve_of, result_of, source_of, target_of
+from autoprune.search.records import (
+    CONFIG,
+    CURVE,
+    RESULT,
+    SOURCE,
+    curve_of,
+    planned_epochs_of,
+    result_of,
+    source_of,
+    target_of,
+)
 from autoprune.search.stopping import Rung, Rungs
-from autoprune.search.storage import load_study
+from autoprune.search.storage import load_records
+from autoprune.search.trial_rows import TrialRecord
 from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
+from autoprune.trial import TrialResult
 
 
 @dataclass(frozen=True)
@@ -53,12 +63,13 @@ class StudySummary:
 def summary_of(folder: StudyFolder) -> StudySummary:
     """Read how a study stands; raises StudyError if its storage can't be read."""
     spec = load_spec(folder.space)
-    is_ready, trials, n_trials = folder.plan.exists(), [], spec.search.trials
+    is_ready, trials, n_trials = folder.plan.exists(), list[TrialRecord](), spec.search.trials
     if is_ready:
-        study = load_study(folder, spec.search.storage, spec.study)
-        trials, n_trials = study.get_trials(deepcopy=False), target_of(study, n_trials)
-    own = [trial for trial in trials if source_of(trial) is None]
-    results = [result for result in map(result_of, own) if result is not None]
+        study, trials = load_records(folder, spec.search.storage, spec.study, (CONFIG, RESULT, CURVE, SOURCE))
+        n_trials = target_of(study, n_trials)
+    known = {trial.number: result for trial in trials if (result := result_of(trial)) is not None}
+    own = [trial.number for trial in trials if source_of(trial) is None]
+    results = [known[number] for number in own if number in known]
     counts = Counter(result.state for result in results)
     repeats = certified_results(folder).values()
     still_open = Counter(trial.state.name.lower() for trial in trials if not trial.state.is_finished())
@@ -73,7 +84,7 @@ def summary_of(folder: StudyFolder) -> StudySummary:
         epochs=sum(result.epochs for result in results),
         epochs_dense=folder.read_json(folder.reference)["epochs"] if is_ready else 0,
         stop_early=spec.search.stop_early,
-        rungs=tuple(_rungs(trials).reached()),
+        rungs=tuple(_rungs(trials, known).reached()),
         warm_start=spec.search.warm_start,
         n_taken_over=len(trials) - len(own),
         n_certified=sum(result.state == "finished" for result in repeats),
@@ -83,14 +94,14 @@ def summary_of(folder: StudyFolder) -> StudySummary:
     )
 
 
-def _rungs(trials: Iterable[FrozenTrial]) -> Rungs:
+def _rungs(trials: Iterable[TrialRecord], results: Mapping[int, TrialResult]) -> Rungs:
     """What the trials' curves say, without their costs, which do not count here."""
     rungs = Rungs()
     for trial in trials:
-        config, result, curve = config_of(trial), result_of(trial), curve_of(trial)
-        if config is None or not curve:
+        epochs, result, curve = planned_epochs_of(trial), results.get(trial.number), curve_of(trial)
+        if epochs is None or not curve:
             continue
-        rungs.record(trial.number, config.epochs, (), curve)
+        rungs.record(trial.number, epochs, (), curve)
         if result is not None and result.state == "finished" and result.accuracy is not None:
             rungs.record_end(trial.number, result.accuracy)
     return rungs

@@ -13,8 +13,8 @@ from autoprune.errors import StudyError
 from autoprune.pareto import non_dominated_mask
 from autoprune.search import patience
 from autoprune.search.driver import Driver
-from autoprune.search.final import read_test_split
 from autoprune.search.session import Session
+from autoprune.search.test_split import read_test_split
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult
 
 MakeDriver = Callable[..., Driver]

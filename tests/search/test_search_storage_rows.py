@@ -1,0 +1,95 @@
+"""Reading a study: the same as Optuna reads, and in as many queries and objects for many trials as for few."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from autoprune.search.session import Session
+from autoprune.search.storage import HoldingStorage, open_study
+from autoprune.search.summary import summary_of
+from autoprune.store import StudyFolder
+from benchmarks.suggest_time_studies import Filling, Problem
+
+
+@pytest.fixture
+def mixed(tmp_path: Any) -> str:
+    """A study with trials in every state, with values of every kind."""
+    folder = StudyFolder(tmp_path)
+    study = open_study(folder, None, "mixed", ["accuracy", "flops"], ["maximize", "minimize"])
+    for index in range(8):
+        trial = study.ask()
+        trial.suggest_float("lr", 1e-3, 1.0, log=True)
+        trial.suggest_categorical("kind", ["cosine", None, True, 3])
+        if index % 2:
+            trial.suggest_int("epochs", 1, 8)
+            trial.set_user_attr("note", {"index": index, "text": "ä"})
+            trial.set_constraint("ceilings", 1.0)
+    study.tell(0, [0.5, 2.0])
+    study.tell(1, [float("inf"), -float("inf")])
+    study.tell(2, state=TrialState.PRUNED)
+    study.tell(3, state=TrialState.FAIL)
+    study.enqueue_trial({"lr": 0.1}, user_attrs={"ladder": 0.5})
+    single = optuna.create_study(storage=f"sqlite:///{folder.database}", study_name="single")
+    trial = single.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+    for step, value in enumerate((0.25, float("nan"), float("inf"))):
+        trial.report(value, step)
+    return f"sqlite:///{folder.database}"
+
+
+def test_trials_are_those_that_optuna_reads(mixed: str) -> None:
+    ours, optunas = HoldingStorage(mixed), RDBStorage(mixed)
+
+    def read(storage: RDBStorage, *which: Any) -> list[dict[str, Any]]:
+        return [text_of(trial) for trial in storage._get_trials(*which)]
+
+    def text_of(trial: FrozenTrial) -> dict[str, Any]:  # as text, in which NaN equals NaN
+        return {name: repr(value) for name, value in vars(trial).items()}
+
+    for study_id, n_trials in ((1, 9), (2, 1)):
+        everything = read(ours, study_id, None, set(), -1)
+        assert len(everything) == n_trials
+        assert everything == read(optunas, study_id, None, set(), -1)
+    for which in (
+        (1, (TrialState.COMPLETE, TrialState.PRUNED), set(), -1),
+        (1, None, {5, 6, 9}, 7),
+        (1, None, set(), 4),
+        (1, None, set(), 9),
+    ):
+        assert read(ours, *which) == read(optunas, *which)
+    with pytest.raises(KeyError):
+        ours._get_trials(3, None, set(), -1)
+
+
+def test_status_reads_a_study_whole_not_trial_by_trial(
+    tiny_study: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_study({"study": "suggest_time"}).folder
+    filling = Filling(Problem(9), folder)
+    statements: list[str] = []
+    built: list[object] = []
+    make = FrozenTrial.__init__
+    monkeypatch.setattr(
+        FrozenTrial, "__init__", lambda *args, **kwargs: (built.append(args[0]), make(*args, **kwargs))[1]
+    )
+
+    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        statements.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        counts = []
+        for n_trials in (5, 60):
+            filling.up_to(n_trials)
+            statements.clear()
+            summary = summary_of(folder)
+            assert (summary.n_ended, summary.counts["finished"]) == (n_trials, n_trials)
+            counts.append(len(statements))
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+    assert counts[0] == counts[1] <= 10
+    assert built == []
