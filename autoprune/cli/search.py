@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.search.critical import EXIT_INTERRUPTED
+from autoprune.search.critical import exit_code, raise_when_taken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,27 +33,31 @@ def search(
     """Search for the best pruned networks; go on where an earlier run stopped."""
     from rich.console import Console
 
-    from autoprune.errors import StudyError
-
     console = Console(highlight=False)
     try:
-        from autoprune.cli.progress import Progress
-        from autoprune.engines import load_engine
-        from autoprune.search.run import run_search
-
-        with Progress(console) as progress:
-            outcome = run_search(
-                space,
-                results,
-                load_engine(engine),
-                trials,
-                progress.stage,
-                progress.update,
-                progress.certification,
-            )
-    except KeyboardInterrupt:
+        raise_when_taken()
+        _search(console, space, trials, engine, results)
+    except KeyboardInterrupt as interrupt:
         console.print("interrupted; the same command goes on.")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(exit_code(interrupt)) from None
+
+
+def _search(console: "Console", space: Path, trials: int | None, engine: Engine, results: Path) -> None:
+    from autoprune.cli.progress import Progress
+    from autoprune.engines import load_engine
+    from autoprune.errors import StudyError
+    from autoprune.search.run import run_search
+
+    with Progress(console) as progress:
+        outcome = run_search(
+            space,
+            results,
+            load_engine(engine),
+            trials,
+            progress.stage,
+            progress.update,
+            progress.certification,
+        )
     driver = outcome.driver
     _print_front(console, outcome.session, driver)
     done, extends = f"{driver.n_told} of {driver.n_trials} trials", "--trials N extends it."
@@ -62,9 +66,9 @@ def search(
         extends = "A greater search.epochs extends it, or --trials N if the trials are at their end."
     if outcome.stopped_because is not None:
         raise StudyError(f"{driver.folder.root}: stopped after {done}: {outcome.stopped_because}")
-    if outcome.interrupted:
+    if outcome.interrupt is not None:
         console.print(f"interrupted after {done}; the same command goes on.")
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(exit_code(outcome.interrupt))
     if outcome.was_complete:
         console.print(f"the study is complete: {done}. {extends}", soft_wrap=True)
     console.print(f"next: autoprune export {_shown(driver.folder.root)} --select knee", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a study runs: never in the middle of a change to it, and at once the second time."""
+"""Ctrl-C, SIGTERM and SIGUSR1 in a search: never amid a change to the study, and at once the second time."""
 
 import os
 import signal
@@ -7,18 +7,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
+EXIT_REQUEUE = 75
+"""Exit code after SIGTERM or SIGUSR1, EX_TEMPFAIL of sysexits.h: the same command is to be run again."""
+
+
+class MachineTaken(KeyboardInterrupt):
+    """SIGTERM or SIGUSR1, by which a cluster's scheduler says that it will soon take the machine away."""
+
+
+_INTERRUPTS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: MachineTaken, signal.SIGUSR1: MachineTaken}
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """The exit code of a command that ended by this."""
+    return EXIT_REQUEUE if isinstance(interrupt, MachineTaken) else EXIT_INTERRUPTED
+
+
+def raise_when_taken() -> None:
+    """From now on, raise MachineTaken on SIGTERM and SIGUSR1, as Python raises KeyboardInterrupt on Ctrl-C."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        raise MachineTaken
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, handle)
+
 
 class CriticalSection:
-    """Holds Ctrl-C and SIGTERM back while a change is written; a second one ends the process at once."""
+    """Holds Ctrl-C, SIGTERM and SIGUSR1 back while a change is written; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self._depth = 0
-        self._interrupted = False
+        self._interrupt: KeyboardInterrupt | None = None
         self._raised = False
 
     def __enter__(self) -> "CriticalSection":
@@ -31,36 +54,37 @@ class CriticalSection:
 
     @contextmanager
     def catching(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt once, at the first Ctrl-C, as soon as no change is being written.
+        """Raise KeyboardInterrupt once, at the first signal, as soon as no change is being written.
 
-        After a Ctrl-C the process is on its way out: the handler stays, so that a second one ends it at once.
+        SIGTERM and SIGUSR1 raise its child MachineTaken. After a signal the process is on its way out: the handler
+        stays, so that a second one ends it at once.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {number: signal.getsignal(number) for number in _INTERRUPTS}
         self.install()
         try:
             yield
         finally:
-            if not self._interrupted:
+            if self._interrupt is None:
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
     def install(self) -> None:
         """Take the signals over, again where a library has taken them in between."""
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in _INTERRUPTS:
                 signal.signal(number, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._interrupted:
+        if self._interrupt is not None:
             os.write(2, (b"\x1b[?25h" if os.isatty(2) else b"") + b"\nended at once; the same command goes on.\n")
-            os._exit(EXIT_INTERRUPTED)
-        self._interrupted = True
+            os._exit(exit_code(self._interrupt))
+        self._interrupt = _INTERRUPTS[signal.Signals(signum)]()
         self._raise_if_due()
 
     def _raise_if_due(self) -> None:
-        if self._interrupted and self._depth == 0 and not self._raised:
+        if self._interrupt is not None and self._depth == 0 and not self._raised:
             self._raised = True
-            raise KeyboardInterrupt
+            raise self._interrupt

@@ -37,7 +37,7 @@ class Dispatcher(Protocol):
         """Put all that runs back."""
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """A context in which Ctrl-C or SIGTERM raises KeyboardInterrupt, but never in the middle of a change."""
+        """A context in which a signal raises KeyboardInterrupt, but never in the middle of a change."""
 
     def hold_signals(self) -> None:
-        """Take Ctrl-C and SIGTERM over again, after a library has put its own handlers in place."""
+        """Take Ctrl-C, SIGTERM and SIGUSR1 over again, after a library has put its own handlers in place."""

@@ -250,12 +250,12 @@ class Driver:
     def interruptible(self) -> AbstractContextManager[None]:
         """A context in which Ctrl-C raises KeyboardInterrupt, but never in the middle of a change to the study.
 
-        The same goes for SIGTERM. A second one ends the process at once.
+        SIGTERM and SIGUSR1 raise its child MachineTaken. A second one ends the process at once.
         """
         return self._critical.catching()
 
     def hold_signals(self) -> None:
-        """Take Ctrl-C and SIGTERM over again, after a library has put its own handlers in place."""
+        """Take Ctrl-C, SIGTERM and SIGUSR1 over again, after a library has put its own handlers in place."""
         self._critical.install()
 
     @cached_property

@@ -39,15 +39,20 @@ class Outcome:
     Attributes:
         driver: The study as it stands; ``driver.stopped_because`` tells of too many failures.
         was_complete: The study had all its trials before.
-        interrupted: Ctrl-C ended it.
+        interrupt: What ended it, if a signal did.
         certification: How the front was certified, if it came to that.
     """
 
     session: Session
     driver: Driver
     was_complete: bool
-    interrupted: bool
+    interrupt: KeyboardInterrupt | None
     certification: Certification | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it."""
+        return self.interrupt is not None
 
     @property
     def stopped_because(self) -> str | None:
@@ -65,7 +70,7 @@ def run_search(
     on_change: Callable[[Driver], None] = lambda _: None,
     on_certification: Callable[[Certification], None] = lambda _: None,
 ) -> Outcome:
-    """Run the study of a space file, or go on with it, until it has its trials or Ctrl-C is pressed.
+    """Run the study of a space file, or go on with it, until it has its trials or a signal comes.
 
     Then, if the space file says so, certify its front.
 
@@ -102,13 +107,13 @@ def run_search(
                 take_over(source, session, places)
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
         was_complete = driver.is_complete
-        certification, interrupted = None, False
+        certification, interrupt = None, None
         try:
             if not was_complete:
                 on_stage("starting the trials")
-                interrupted = _is_interrupted(engine, driver, folder, places)
+                interrupt = _run_until_interrupt(engine, driver, folder, places)
             driver.interrupt()
-            if not interrupted and driver.stopped_because is None:
+            if interrupt is None and driver.stopped_because is None:
                 on_stage("reading the test split for the front")
                 front = driver.frame()
                 with in_stage("reading the test split", "No trial is lost; the same command goes on."):
@@ -118,24 +123,26 @@ def run_search(
                     certification = _certification(driver, spec.certify.seeds, on_certification)
                     if not certification.is_complete:
                         on_stage("certifying the front")
-                        interrupted = _is_interrupted(engine, certification, folder, places)
+                        interrupt = _run_until_interrupt(engine, certification, folder, places)
                     driver.write()
         except (StorageInternalError, SQLAlchemyError, OSError) as error:
             raise StudyError(
                 f"{folder.root}: the study can't be written: {cause_of(error)}. "
                 "Put the folder back or free space; the same command goes on."
             ) from error
-    return Outcome(session, driver, was_complete, interrupted, certification)
+    return Outcome(session, driver, was_complete, interrupt, certification)
 
 
-def _is_interrupted(engine: Engine, dispatcher: Dispatcher, folder: StudyFolder, places: Places) -> bool:
-    """Let an engine run to its end; whether Ctrl-C came before."""
+def _run_until_interrupt(
+    engine: Engine, dispatcher: Dispatcher, folder: StudyFolder, places: Places
+) -> KeyboardInterrupt | None:
+    """Let an engine run to its end; gives the interrupt that came before, if one did."""
     try:
         with dispatcher.interruptible():
             engine(dispatcher, folder, places)
-    except KeyboardInterrupt:
-        return True
-    return False
+    except KeyboardInterrupt as interrupt:
+        return interrupt.with_traceback(None)  # lets go of the run's frames
+    return None
 
 
 def _certification(driver: Driver, n_seeds: int, on_change: Callable[[Certification], None]) -> Certification:

@@ -1,5 +1,7 @@
-"""Ctrl-C and ``kill -9`` of a whole search: nothing told is lost, nothing is left running, the next run goes on."""
+"""Signals to a search and ``kill -9`` of all of it: nothing told is lost or left running, the next run goes on."""
 
+import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -54,6 +56,40 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(trained_tiny: Path, tmp_pa
         search.wait_for_the_last_process()
         assert list(search.scratch.glob("autoprune*")) == []
         assert_the_next_run_completes(search, engine, told)
+
+
+@pytest.mark.parametrize("engine", ["inline", RAY])
+@pytest.mark.parametrize("warning", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_warning_asks_for_a_requeue_within_10_seconds(
+    trained_tiny: Path, tmp_path: Path, engine: str, warning: signal.Signals
+) -> None:
+    with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
+        process = search.start(engine)
+        search.wait_until(amid_a_trial)
+        amid = search.amid()
+        process.send_signal(warning)
+        began = time.monotonic()
+        code, out, err = search.end()
+        assert time.monotonic() - began < 10
+        assert (code, err) == (os.EX_TEMPFAIL, "")
+        assert "the same command goes on" in out
+        assert "RUNNING" not in search.states()
+        told = finished(search)
+        assert amid <= search.amid() | set(told), "a trial that had done an epoch keeps its checkpoint"
+        search.wait_for_the_last_process()
+        assert_the_next_run_completes(search, engine, told)
+
+
+def test_a_warning_before_the_first_trial_asks_for_a_requeue_too(trained_tiny: Path, tmp_path: Path) -> None:
+    changes = {"dense": {"epochs": 200}}
+    with searching(tmp_path / "a", trained_tiny, changes) as search:
+        shutil.rmtree(search.results / "dense")
+        process = search.start("inline")
+        search.wait_until(lambda search: (search.results / "dense" / "training").exists())
+        process.send_signal(signal.SIGUSR1)
+        code, _, err = search.end()
+        assert (code, err) == (os.EX_TEMPFAIL, "")
+        assert (search.results / "dense" / "training").exists()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Ctrl-C waits for a change to be written, is raised once, and the second one ends the process."""
+"""A signal waits for a change to be written, is raised once, and the second one ends the process."""
 
 import signal
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autoprune.search.critical import EXIT_INTERRUPTED, CriticalSection
+from autoprune.search.critical import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +54,16 @@ def test_without_ctrl_c_the_handler_is_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize(("first", "code"), [("SIGINT", EXIT_INTERRUPTED), ("SIGUSR1", EXIT_REQUEUE)])
 @pytest.mark.parametrize("where", ["with section:", "if True:"], ids=["amid a change", "winding down"])
-def test_the_second_one_ends_the_process_at_once(where: str) -> None:
+def test_the_second_one_ends_the_process_at_once(where: str, first: str, code: int) -> None:
     program = f"""
 import signal
 from autoprune.search.critical import CriticalSection
 section = CriticalSection()
 try:
     with section.catching(), section:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.{first})
 except KeyboardInterrupt:
     pass
 {where}
@@ -70,5 +71,5 @@ except KeyboardInterrupt:
 print("survived")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (EXIT_INTERRUPTED, "")
+    assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr == "\nended at once; the same command goes on.\n"

@@ -1,15 +1,9 @@
 """What goes wrong around the trials: told with its place and the way out, and nothing lost."""
 
 import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import optuna
 import pytest
 from tiny import TINY_TASK, write_space
 
@@ -94,27 +88,3 @@ def test_a_damaged_database_is_told_in_the_databases_words(tiny_study: Callable[
         file.write(b"\xff" * 40000)
     with pytest.raises(StudyError, match="malformed"):
         load_study(session.folder, None, "tiny")
-
-
-def test_sigterm_ends_as_cleanly_as_ctrl_c(tmp_path: Path) -> None:
-    space = write_space(tmp_path, {"training": {"epochs": 20}, "search": {"trials": 50}})
-    command = [sys.executable, "-m", "autoprune", "search", str(space), "--engine", "inline"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    database = tmp_path / "results/tiny/study.db"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if database.exists():
-            try:
-                with sqlite3.connect(database) as connection:
-                    if connection.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()[0]:
-                        break
-            except sqlite3.OperationalError:
-                pass
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    printed = process.communicate(timeout=30)[0]
-    assert process.returncode == 130, printed
-    assert "the same command goes on" in printed
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{database}")
-    assert not study.get_trials(states=[optuna.trial.TrialState.RUNNING])
-    assert (tmp_path / "results/tiny/trials.parquet").exists()

@@ -143,11 +143,11 @@ class Certification:
         self._running.clear()
 
     def interruptible(self) -> AbstractContextManager[None]:
-        """A context in which Ctrl-C or SIGTERM raises KeyboardInterrupt, but never while a result is written."""
+        """A context in which a signal raises KeyboardInterrupt, but never while a result is written."""
         return self._critical.catching()
 
     def hold_signals(self) -> None:
-        """Take Ctrl-C and SIGTERM over again, after a library has put its own handlers in place."""
+        """Take Ctrl-C, SIGTERM and SIGUSR1 over again, after a library has put its own handlers in place."""
         self._critical.install()
 
     def status(self) -> CertificationStatus:
