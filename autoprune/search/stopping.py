@@ -98,7 +98,7 @@ class Rungs:
         reached = self._at(rung)
         pairs = [(accuracy, self._ends[number]) for number, accuracy in reached.items() if number in self._ends]
         known = len(pairs) >= MIN_PAIRS and all(len(set(column)) > 1 for column in zip(*pairs, strict=True))
-        correlation = float(pd.DataFrame(pairs).corr(method="spearman").iat[0, 1]) if known else None
+        correlation = float(pd.DataFrame(pairs).corr(method="spearman").to_numpy()[0, 1]) if known else None
         return Rung(rung / N_RUNGS, len(reached), len(pairs), correlation)
 
     def reached(self) -> list[Rung]:
