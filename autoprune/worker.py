@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.cost import measure_cost
+from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import describe_error
 from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, kept_scores, needs_data, prune
 from autoprune.pruning.plan import PruningPlan
@@ -39,6 +39,9 @@ N_GRADUAL_CUTS = 10
 N_PROBED = 512
 """Training examples that a probe is judged on at most; half as many others recalibrate its batch norm."""
 
+SIDE_LATENCY_S = 0.05
+"""How long a latency is measured that is neither an objective nor under a ceiling."""
+
 N_CALIBRATION, CALIBRATION_BATCH = 512, 128
 """Training examples, and examples a batch, that data-driven importance criteria look at."""
 
@@ -60,6 +63,7 @@ class Worker:
         reference = folder.read_json(folder.reference)
         self.dense = reference["dense"]
         self.latency_threads: int = reference["latency"]["threads"]
+        self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         """Run a trial, from its last epoch checkpoint if there is one.
@@ -221,6 +225,7 @@ class _Run:
             device,
             latency=not self.config.is_repeat,
             threads=self.worker.latency_threads,
+            max_seconds=LATENCY_S if self.worker.searches_latency else SIDE_LATENCY_S,
         )
         result = TrialResult(
             number=self.config.number,

@@ -45,13 +45,14 @@ class Problem:
     """A space of so many dimensions, with a formula for training."""
 
     n_dimensions: int
+    study: str = "suggest_time"
 
     @cached_property
     def space(self) -> SearchSpace:
         return self.space_for("random", "dense")
 
     @cached_property
-    def _network(self) -> tuple[nn.Module, torch.Tensor]:
+    def network(self) -> tuple[nn.Module, torch.Tensor]:
         torch.manual_seed(0)
         layers: list[nn.Module] = []
         before = 3
@@ -63,12 +64,12 @@ class Problem:
 
     @cached_property
     def _plan(self) -> Any:
-        return make_plan(*self._network)
+        return make_plan(*self.network)
 
     @cached_property
     def table(self) -> CostTable:
         plan = self._plan
-        return build_table(*self._network, widths=plan.group_widths, shrink=plan.shrink, products=plan.products)
+        return build_table(*self.network, widths=plan.group_widths, shrink=plan.shrink, products=plan.products)
 
     @cached_property
     def dense(self) -> dict[str, float]:
@@ -78,7 +79,7 @@ class Problem:
     def space_for(self, sampler: str, start: str) -> SearchSpace:
         spec = SearchSpec.model_validate(
             {
-                "study": "suggest_time",
+                "study": self.study,
                 "task": {"model": "none:none", "data": "none:none"},
                 "objectives": ["accuracy", "flops"],
                 "training": TRAINING,

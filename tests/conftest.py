@@ -1,7 +1,6 @@
 """Studies of a tiny task, ready for trials; every test runs torch on one thread."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ def trained_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def brief_latency(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, a latency is the median of a few runs only, so that a trial takes milliseconds."""
-    monkeypatch.setattr(measure, "measure_latency", partial(measure.measure_latency, min_runs=3, max_seconds=0.0))
+    measured, few = measure.measure_latency, {"min_runs": 3, "max_seconds": 0.0}
+    monkeypatch.setattr(measure, "measure_latency", lambda *args, **kwargs: measured(*args, **kwargs | few))
 
 
 @pytest.fixture

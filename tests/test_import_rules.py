@@ -129,6 +129,15 @@ def test_reading_a_space_file_is_light() -> None:
     assert loaded_after("import autoprune.spec") & {"torch", "ray", "optuna", "pandas", "numpy"} == set()
 
 
+def test_status_and_pareto_are_light() -> None:
+    loaded = loaded_after(
+        "import autoprune.search.summary, autoprune.search.final\n"
+        "import autoprune.report.rungs, autoprune.report.lineage, autoprune.report.tables"
+    )
+    assert "optuna" in loaded
+    assert loaded & {"torch", "ray", "scipy", "matplotlib"} == set()
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["search", "--help"], ["export", "--help"], ["plan", "--help"]])
 def test_help_is_light(arguments: list[str]) -> None:
     code = (

@@ -19,6 +19,9 @@ from autoprune.tasks.task import Inputs
 
 N_WARM_UP = 5
 
+LATENCY_S = 0.5
+"""How long a latency is measured, unless said otherwise."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -44,7 +47,7 @@ def measure_latency(
     device: torch.device | str,
     threads: int | None = None,
     min_runs: int = 20,
-    max_seconds: float = 0.5,
+    max_seconds: float = LATENCY_S,
 ) -> Latency:
     """Measure the median time of a forward pass in eval mode, after a warm-up.
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from autoprune.cost.flops import count_macs
-from autoprune.cost.latency import measure_latency
+from autoprune.cost.latency import LATENCY_S, measure_latency
 from autoprune.tasks.task import Inputs
 from autoprune.trial import Cost
 
@@ -16,6 +16,7 @@ def measure_cost(
     device: torch.device | str,
     latency: bool,
     threads: int | None = None,
+    max_seconds: float = LATENCY_S,
 ) -> Cost:
     """Count and measure a network's cost.
 
@@ -25,12 +26,14 @@ def measure_cost(
         device: Where latency is measured.
         latency: Whether it is.
         threads: Torch threads it is measured with; ``None`` is as many as are set now.
+        max_seconds: As of :func:`autoprune.cost.measure_latency`.
     """
     parameters = list(model.parameters())
+    measured = measure_latency(model, example_inputs, device, threads, max_seconds=max_seconds) if latency else None
     return Cost(
         params=sum(parameter.numel() for parameter in parameters),
         nonzero_params=sum(int(torch.count_nonzero(parameter)) for parameter in parameters),
         size_bytes=size_bytes,
         macs=count_macs(model, example_inputs),
-        latency_ms=measure_latency(model, example_inputs, device, threads).latency_ms if latency else None,
+        latency_ms=measured.latency_ms if measured else None,
     )

@@ -44,7 +44,7 @@ def search(space: Path, n_trials: int, **told: Any) -> Outcome:
 
 def brief(patch: pytest.MonkeyPatch) -> None:
     measured = measure.measure_latency
-    patch.setattr(measure, "measure_latency", lambda *args, **kwargs: measured(*args, min_runs=3, max_seconds=0.0))
+    patch.setattr(measure, "measure_latency", lambda *args, **_: measured(*args, min_runs=3, max_seconds=0.0))
 
 
 @pytest.fixture(scope="module")
