@@ -82,7 +82,7 @@ def check_space_file(space_file: Path, plan_file: Path | None = None, dense: Pat
     Raises:
         SpecError: If the file has mistakes, or names layers that can't be pruned.
         TaskError: If what it names does not fit together.
-        StudyError: If no network of the space is under its ceilings.
+        StudyError: If no network of the space is under its ceilings, or the plan is of an earlier autoprune.
     """
     spec = read_spec(space_file)
     with in_file(space_file):
@@ -102,6 +102,11 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None, dense: 
     elif dense is not None:
         model = load_model(dense, task.build_model)
     if plan_file is not None and plan_file.exists():
+        if "scores" not in StudyFolder.read_json(plan_file):
+            raise StudyError(
+                f"{plan_file}: a plan of an earlier autoprune, whose trials this one can't continue. Start a study "
+                "under another name; the results of this one stay readable."
+            )
         plan, table = _read_plan(plan_file)
     else:
         neuron = spec.method("neuron")

@@ -99,6 +99,14 @@ def test_another_space_file_is_refused(tiny_study: Callable[..., Session]) -> No
     assert tree(session.folder.root) == before
 
 
+def test_a_plan_of_an_earlier_version_is_refused(tiny_study: Callable[..., Session]) -> None:
+    session = tiny_study()
+    plan = session.folder.read_json(session.folder.plan)
+    session.folder.write_json(session.folder.plan, {key: plan[key] for key in ("plan", "table")})
+    with pytest.raises(StudyError, match="of an earlier autoprune"):
+        tiny_study()
+
+
 def test_a_task_that_does_not_fit_writes_nothing(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
     session = tiny_study()
     task = (session.folder.base_dir / "tiny_task.py").read_text().replace("nn.Linear(128, 10)", "nn.Linear(64, 10)")
