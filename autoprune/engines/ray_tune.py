@@ -35,6 +35,7 @@ from ray.tune.search import Searcher
 
 from autoprune.errors import AutopruneError, describe_error
 from autoprune.places import Places
+from autoprune.search.critical import MachineTaken
 from autoprune.search.dispatch import Dispatcher
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
@@ -55,11 +56,12 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
             _node_ip_address="127.0.0.1",
         )
         driver.hold_signals()  # Ray has put its own SIGTERM handler in place
+        searcher = _DriverSearcher(driver, places.workers, scheduler)
         tuner = tune.Tuner(
             tune.with_resources(_TrialActor, {"CPU": 1, "GPU": places.gpus_per_trial}),
             param_space={"folder": str(folder.root), "threads": places.threads},
             tune_config=tune.TuneConfig(
-                search_alg=_DriverSearcher(driver, places.workers, scheduler),
+                search_alg=searcher,
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
@@ -73,6 +75,8 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
             ),
         )
         tuner.fit()
+        if not searcher.has_finished:  # Tune's own SIGUSR1 handler came first
+            raise MachineTaken
     except _StudyLost as lost:
         raise lost.error from None
     except KeyboardInterrupt:
@@ -100,22 +104,29 @@ def _driver_acts() -> Iterator[None]:
 
 
 class _DriverSearcher(Searcher):
-    """Asks the driver for trials and tells it of results; knows nothing itself."""
+    """Asks the driver for trials and tells it of results; knows nothing itself.
+
+    Attributes:
+        has_finished: The driver had no more to give.
+    """
 
     def __init__(self, driver: Dispatcher, workers: int, scheduler: "_DriverScheduler") -> None:
         super().__init__(metric=None, mode=None)
         self._causes = scheduler.causes
         self._driver = driver
         self._workers = workers
+        self.has_finished = False
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> Any:
         if len(self._numbers) >= self._workers:
             return None
         with _driver_acts():
+            self._driver.hold_signals()  # Tune has put its own SIGUSR1 handler in place
             config = self._driver.suggest()
         if config is None:
-            return None if self._numbers else Searcher.FINISHED
+            self.has_finished = not self._numbers
+            return Searcher.FINISHED if self.has_finished else None
         self._numbers[trial_id] = config.number
         return {"trial": json.dumps(to_dict(config))}
 
