@@ -21,7 +21,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,7 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.search.driver import Driver
+from autoprune.search.records import result_of
 from autoprune.store import StudyFolder
+from autoprune.trial import TrialResult
 from benchmarks.suggest_time_studies import Filling, Problem
 
 OUT = Path("results/benchmarks/suggest_time.parquet")
@@ -71,10 +72,11 @@ class Clock:
         self.cpu, self.wall = 1000 * (time.process_time() - self._cpu), 1000 * (time.monotonic() - self._wall)
 
 
-def leave_network(folder: StudyFolder, number: int) -> None:
-    """What the driver looks for where it asks whether a trial's network is kept."""
-    folder.model(number).mkdir(exist_ok=True)
-    (folder.model(number) / "model.safetensors").touch()
+def leave_network(folder: StudyFolder, problem: Problem, result: TrialResult) -> None:
+    """What the driver looks for where it asks whether a trial's network is kept, and what its channels are worth."""
+    folder.model(result.number).mkdir(exist_ok=True)
+    (folder.model(result.number) / "model.safetensors").touch()
+    folder.write_json(folder.record(result.number), {"scores": problem.scores(result.kept)})
 
 
 def measure(problem: Problem, filled: StudyFolder, sampler: str, n_suggestions: int, limit_s: float) -> dict[str, Any]:
@@ -86,14 +88,14 @@ def measure(problem: Problem, filled: StudyFolder, sampler: str, n_suggestions: 
         folder.create()
         shutil.copy(filled.database, folder.database)
         folder.write_json(folder.origin, {"base_dir": "."})
+        folder.write_json(folder.plan, {"scores": problem.scores({})})
         with Clock() as opening:
             driver = Driver(folder, problem.space_for(name, start or "dense"), problem.table, problem.dense)
+        results = [result_of(trial) for trial in driver.study.get_trials(deepcopy=False)]
         for number in driver.front.members:
-            leave_network(folder, number)
-        while driver.status().n_probes_left:
-            probe = driver.suggest()
-            assert probe is not None
-            driver.complete(replace(problem.result(probe), epochs=0))
+            result = results[number]
+            assert result is not None
+            leave_network(folder, problem, result)
         suggested, told = [], []
         try:
             for _ in range(1 + n_suggestions):
@@ -101,8 +103,8 @@ def measure(problem: Problem, filled: StudyFolder, sampler: str, n_suggestions: 
                     config = driver.suggest()
                 assert config is not None
                 suggested.append(clock)
-                leave_network(folder, config.number)
                 result = problem.result(config)
+                leave_network(folder, problem, result)
                 with Clock() as clock:
                     driver.complete(result)
                 told.append(clock)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -16,7 +17,8 @@ from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
 from autoprune.cost import CostTable, build_table
-from autoprune.pruning import make_plan
+from autoprune.pruning import kept_scores, make_plan
+from autoprune.search.cost_aware.descent import MAX_STEPS
 from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT
 from autoprune.search.storage import open_study
@@ -90,6 +92,14 @@ class Problem:
         space = SearchSpace(spec, self._plan)
         assert len(space.dimensions()) == self.n_dimensions
         return space
+
+    @cached_property
+    def _scores(self) -> dict[str, list[float]]:
+        return kept_scores(self.network[0], self._plan)
+
+    def scores(self, kept: Mapping[str, int]) -> dict[str, list[float]]:
+        """Scores of the channels of a network with these widths: the dense network's without its least important."""
+        return {group: scores[len(scores) - kept.get(group, len(scores)) :] for group, scores in self._scores.items()}
 
     def result(self, config: TrialConfig, lineage: int = 0) -> TrialResult:
         """What a trial comes out with: a smooth function of its widths, rate and epochs, and noise."""
@@ -188,8 +198,8 @@ class Filling:
 
 
 def origin_of(number: int) -> str:
-    """What proposed a trial of a tree that has done its descent, of 12 steps."""
-    if number < len(RATES):
-        return f"rate {RATES[number]:g}"
-    step = number - len(RATES) + 1
-    return f"descent {step}" if step < 12 else "mutate"
+    """What proposed a trial of a tree that has done its descent, as long as any, and trained its networks on."""
+    first = [f"rate {rate:g}" for rate in RATES]
+    first += [f"descent {step}" for step in range(1, MAX_STEPS)]
+    first += [f"again {step}" for step in reversed(range(MAX_STEPS))]
+    return first[number] if number < len(first) else "mutate"

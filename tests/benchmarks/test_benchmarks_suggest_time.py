@@ -11,7 +11,7 @@ import torch
 from autoprune.search.records import config_of, result_of
 from autoprune.store import StudyFolder
 from benchmarks import suggest_time
-from benchmarks.suggest_time_studies import Filling, Problem
+from benchmarks.suggest_time_studies import Filling, Problem, origin_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,13 +26,13 @@ def filled(problem: Problem, tmp_path: Path) -> StudyFolder:
     folder = StudyFolder(tmp_path / "filled")
     filling = Filling(problem, folder)
     filling.up_to(5)
-    filling.up_to(20)
+    filling.up_to(30)
     return folder
 
 
 def test_optuna_reads_the_filled_study(problem: Problem, filled: StudyFolder) -> None:
     trials = optuna.load_study(study_name="suggest_time", storage=f"sqlite:///{filled.database}").trials
-    assert [trial.number for trial in trials] == list(range(20))
+    assert [trial.number for trial in trials] == list(range(30))
     for trial in trials:
         config, result = config_of(trial), result_of(trial)
         assert config is not None
@@ -40,18 +40,19 @@ def test_optuna_reads_the_filled_study(problem: Problem, filled: StudyFolder) ->
         assert result.cost is not None
         assert trial.params == pytest.approx(dict(config.params))
         assert trial.values == [result.accuracy, result.cost.flops]
-    assert len({trial.values[0] for trial in trials}) == 20
+    assert len({trial.values[0] for trial in trials}) == 30
 
 
 @pytest.mark.parametrize("sampler", ["cost_aware, tree", "random"])
 def test_a_cell_is_measured(problem: Problem, filled: StudyFolder, sampler: str, tmp_path: Path) -> None:
+    assert origin_of(29) == "mutate"  # the tree, too, is past its first trials
     n_threads = torch.get_num_threads()
     row = suggest_time.measure(problem, filled, sampler, 2, 60.0)
     assert torch.get_num_threads() == n_threads
     assert "over_limit_s" not in row
     assert min(row.values()) > 0
-    key = {"sampler": sampler, "dimensions": 9, "trials": 20}
-    for again in (key | row, key | row | {"trials": 30}, key | row):
+    key = {"sampler": sampler, "dimensions": 9, "trials": 30}
+    for again in (key | row, key | row | {"trials": 40}, key | row):
         suggest_time.save(tmp_path / "rows.parquet", [again])
     assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 2
 
