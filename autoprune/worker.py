@@ -242,7 +242,9 @@ class _Run:
             seed=self.config.seed,
             accuracy_test=test.accuracy if test else None,
         )
-        record = {"config": to_dict(self.config), "result": to_dict(result), "scores": kept_scores(model, self.plan)}
+        record = {"config": to_dict(self.config), "result": to_dict(result)}
+        if not self.config.is_repeat:  # nothing is cut from a repeat
+            record["scores"] = kept_scores(model, self.plan)
         self.folder.write_json(self.folder.record(self.config.number), record)
         return result
 

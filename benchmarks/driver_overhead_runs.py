@@ -61,11 +61,11 @@ def autoprune(root: Path, n_trials: int, memory: Memory) -> dict[str, float]:
     from autoprune.engines.ray_tune import run_ray
     from autoprune.search.run import run_search
 
-    told: list[Timed] = []
+    told: list[Any] = []
 
     def engine(driver: Any, folder: Any, places: Any) -> None:
         told.append(Timed(driver, memory))
-        run_ray(told[0], folder, places)  # type: ignore[arg-type]
+        run_ray(told[0], folder, places)
 
     run_search(root / "space.yaml", root / "results", engine, n_trials)
     return {"driver_cpu_s": told[0].cpu_s, "driver_wall_s": told[0].wall_s}

@@ -4,7 +4,7 @@ import bisect
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -261,15 +261,6 @@ class Driver:
     @cached_property
     def _knowledge(self) -> SearchKnowledge:
         """What the sampler is told; complete when the sensitivity map is."""
-        sensitivity = self._probes.map()
-        drop = None
-        if sensitivity is not None:
-            dense, measured = sensitivity.dense_accuracy, sensitivity
-            searched = {point.group for point in sensitivity.points}
-
-            def drop(group: str, width: int) -> float:
-                return dense - measured.accuracy(group, width) if group in searched else 0.0
-
         return SearchKnowledge(
             space=self.space,
             table=self.table,
@@ -277,17 +268,11 @@ class Driver:
             start=self._start,
             has_model=self.folder.has_model,
             budget=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
-            drop=drop,
-            scores_of=self._scores_of if sensitivity is None else lambda number: {},
+            drop=self._probes.drop(),
+            scores_of=self._networks.scores_of,
             allowed=self._ceilings.allowed,
             n_taken_over=self._n_taken_over,
         )
-
-    def _scores_of(self, number: int | None) -> Mapping[str, Sequence[float]]:
-        """Scores of the channels of a trial's network, or of the dense one; none for one from before they were kept."""
-        path = self.folder.plan if number is None else self.folder.record(number)
-        scores: dict[str, list[float]] = self.folder.read_json(path).get("scores", {})
-        return scores
 
     @property
     def n_told(self) -> int:

@@ -1,4 +1,6 @@
-"""Which trials' networks a study keeps: those that a later trial may start from."""
+"""Which trials' networks a study keeps, those that a later trial may start from, and what their channels are worth."""
+
+from collections.abc import Mapping, Sequence
 
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialConfig, TrialResult
@@ -17,6 +19,15 @@ class Networks:
         self._folder, self._keep_all = folder, keep_all
         self._parents: dict[int, int | None] = {}
         self._dominated: set[int] = set()
+
+    def scores_of(self, number: int | None) -> Mapping[str, Sequence[float]]:
+        """Scores of the channels of a trial's network, or of the dense one, as the worker kept them.
+
+        There are none for a network taken over from a study of an earlier autoprune.
+        """
+        path = self._folder.plan if number is None else self._folder.record(number)
+        scores: Mapping[str, Sequence[float]] = self._folder.read_json(path).get("scores", {})
+        return scores
 
     def needed_by(self, config: TrialConfig) -> None:
         """Take note of where a trial that has not ended starts."""

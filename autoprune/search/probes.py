@@ -1,9 +1,9 @@
 """The sensitivity map of a study, measured by the workers before its first trials."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from autoprune.search.seeds import derive_seed
-from autoprune.sensitivity import SensitivityMap, SensitivityPoint, map_of, points_to_measure
+from autoprune.sensitivity import SensitivityPoint, map_of, points_to_measure
 from autoprune.space import SearchSpace
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialConfig, TrialResult, probe
@@ -35,7 +35,6 @@ class Probes:
         if self._points and folder.sensitivity.exists():
             self._measured = {int(index): value for index, value in folder.read_json(folder.sensitivity).items()}
         self._running: set[int] = set()
-        self._map: SensitivityMap | None = None
 
     @property
     def n_left(self) -> int:
@@ -74,12 +73,15 @@ class Probes:
             self._measured = {index: known[point] for index, point in enumerate(self._points)}
             self._folder.write_json(self._folder.sensitivity, self._measured)
 
-    def map(self) -> SensitivityMap | None:
-        """The map, if there is one and all of it is measured."""
-        if self._map is None and self._points and not self.n_left:
-            found: Mapping[int, float] = self._measured
-            points = [
-                SensitivityPoint(*point, found[index]) for index, point in enumerate(self._points) if point is not None
-            ]
-            self._map = map_of(self._space.plan, found[0], points, self._space.spec.round_to)
-        return self._map
+    def drop(self) -> Callable[[str, int], float] | None:
+        """Drop in accuracy of a group alone at a width, if there is a map and all of it is measured."""
+        if not self._points or self.n_left:
+            return None
+        points = [
+            SensitivityPoint(*point, self._measured[index])
+            for index, point in enumerate(self._points)
+            if point is not None
+        ]
+        found = map_of(self._space.plan, self._measured[0], points, self._space.spec.round_to)
+        searched = {point.group for point in found.points}
+        return lambda group, width: found.dense_accuracy - found.accuracy(group, width) if group in searched else 0.0

@@ -102,12 +102,13 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None, dense: 
     elif dense is not None:
         model = load_model(dense, task.build_model)
     if plan_file is not None and plan_file.exists():
-        if "scores" not in StudyFolder.read_json(plan_file):
+        record = StudyFolder.read_json(plan_file)
+        if "scores" not in record:
             raise StudyError(
                 f"{plan_file}: a plan of an earlier autoprune, whose trials this one can't continue. Start a study "
                 "under another name; the results of this one stay readable."
             )
-        plan, table = _read_plan(plan_file)
+        plan, table = _plan_of(record)
     else:
         neuron = spec.method("neuron")
         plan = make_plan(model, task.example_inputs(2), hidden_sizes=neuron is not None and neuron.hidden_sizes)
@@ -224,8 +225,9 @@ def open_session(
         if spec.method("layer") is not None:
             on_stage("ranking the blocks")
         with in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."):
-            plan = rank_plan(spec, task, checked.plan, load_model(folder.dense, task.build_model), places.device)
-        scores = kept_scores(load_model(folder.dense, task.build_model), plan)
+            model = load_model(folder.dense, task.build_model)
+            plan = rank_plan(spec, task, checked.plan, model, places.device)
+        scores = kept_scores(model, plan)
         folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict(), "scores": scores})
     return resume_session(folder, task)
 
@@ -233,7 +235,7 @@ def open_session(
 def resume_session(folder: StudyFolder, task: Task | None = None) -> Session:
     """Open a study whose dense and plan stages are done; raises StudyError if they are not."""
     spec = load_spec(folder.space)
-    plan, table = _read_plan(folder.plan)
+    plan, table = _plan_of(folder.read_json(folder.plan))
     return Session(
         spec=spec,
         folder=folder,
@@ -275,8 +277,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _read_plan(path: Path) -> tuple[PruningPlan, CostTable]:
-    record = StudyFolder.read_json(path)
+def _plan_of(record: Mapping[str, Any]) -> tuple[PruningPlan, CostTable]:
     return PruningPlan.from_dict(record["plan"]), CostTable.from_dict(record["table"])
 
 

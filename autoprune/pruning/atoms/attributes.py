@@ -46,13 +46,13 @@ def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[s
     modules = dict(model.named_modules())
     changes = [(size, size.after(gone)) for size in sizes if size.module in modules]  # else a removed block took it
     changed = [(size, after) for size, after in changes if after != size.size]
-    found: dict[tuple[str, str], int] = {}
+    before: dict[tuple[str, str], int] = {}  # several sizes may share an attribute
     for size, after in sorted(changed, key=lambda change: change[0].kind):
         for name, attribute in size.holders:
             if name not in modules:
                 continue
             module = modules[name]
-            if found.setdefault((name, attribute), operator.attrgetter(attribute)(module)) == size.size:
+            if before.setdefault((name, attribute), operator.attrgetter(attribute)(module)) == size.size:
                 set_own(module, attribute, after)
     for module in modules.values():
         refresh(module)
@@ -89,7 +89,7 @@ def _equal(module: nn.Module, size: CountedSize) -> Iterator[str]:
         for attribute, value in vars(module).items():
             if attribute.startswith("_") or type(value) is not int or value != size.size:
                 continue
-            if size.kind == "padding" or not (_NEVER.search(attribute) or _kind_of(attribute) != size.kind):
+            if size.kind == "padding" or (_kind_of(attribute) == size.kind and not _NEVER.search(attribute)):
                 yield attribute
 
 

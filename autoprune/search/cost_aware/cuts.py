@@ -1,4 +1,4 @@
-"""Cuts by two numbers: how much of the cost is left, and how strongly the cut follows the sensitivity map."""
+"""Cuts that leave a share of the cost: by one ratio, by the sensitivity map, or by the channels' scores."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

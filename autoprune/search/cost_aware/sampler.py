@@ -49,7 +49,7 @@ class SearchKnowledge:
         start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
         has_model: Whether a trial's network is kept.
         budget: Training epochs of the whole study.
-        scores_of: As :class:`Candidates` takes it.
+        scores_of: As :class:`Candidates` takes it; of no use where there is a map.
         n_taken_over: Trials that the study has from another one.
         allowed: Whether a candidate's widths are under all ceilings that are known beforehand, shape ``(n,)``.
         drop: Drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is no map.
@@ -74,7 +74,8 @@ class SearchKnowledge:
 
     @cached_property
     def candidates(self) -> Candidates:
-        return Candidates(self.space, self.cuts, self.costs, self.descent, self.start, self.scores_of)
+        scores_of = self.scores_of if self.drop is None else lambda number: {}
+        return Candidates(self.space, self.cuts, self.costs, self.descent, self.start, scores_of)
 
     @cached_property
     def cuts(self) -> Cuts:
