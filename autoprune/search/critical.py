@@ -66,6 +66,8 @@ class CriticalSection:
         self.install()
         try:
             yield
+        except KeyboardInterrupt as interrupt:
+            raise self._interrupt or interrupt from None  # Ray's core raises one of its own in its place
         finally:
             if self._interrupt is None:
                 for number, handler in before.items():
