@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoprune.engines import load_engine
 from autoprune.search.critical import exit_code, raise_when_taken
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from autoprune.search.driver import Driver
+    from autoprune.search.run import Engine as Runner
     from autoprune.search.session import Session
 
 
@@ -28,6 +30,9 @@ def search(
         int | None, typer.Option(min=1, help="Trials the study is to reach; the space file's number if left out.")
     ] = None,
     engine: Annotated[Engine, typer.Option(help="ray: trials in parallel; inline: in this process.")] = Engine.ray,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray to join, auto or HOST:PORT; one is started here if left out.")
+    ] = None,
     results: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("results"),
 ) -> None:
     """Search for the best pruned networks; go on where an earlier run stopped."""
@@ -36,15 +41,14 @@ def search(
     console = Console(highlight=False)
     try:
         raise_when_taken()
-        _search(console, space, trials, engine, results)
+        _search(console, space, trials, load_engine(engine, address), results)
     except KeyboardInterrupt as interrupt:
         console.print("interrupted; the same command goes on.")
         raise typer.Exit(exit_code(interrupt)) from None
 
 
-def _search(console: "Console", space: Path, trials: int | None, engine: Engine, results: Path) -> None:
+def _search(console: "Console", space: Path, trials: int | None, engine: "Runner", results: Path) -> None:
     from autoprune.cli.progress import Progress
-    from autoprune.engines import load_engine
     from autoprune.errors import StudyError
     from autoprune.search.run import run_search
 
@@ -52,7 +56,7 @@ def _search(console: "Console", space: Path, trials: int | None, engine: Engine,
         outcome = run_search(
             space,
             results,
-            load_engine(engine),
+            engine,
             trials,
             progress.stage,
             progress.update,

@@ -4,17 +4,16 @@ import json
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Read when Ray is imported. Its processes listen on loopback only, for which `_node_ip_address` alone is not enough. It
-# prints nothing of its own, keeps no state on disk (the study is the truth), and leaves Ctrl-C to the driver. What is
-# left of it when it had to be killed ends after seconds, not after a minute.
+# Read when Ray is imported. It prints nothing of its own, keeps no state on disk (the study is the truth), and leaves
+# Ctrl-C to the driver. What is left of it when it had to be killed ends after seconds, not after a minute.
 os.environ |= {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -33,7 +32,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from autoprune.errors import AutopruneError, describe_error
+from autoprune.errors import AutopruneError, StudyError, describe_error
 from autoprune.places import Places
 from autoprune.search.critical import MachineTaken
 from autoprune.search.dispatch import Dispatcher
@@ -41,25 +40,28 @@ from autoprune.store import StudyFolder
 from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
 
 
-def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
-    """Run trials until the driver has no more to give, on a Ray that is started for it and ended after it."""
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places.workers)  # else the processes start one after the other
-    scratch = tempfile.mkdtemp(prefix="autoprune-tune-")
+def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: str | None = None) -> None:
+    """Run trials until the driver has no more to give.
+
+    Args:
+        address: ``"auto"`` or ``"HOST:PORT"`` of a running Ray that this machine is a node of. All its nodes see the
+            study's folder under the same path. ``None`` starts a Ray, and ends it after the trials.
+
+    Raises:
+        StudyError: If the Ray at the address can't be joined, or has no room for a trial.
+    """
+    scratch = tempfile.mkdtemp(prefix="autoprune-tune-", dir=None if address is None else folder.root.absolute())
     scheduler = _DriverScheduler(driver)
     try:
-        ray.init(
-            address="local",
-            num_cpus=places.workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-        )
+        if address is None:
+            _start(places)
+        workers = places.workers if address is None else _join(address, driver, places)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # else the processes start one after the other
         driver.hold_signals()  # Ray has put its own SIGTERM handler in place
-        searcher = _DriverSearcher(driver, places.workers, scheduler)
+        searcher = _DriverSearcher(driver, workers, scheduler)
         tuner = tune.Tuner(
-            tune.with_resources(_TrialActor, {"CPU": 1, "GPU": places.gpus_per_trial}),
-            param_space={"folder": str(folder.root), "threads": places.threads},
+            tune.with_resources(_TrialActor, {"CPU": places.threads, "GPU": places.gpus_per_trial}),
+            param_space={"folder": str(folder.root.absolute()), "threads": places.threads},
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
@@ -85,6 +87,51 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(places: Places) -> None:
+    """Start a Ray for this process alone; ``load_engine`` has seen to it that it listens on loopback only."""
+    _init(
+        address="local",
+        num_cpus=places.workers * places.threads,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+    )
+
+
+def _join(address: str, driver: Dispatcher, places: Places) -> int:
+    """Join a running Ray; gives the number of trials that run at once on all of its nodes."""
+    try:
+        if address != "auto":  # Ray ends the process where nobody listens
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        _init(address=address)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StudyError(
+            f"--address {address}: no Ray could be joined there: {describe_error(error)}. "
+            "Start Ray on this machine with `ray start`, or leave --address out."
+        ) from error
+    asked = driver.spec.resources.workers
+    if asked != "auto":
+        return asked
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    room = there.get("CPU", 0.0) / places.threads
+    if places.gpus_per_trial:
+        room = min(room, there.get("GPU", 0.0) / places.gpus_per_trial)
+    if room < 1:
+        raise StudyError(
+            f"--address {address}: a trial needs {places.threads} CPUs and {places.gpus_per_trial:g} GPUs, all nodes "
+            f"together have {there.get('CPU', 0.0):g} and {there.get('GPU', 0.0):g}. Start Ray with more, or lower "
+            "`resources` in the space file."
+        )
+    return int(room)
+
+
+def _init(**options: Any) -> None:
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except SystemExit:  # Ray's own SIGTERM handler, in place until the driver takes the signal over again
+        raise MachineTaken from None
 
 
 class _StudyLost(BaseException):

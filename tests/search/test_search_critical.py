@@ -7,14 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from autoprune.search.critical import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection
+from autoprune.search.critical import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection, MachineTaken
 
 
 @pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_outside_a_change_it_is_raised_at_once() -> None:
@@ -45,6 +46,17 @@ def test_what_is_written_while_winding_down_is_not_interrupted_again() -> None:
     with section:
         written = True
     assert written
+
+
+def test_a_library_that_raises_its_own_in_place_does_not_hide_which_signal_came() -> None:
+    def library() -> None:
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+
+    with pytest.raises(MachineTaken), CriticalSection().catching():
+        library()
 
 
 def test_without_ctrl_c_the_handler_is_put_back() -> None:
