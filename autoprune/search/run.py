@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from autoprune.atomic_file import remove_unfinished
 from autoprune.errors import UnwritableError
 from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
@@ -96,6 +97,7 @@ def run_search(
             check_same_network(source, checked)
     folder.create()
     with folder.lock(), _storage_errors(folder):
+        remove_unfinished(folder.root)
         session = open_session(space_file, folder, places, on_stage, checked)
         if source is not None:
             on_stage(f"taking over {len(source.trials)} trials of {source.folder.root}")
