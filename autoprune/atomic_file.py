@@ -1,11 +1,21 @@
 """A file that a crash leaves as the old one or the new one, never as half of one."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete, in a folder and those in it, the temporary files that killed processes left; nobody may be writing."""
+    for path in folder.rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

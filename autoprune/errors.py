@@ -34,6 +34,10 @@ class StudyError(AutopruneError):
     """A study folder or its storage can't be opened, written or continued."""
 
 
+class UnwritableError(StudyError):
+    """A study's folder can't be written now, which is no trial's fault: nothing but a stop helps."""
+
+
 class ExportError(AutopruneError):
     """An exported format does not reproduce the trial's network, or the selection names no trial."""
 

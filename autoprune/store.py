@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from autoprune.atomic_file import replacing
-from autoprune.errors import StudyError
+from autoprune.errors import StudyError, UnwritableError
 from autoprune.trial import Repeat
 
 
@@ -95,9 +96,17 @@ class StudyFolder:
         shutil.rmtree(self.model(number), ignore_errors=True)
         self.training_checkpoint(number).unlink(missing_ok=True)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Tell a write that fails with its cause and the way out; raises UnwritableError."""
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self.root, error.strerror or str(error)) from error
+
     def write_json(self, path: Path, value: Any) -> None:
-        """Write plain JSON values."""
-        with replacing(path) as handle:
+        """Write plain JSON values; raises UnwritableError if that can't be done."""
+        with self.writing(), replacing(path) as handle:
             handle.write(json.dumps(value, indent=1).encode())
 
     @staticmethod
@@ -109,8 +118,8 @@ class StudyFolder:
             raise StudyError(f"{path}: can't be read: {error}. Restore it, or start the study anew.") from None
 
     def write_frame(self, path: Path, frame: pd.DataFrame) -> None:
-        """Write a Parquet file."""
-        with replacing(path) as handle:
+        """Write a Parquet file; raises UnwritableError if that can't be done."""
+        with self.writing(), replacing(path) as handle:
             frame.to_parquet(handle, index=False)
 
     def read_frame(self, path: Path) -> pd.DataFrame:
@@ -126,26 +135,39 @@ class StudyFolder:
     def lock(self) -> Iterator[None]:
         """Hold the study for this process.
 
-        The kernel drops the lock when its owner dies, so none is ever left behind.
+        The kernel drops the lock when its owner dies, so none is ever left behind, not by what the owner has forked
+        either. Another machine's lock is seen where the folder's file system shares locks, as NFS does on Linux.
 
         Raises:
             StudyError: If a living process holds it, or the folder's file system knows no locks.
+            UnwritableError: If the lock can't be written.
         """
-        with (self.root / "lock").open("a+") as handle:
+        with self.writing():
+            file = (self.root / "lock").open("ab+", buffering=0)
+        with file as handle:
+            os.register_at_fork(after_in_child=handle.close)  # else a child would hold it when this process is dead
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.seek(0)
+                owner = handle.read().decode().strip() or "unknown"
                 raise StudyError(
-                    f"{self.root} is being searched by process {handle.read().strip() or 'unknown'}. "
-                    "Wait for it to end, or stop it."
+                    f"{self.root} is being searched by process {owner}. Wait for it to end, or stop it."
                 ) from None
             except OSError as error:
                 raise StudyError(
                     f"{self.root} can't be locked: {error.strerror}. "
                     "Name a folder on another file system with --results."
                 ) from None
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
+            with self.writing():
+                handle.truncate(0)
+                handle.write(f"{os.getpid()} on {socket.gethostname()}".encode())
             yield
+
+
+def unwritable(place: object, cause: str) -> UnwritableError:
+    """The error for a place of a study that can't be written for some cause, with the way out."""
+    return UnwritableError(
+        f"{place}: the study can't be written: {cause}. "
+        "Put the folder back, make it writable or free space; the same command goes on."
+    )

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from autoprune.cost import LATENCY_S, measure_cost
-from autoprune.errors import describe_error
+from autoprune.errors import UnwritableError, describe_error
+from autoprune.limits import Limits, TrialTimeout
 from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, kept_scores, needs_data, prune
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
@@ -64,6 +65,7 @@ class Worker:
         self.dense = reference["dense"]
         self.latency_threads: int = reference["latency"]["threads"]
         self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)
+        self.limits = Limits(self.spec.search.trial_timeout, self.spec.resources.memory_per_trial_gib)
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         """Run a trial, from its last epoch checkpoint if there is one.
@@ -71,29 +73,37 @@ class Worker:
         Yields:
             An EpochReport after every epoch and a TrialResult at the end. A trial that goes on from a checkpoint begins
             with the report of the epoch before it, which may not have been heard. Whatever goes wrong in between, in
-            the user's code too, ends the trial as ``"failed"`` with its cause; nothing is raised but what ends the
-            process.
+            the user's code too, and a limit of time or memory that is reached, ends the trial as ``"failed"`` with its
+            cause.
+
+        Raises:
+            UnwritableError: If the study's folder can't be written; the trial has not ended, and goes on when it can.
         """
         last: EpochReport | None = None
         try:
-            if config.is_probe:
-                yield self._probe(config)
-                return
-            for event in _Run(self, config).steps():
+            for event in self.limits.around(self._events(config)):
                 last = event if isinstance(event, EpochReport) else last
                 yield event
-        except Exception as error:
+        except UnwritableError:
+            raise
+        except (Exception, TrialTimeout) as error:
             yield TrialResult(
                 config.number,
                 "failed",
                 epochs=last.epoch if last else 0,
                 train_time_s=last.train_time_s if last else 0.0,
                 seed=config.seed,
-                error=describe_error(error),
+                error=self.limits.describe(error),
             )
         finally:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _events(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
+        if config.is_probe:
+            yield self._probe(config)
+        else:
+            yield from _Run(self, config).steps()
 
     @cached_property
     def meter(self) -> SensitivityMeter:
@@ -217,7 +227,9 @@ class _Run:
         validation = evaluate(model, self.task.data.validation, self.task, device)
         test = evaluate(model, self.task.data.test, self.task, device) if self.config.with_test else None
         target = self.folder.model(self.config.number)
-        size_bytes = save_model(target, model.to("cpu"), self._architecture(model))
+        architecture = self._architecture(model)
+        with self.folder.writing():
+            size_bytes = save_model(target, model.to("cpu"), architecture)
         cost = measure_cost(
             model.to(device),
             self.task.example_inputs(),
@@ -332,21 +344,20 @@ class _Run:
         return describe(self.task.build_model(), model, self.worker.spec.task.model)
 
     def _save_checkpoint(self, trainer: Trainer, report: EpochReport) -> None:
-        save_checkpoint(
-            self.folder.training_checkpoint(self.config.number),
-            {
-                "config": to_dict(self.config),
-                "trainer": trainer.state_dict(),
-                "report": to_dict(report),
-                "architecture": asdict(self._architecture(trainer.model)),
-                "masks": self.masks.masks if self.masks else {},
-                "kept": dict(self.kept),
-                "removed_blocks": list(self.removed_blocks),
-                "n_cuts": self.n_cuts,
-                "parent_weight_ratios": self.parent_weight_ratios,
-                "train_time_s": self.train_time_s,
-            },
-        )
+        state = {
+            "config": to_dict(self.config),
+            "trainer": trainer.state_dict(),
+            "report": to_dict(report),
+            "architecture": asdict(self._architecture(trainer.model)),
+            "masks": self.masks.masks if self.masks else {},
+            "kept": dict(self.kept),
+            "removed_blocks": list(self.removed_blocks),
+            "n_cuts": self.n_cuts,
+            "parent_weight_ratios": self.parent_weight_ratios,
+            "train_time_s": self.train_time_s,
+        }
+        with self.folder.writing():
+            save_checkpoint(self.folder.training_checkpoint(self.config.number), state)
 
     def _restored(self, checkpoint: Mapping[str, Any]) -> Trainer:
         architecture = Architecture(**checkpoint["architecture"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.atomic_file import replacing
+from autoprune.atomic_file import remove_unfinished, replacing
 
 
 def test_writes_a_new_file(tmp_path: Path) -> None:
@@ -60,6 +60,10 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     with replacing(path) as handle:
         handle.write(b"new")
     assert path.read_bytes() == b"new"
+    (tmp_path / ".gitignore").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_unfinished(tmp_path.parent)
+    assert sorted(found.name for found in tmp_path.iterdir()) == [".gitignore", "a"]
 
 
 def test_others_may_read_it(tmp_path: Path) -> None:

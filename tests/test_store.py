@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -193,13 +194,29 @@ def test_lock_taken_by_a_living_process_and_left_by_a_dead_one(folder: StudyFold
     with subprocess.Popen([sys.executable, "-c", HOLD, folder.root], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        rule = rf"results/s is being searched by process {holder.pid}\. Wait for it to end, or stop it\."
+        owner = f"{holder.pid} on {socket.gethostname()}"
+        rule = rf"results/s is being searched by process {owner}\. Wait for it to end, or stop it\."
         with pytest.raises(StudyError, match=rule):
             take(folder)
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
         with folder.lock():
-            assert (folder.root / "lock").read_text() == str(os.getpid())
+            assert (folder.root / "lock").read_text() == f"{os.getpid()} on {socket.gethostname()}"
+
+
+def test_lock_of_a_dead_process_is_free_though_a_child_of_it_lives(folder: StudyFolder) -> None:
+    forking = HOLD.replace("print(", "import os; child = os.fork() or time.sleep(60); print(child, ")
+    with subprocess.Popen([sys.executable, "-c", forking, folder.root], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline().split()[0])
+        with pytest.raises(StudyError, match=f"process {holder.pid} on"):
+            take(folder)
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        try:
+            take(folder)
+        finally:
+            os.kill(child, signal.SIGKILL)
 
 
 def test_lock_is_given_back(folder: StudyFolder) -> None:

@@ -393,3 +393,32 @@ def test_gradual_pruning_goes_on_from_what_the_parent_lost(worker: Worker) -> No
     assert shares == sorted(shares)
     assert max(widths) <= 6
     assert (event.kept["stem"], event.epochs_lineage) == (4, 6)
+
+
+def test_a_trial_that_is_over_its_memory_fails_and_the_next_one_finds_it_free(
+    make_worker: Callable[..., Worker],
+) -> None:
+    task = (
+        TINY_TASK
+        + """
+
+n_calls = 0
+
+
+def loss(outputs, targets):
+    global n_calls
+    n_calls += 1
+    if n_calls == 2:
+        eaten = [torch.zeros(2**22) for _ in range(200)]  # 3 GB
+    return nn.functional.cross_entropy(outputs, targets)
+"""
+    )
+    changes = {"task": {"loss": "tiny_task:loss"}, "resources": {"memory_per_trial_gib": 0.5}}
+    worker = make_worker(changes, task=task)
+    result = run(worker, trial(WEIGHT))
+    assert result.state == "failed"
+    assert result.error is not None
+    assert result.error.startswith("over resources.memory_per_trial_gib = 0.5: RuntimeError: ")
+    assert "(tiny_task.py:" in result.error
+    following = run(worker, trial(WEIGHT, 1))
+    assert (following.state, following.error) == ("finished", None)

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,12 +33,15 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from autoprune.errors import AutopruneError, StudyError, describe_error
+from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
 from autoprune.places import Places
 from autoprune.search.critical import MachineTaken
 from autoprune.search.dispatch import Dispatcher
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
+
+GRACE_S = 10.0
+"""How long after its timeout a trial that did not end by itself is killed with its process."""
 
 
 def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: str | None = None) -> None:
@@ -57,6 +61,7 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
             _start(places)
         workers = places.workers if address is None else _join(address, driver, places)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # else the processes start one after the other
+        logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the driver tells what failed, and why
         driver.hold_signals()  # Ray has put its own SIGTERM handler in place
         searcher = _DriverSearcher(driver, workers, scheduler)
         tuner = tune.Tuner(
@@ -74,6 +79,7 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=driver.spec.search.max_retries),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                callbacks=[_Watch(driver.spec.search.trial_timeout, scheduler.causes)],
             ),
         )
         tuner.fit()
@@ -184,9 +190,9 @@ class _DriverSearcher(Searcher):
                 self._driver.complete(result_from_dict(json.loads(result["trial_result"])))
             elif result is not None and "epoch_report" in result and not error:
                 self._driver.end_early(number)
-            elif result is not None and "no_worker" in result:
+            elif result is not None and "stop" in result:
+                self._driver.stop(result["stop"])
                 self._driver.release(number)
-                self._driver.stop(f"a worker process could not make ready for trials: {result['no_worker']}")
             else:
                 self._driver.fail(number, self._causes.pop(trial_id, "the worker gave no result"))
 
@@ -228,7 +234,43 @@ class _DriverScheduler(FIFOScheduler):
         error = trial.get_pickled_error()
         if isinstance(error, RayTaskError):
             error = error.cause
-        self.causes[trial.trial_id] = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"
+        cause = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"
+        self.causes.setdefault(trial.trial_id, cause)
+
+
+class _Watch(tune.Callback):
+    """Kills the process of a trial that hangs where its own limit can't end it, and has it not tried again."""
+
+    def __init__(self, timeout_s: float | None, causes: dict[str, str]) -> None:
+        self._timeout_s, self._causes = timeout_s, causes
+        self._heard: dict[Trial, float] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._heard[trial] = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._heard[trial] = time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._heard.pop(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self._heard.pop(trial, None)
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self._timeout_s is None:
+            return
+        latest = time.monotonic() - self._timeout_s - GRACE_S
+        for trial in [trial for trial, heard in self._heard.items() if heard < latest]:
+            del self._heard[trial]
+            self._causes[trial.trial_id] = (
+                f"search.trial_timeout of {self._timeout_s:g} s is over, and its process, deaf to that, was killed"
+            )
+            trial.max_failures = 0
+            if (actor := trial.temporary_state.ray_actor) is not None:
+                ray.kill(actor)
 
 
 class _TrialActor(tune.Trainable):
@@ -261,8 +303,11 @@ class _TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._worker is None:
-            return {"no_worker": self._no_worker, "done": True}
-        event = next(self._events)
+            return {"stop": f"a worker process could not make ready for trials: {self._no_worker}", "done": True}
+        try:
+            event = next(self._events)
+        except UnwritableError as error:
+            return {"stop": str(error), "done": True}
         if isinstance(event, TrialResult):
             return {"trial_result": json.dumps(to_dict(event)), "done": True}
         return {"epoch_report": json.dumps(to_dict(event))}

@@ -209,8 +209,17 @@ class Driver:
 
     def fail(self, number: int, error: str) -> None:
         """Tell the study that a trial's worker ended without a result."""
-        config = self._configs.get(number)
-        self.complete(TrialResult(number, "failed", seed=config.seed if config else 0, error=error))
+        config, report = self._configs.get(number), self._reports.get(number)
+        self.complete(
+            TrialResult(
+                number,
+                "failed",
+                epochs=report.epoch if report else 0,
+                train_time_s=report.train_time_s if report else 0.0,
+                seed=config.seed if config else 0,
+                error=error,
+            )
+        )
 
     def stop(self, reason: str) -> None:
         """Give out no more trials, for a reason that is no trial's fault; running trials stay as they are."""

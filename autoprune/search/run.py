@@ -1,13 +1,15 @@
 """A whole search: check, prepare, run trials on an engine, and read the test split at the end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from autoprune.errors import StudyError
+from autoprune.atomic_file import remove_unfinished
+from autoprune.errors import UnwritableError
 from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
 from autoprune.search.dispatch import Dispatcher
@@ -26,7 +28,7 @@ from autoprune.search.session import (
 from autoprune.search.storage import cause_of, check_storage
 from autoprune.search.test_split import read_test_split
 from autoprune.search.warm_start import check_same_network, find_source, take_over
-from autoprune.store import StudyFolder
+from autoprune.store import StudyFolder, unwritable
 
 Engine = Callable[[Dispatcher, StudyFolder, Places], None]
 """Runs trials, or repeats of them, until there are no more to give."""
@@ -99,7 +101,8 @@ def run_search(
         if source is not None:
             check_same_network(source, checked)
     folder.create()
-    with folder.lock():
+    with folder.lock(), _storage_errors(folder):
+        remove_unfinished(folder.root)
         session = open_session(space_file, folder, places, on_stage, checked)
         if source is not None:
             on_stage(f"taking over {len(source.trials)} trials of {source.folder.root}")
@@ -108,29 +111,32 @@ def run_search(
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
         was_complete = driver.is_complete
         certification, interrupt = None, None
-        try:
-            if not was_complete:
-                on_stage("starting the trials")
-                interrupt = _run_until_interrupt(engine, driver, folder, places)
-            driver.interrupt()
-            if interrupt is None and driver.stopped_because is None:
-                on_stage("reading the test split for the front")
-                front = driver.frame()
-                with in_stage("reading the test split", "No trial is lost; the same command goes on."):
-                    read_test_split(folder, session.task, front[front["on_front"]], places.device)
+        if not was_complete:
+            on_stage("starting the trials")
+            interrupt = _run_until_interrupt(engine, driver, folder, places)
+        driver.interrupt()
+        if interrupt is None and driver.stopped_because is None:
+            on_stage("reading the test split for the front")
+            front = driver.frame()
+            with in_stage("reading the test split", "No trial is lost; the same command goes on."):
+                read_test_split(folder, session.task, front[front["on_front"]], places.device)
+            driver.write()
+            if spec.certify is not None:
+                certification = _certification(driver, spec.certify.seeds, on_certification)
+                if not certification.is_complete:
+                    on_stage("certifying the front")
+                    interrupt = _run_until_interrupt(engine, certification, folder, places)
                 driver.write()
-                if spec.certify is not None:
-                    certification = _certification(driver, spec.certify.seeds, on_certification)
-                    if not certification.is_complete:
-                        on_stage("certifying the front")
-                        interrupt = _run_until_interrupt(engine, certification, folder, places)
-                    driver.write()
-        except (StorageInternalError, SQLAlchemyError, OSError) as error:
-            raise StudyError(
-                f"{folder.root}: the study can't be written: {cause_of(error)}. "
-                "Put the folder back or free space; the same command goes on."
-            ) from error
     return Outcome(session, driver, was_complete, interrupt, certification)
+
+
+@contextmanager
+def _storage_errors(folder: StudyFolder) -> Iterator[None]:
+    """Tell what keeps the study from being written."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        raise unwritable(folder.root, cause_of(error)) from error
 
 
 def _run_until_interrupt(
@@ -142,6 +148,9 @@ def _run_until_interrupt(
             engine(dispatcher, folder, places)
     except KeyboardInterrupt as interrupt:
         return interrupt.with_traceback(None)  # lets go of the run's frames
+    except UnwritableError:
+        dispatcher.interrupt()
+        raise
     return None
 
 

@@ -216,7 +216,7 @@ def open_session(
         folder.write_json(folder.origin, {"base_dir": base_dir, "versions": versions()})
     space = space_file.read_bytes()
     if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
-        with replacing(folder.space) as handle:
+        with folder.writing(), replacing(folder.space) as handle:
             handle.write(space)
     if not folder.reference.exists():
         with in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."):
@@ -297,7 +297,9 @@ def _dense_stage(
             on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")
     on_stage("measuring the dense network")
     validation = evaluate(model, task.data.validation, task, device)
-    size_bytes = save_model(folder.dense, model.to("cpu"), describe(task.build_model(), model, spec.task.model))
+    architecture = describe(task.build_model(), model, spec.task.model)
+    with folder.writing():
+        size_bytes = save_model(folder.dense, model.to("cpu"), architecture)
     model.to(device)
     latency = measure_latency(model, task.example_inputs(), device, threads)
     cost = replace(
@@ -334,5 +336,6 @@ def _train_dense(
         trainer.run_epoch()
         validation = evaluate(model, task.data.validation, task, device)
         trainer.record_validation(validation.loss)
-        save_checkpoint(path, trainer.state_dict())
+        with folder.writing():
+            save_checkpoint(path, trainer.state_dict())
         yield trainer.epoch, validation.accuracy

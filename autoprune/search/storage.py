@@ -20,13 +20,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.errors import StudyError
 from autoprune.search.trial_rows import TrialRecord, newer_trials, read_records, read_trials
-from autoprune.store import StudyFolder
+from autoprune.store import StudyFolder, unwritable
 
 T = TypeVar("T")
 
 SQLITE_TIMEOUT_S = 60
 """How long a write waits for another process that reads the file."""
 
+_UNWRITABLE = ("disk is full", "readonly database", "unable to open database file")
+"""What SQLite says when its file or the journal beside it can't be written."""
 
 _Held = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
 
@@ -177,10 +179,11 @@ def _opened(
         )
         return opening(storage)
     except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError, KeyError) as error:
+        cause = cause_of(error)
+        if url is None and any(sign in cause for sign in _UNWRITABLE):
+            raise unwritable(folder.database, cause) from None
         way_out = "Restore it, or give the study another name." if url is None else "Mend search.storage."
-        raise StudyError(
-            f"{url or folder.database}: can't be opened as a study: {cause_of(error)}. {way_out}"
-        ) from None
+        raise StudyError(f"{url or folder.database}: can't be opened as a study: {cause}. {way_out}") from None
 
 
 def check_storage(url: str | None) -> None:

@@ -9,6 +9,7 @@ FREE_TO_CHANGE = (
     "search.epochs",
     "search.max_failures",
     "search.max_retries",
+    "search.trial_timeout",
     "certify",
     "resources",
 )

@@ -216,6 +216,7 @@ class Search(Section):
         scale: Axis of the costs on which the sampler ``cost_aware`` seeks hypervolume.
         warm_start: Folder of another study of the same network, whose finished trials and networks this one begins
             with; relative to the space file, or else to where the command runs.
+        trial_timeout: Seconds that a trial may take each time it is begun or taken up again; then it has failed.
     """
 
     trials: int = Field(60, ge=1)
@@ -230,6 +231,7 @@ class Search(Section):
     ladder: Annotated[Literal["auto"] | int, PlainValidator(partial(_auto_or_integer, low=0))] = "auto"
     max_failures: int = Field(5, ge=1)
     max_retries: int = Field(2, ge=0)
+    trial_timeout: float | None = Field(None, gt=0)
     storage: str | None = None
 
     @model_validator(mode="after")
@@ -248,10 +250,16 @@ class Certify(Section):
 
 
 class Resources(Section):
-    """Where trials run."""
+    """Where trials run.
+
+    Attributes:
+        memory_per_trial_gib: Main memory, in units of 2**30 bytes, that a trial may take beyond what its process holds
+            with the data loaded, about 0.5 and the data; a trial that asks for more has failed.
+    """
 
     workers: Annotated[Literal["auto"] | int, PlainValidator(partial(_auto_or_integer, low=1))] = "auto"
     gpus_per_trial: float = Field(0, ge=0)
+    memory_per_trial_gib: float | None = Field(None, gt=0)
 
 
 def _check_study_name(name: str) -> str:

@@ -63,7 +63,7 @@ def test_a_results_folder_that_vanishes_is_told_in_one_line(tmp_path: Path) -> N
         if driver.n_told == 2:
             shutil.rmtree(tmp_path / "results")
 
-    with pytest.raises(StudyError, match=r"can't be written: .*\. Put the folder back or free space"):
+    with pytest.raises(StudyError, match=r"can't be written: .*\. Put the folder back, make it"):
         run_search(space, tmp_path / "results", run_in_process, on_change=vanish)
 
 
