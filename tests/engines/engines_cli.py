@@ -60,11 +60,11 @@ class Search:
         self.mark = uuid.uuid4().hex
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, engine: str) -> "subprocess.Popen[str]":
+    def start(self, engine: str, *options: str) -> "subprocess.Popen[str]":
         """Start the search; Ctrl-C reaches it as from a terminal if it is sent to its process group."""
         environment = {**os.environ, MARK: self.mark, "TMPDIR": str(self.scratch), "COLUMNS": "200"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "autoprune", "search", str(self.space), "--engine", engine],
+            [sys.executable, "-m", "autoprune", "search", str(self.space), "--engine", engine, *options],
             cwd=self.root,
             env=environment,
             stdout=subprocess.PIPE,
