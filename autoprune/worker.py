@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autoprune.cost import LATENCY_S, measure_cost
-from autoprune.errors import UnwritableError, describe_error
+from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
 from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, kept_scores, needs_data, prune
 from autoprune.pruning.plan import PruningPlan
