@@ -29,14 +29,17 @@ KINDS = {"descend": 0.4, "train on": 0.2, "mutate": 0.2, "cross": 0.1, "fill": 0
 RANKED = 0.5
 """Share of the candidates that descend by their parent's channels' scores, where it has any."""
 
-MIN_KEPT = 0.2
+MIN_KEPT = 0.5
 """Least share of its parent's cost that a candidate of the tree keeps: what is cut more at once does not recover."""
 
 STRENGTH = 0.5
 """How strongly a planned descent follows the sensitivity map."""
 
 SHORTEST = 0.5
-"""Share of the epochs that the descent gives a cost, below which no candidate of the tree of that cost is trained."""
+"""Share of the epochs that the descent gives a cost, below which no candidate of the tree of that cost is trained.
+A network that is only trained on is trained for no less than the last time: a schedule that starts anew first undoes
+what the last one had settled (with warm restarts, periods are doubled: Loshchilov & Hutter 2017,
+https://arxiv.org/abs/1608.03983, section 3)."""
 
 SPREAD = 0.15
 """Standard deviation of a mutation, on a dimension's axis from 0 to 1."""
@@ -109,6 +112,8 @@ class Candidates:
                 training = self._train(source, parent, front, rng)
                 if self._start == "tree" and self._epochs is not None:
                     least = SHORTEST * self.descent.epochs_at(float(shares[index]))
+                    if (row == parent.widths).all():
+                        least = max(least, parent.epochs)
                     training["epochs"] = self._epochs.nearest(max(float(training["epochs"]), least))
                 candidates.append(Candidate(parent, row, training, str(kinds[index])))
         return candidates

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.history import History, Node
 
-RATES = (0.8, 0.2)
+RATES = (0.5, 0.2)
 """Learning rates of the first step, as places on their range's axis from 0 to 1, of which the first that does no harm
 is taken: trained from inherited weights with a schedule that settles, networks come out better at high rates, until
-they break. Narrow networks bear higher ones than wide networks, so that the steps after it rise to the highest."""
+they break."""
+
+LAST_RATE = 0.9
+"""The rate of the last step, to which those between rise: narrow networks bear higher ones than wide networks."""
 
 HARM = 0.03
 """Share of the dense accuracy whose loss at the first step means that the rate was too high."""
@@ -77,7 +80,7 @@ def _steps(
     for number, (share, epochs) in enumerate(later, start=1):
         origin = f"descent {number}"
         start = parent if parent.number is None or has_model(parent.number) else root
-        yield Step(share, epochs, origin, start, first + (RATES[0] - first) * number / len(later))
+        yield Step(share, epochs, origin, start, first + (LAST_RATE - first) * number / len(later))
         node = by_origin.get(origin)
         if origin in running:
             return

@@ -1,6 +1,7 @@
 """The tree's candidates: cut from networks that hold them, and trained for long enough."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,14 @@ def test_candidates_fit_into_their_parents_and_keep_enough_of_them(draws: Candid
     assert {each.parent.number for each in drawn} == {None, 0, 1, 2, 3}
     assert any((each.widths == each.parent.widths).all() for each in drawn)
     assert len({tuple(each.widths.tolist()) for each in drawn}) > 20
+
+
+def test_what_is_only_trained_on_is_trained_for_no_less_than_the_last_time(draws: Candidates) -> None:
+    parent = replace(node(draws, 0, 0.5), epochs=7)
+    drawn = draws.draw([parent], [parent], 200, np.random.default_rng(0))
+    again = [each for each in drawn if (each.widths == parent.widths).all()]
+    assert min(draws.epochs_of(each) for each in again) == 7
+    assert min(draws.epochs_of(each) for each in drawn) < 7
 
 
 def test_weights_that_are_gone_stay_gone(draws: Candidates) -> None:
