@@ -45,6 +45,7 @@ def test_each_difference_with_its_place(old: str, new: str, lines: list[str]) ->
     [
         ("trials: 60", "trials: 90, max_failures: 1, max_retries: 0, trial_timeout: 60"),
         ("search: {trials: 60}", "search: {trials: 60}\nresources: {workers: 3, gpus_per_trial: 0.5}"),
+        ("search: {trials: 60}", "search: {trials: 60}\nresources: {cpus_per_trial: 2, custom: {licence: 1}}"),
         ("pruning: {method: neuron, ratio: 0.5}", "pruning: [{method: neuron, ratio: 0.5, criterion: l2}]"),
         ("search: {trials: 60}", "search: {trials: 60}\ncertify: {seeds: 5}"),
         ("log: true", "log: true, step: null"),

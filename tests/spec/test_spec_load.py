@@ -112,6 +112,13 @@ certify:
   seeds: 0  #! certify.seeds: input should be greater than or equal to 1, got 0.
 resources:
   workers: 0  #! resources.workers must be auto or an integer in [1, inf), got 0.
+  cpus_per_trial: 0.5  #! resources.cpus_per_trial: input should be a valid integer, got 0.5.
+  gpus_per_trial: 1.5  #! resources.gpus_per_trial must be 0, a share of a GPU in [0.0001, 1], or a whole number, got 1.5.
+  custom:
+    GPU: 1  #! resources.custom.GPU must not be one of Ray's own resources: set resources.gpus_per_trial instead.
+    licence: 0  #! resources.custom.licence must be a number of 0.0001 or more, got 0.
+    slot: one  #! resources.custom.slot must be a number of 0.0001 or more, got 'one'.
+    free: true  #! resources.custom.free must be a number of 0.0001 or more, got True.
 sarch:  #! the file: unknown key 'sarch' (did you mean 'search'?). Known: {sections}.
 """  # noqa: E501
 
@@ -220,6 +227,10 @@ def test_not_yaml(text: str, problem: str) -> None:
         ("objectives: [accuracy]", "objectives must be a list of two or three out of: accuracy, params,"),
         ("objectives: [flops, params]", "objectives must hold 'accuracy': without it the smallest network is best."),
         ("3: 4", "3: keys should be strings."),
+        ("resources: {gpus_per_trial: -1}", "resources.gpus_per_trial: input should be greater than or equal to 0"),
+        ("resources: {gpus_per_trial: 0.00001}", "resources.gpus_per_trial must be 0, a share of a GPU in [0.0001, 1]"),
+        ("resources: {custom: licence}", "resources.custom must be a mapping from names of Ray resources to amounts"),
+        ("resources: {custom: {3: 1}}", "resources.custom must have texts as names, got 3."),
         ("training: {epochs: {low: 2}}", "training.epochs.high is missing."),
         ("training: {<<: {epochs: 0}}", "training.epochs must be an integer in [1, inf), got 0."),
         ("pruning: [{method: neuron, ratio: 0.5, layers: {a: {high: 0.6}}}]", "pruning[0].layers.a.low is missing."),
@@ -311,6 +322,11 @@ def test_certification_is_off_unless_named() -> None:
     assert problems_of("study: s\ntask: {model: 'a:b', data: 'a:c'}\ncertify: 3\n") == (
         "space.yaml:3: certify must be a mapping with keys out of: seeds.",
     )
+
+
+def test_by_default_the_cores_are_divided_and_no_gpu_is_taken() -> None:
+    resources = parse_with("").resources
+    assert (resources.cpus_per_trial, resources.gpus_per_trial, resources.custom) == (None, 0, {})
 
 
 def test_one_section_may_stand_for_a_list_of_one() -> None:

@@ -94,7 +94,14 @@ files = st.fixed_dictionaries(
         ),
         "pruning": methods.map(lambda found: list(found.values())),
         "search": st.fixed_dictionaries({"trials": st.integers(1, 1000), "storage": st.none() | st.just("sqlite://")}),
-        "resources": st.fixed_dictionaries({"workers": st.just("auto") | st.integers(1, 64)}),
+        "resources": st.fixed_dictionaries(
+            {"workers": st.just("auto") | st.integers(1, 64)},
+            optional={
+                "cpus_per_trial": st.none() | st.integers(1, 64),
+                "gpus_per_trial": st.floats(1e-4, 1) | st.integers(0, 8),
+                "custom": st.dictionaries(st.text("ab:", min_size=1), st.floats(1e-4, 1e3) | st.integers(1, 9)),
+            },
+        ),
     },
 )
 
