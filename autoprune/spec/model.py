@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +34,7 @@ OBJECTIVES = ("accuracy", "params", "nonzero_params", "size_bytes", "flops", "la
 SAMPLERS = ("auto", "cost_aware", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")
 LEAST_AMOUNT = 0.0001
 """The smallest share of a resource that Ray tells from none."""
+Precision = Literal["float32", "bf16", "fp16"]
 
 
 def _as_list(value: Any) -> Any:
@@ -164,8 +165,26 @@ class DenseTraining(Section):
     batch_size: int = Field(64, ge=1)
 
 
+def _check_precision(name: Any) -> Any:
+    if name not in get_args(Precision):
+        raise unknown("precision", name, get_args(Precision))
+    return name
+
+
 class Training(Section):
-    """How a pruned network is retrained; values, ranges and lists are searched."""
+    """How a pruned network is retrained; values, ranges and lists are searched.
+
+    What follows here is fixed for a study, and holds for the dense network's training too.
+
+    Attributes:
+        max_device_batch: Most examples in one forward pass of the training; a larger batch is accumulated. Halved for a
+            trial where a GPU's memory is not enough.
+        precision: Of forward passes in training and evaluation, by torch's autocast: ``float32``, ``bf16``, or ``fp16``
+            with scaled gradients. Weights, files, costs and the proof of a cut are float32 always.
+        channels_last: Whether networks and 4-d inputs have their channels last in memory in training, and the inputs in
+            evaluation.
+        compile: Whether the forward pass of the training goes through ``torch.compile``, anew for every network.
+    """
 
     epochs: Annotated[Dimension, searchable(ParamKind("int", low=1))] = 5
     optimizer: Annotated[list[Any], OPTIMIZER_SECTIONS] = [
@@ -179,6 +198,9 @@ class Training(Section):
     reference_batch_size: int | None = Field(None, ge=1)
     max_device_batch: int | None = Field(None, ge=1)
     recalibration_examples: int = Field(1024, ge=0)
+    precision: Annotated[Precision, BeforeValidator(_check_precision)] = "float32"
+    channels_last: bool = False
+    compile: bool = False
 
 
 Method = _told_apart_by(

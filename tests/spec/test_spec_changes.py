@@ -28,6 +28,7 @@ def changed(old: str, new: str) -> SearchSpec:
         ("[32, 64]", "[32, 128]", ["training.batch_size_schedule[0].size[1]: 64 -> 128"]),
         ("[32, 64]", "32", ["training.batch_size_schedule[0].size: [32, 64] -> 32"]),
         ("width: 8", "width: 8, depth: null", ["task.model.args.depth: (not given) -> None"]),
+        ("training:", "training:\n  precision: bf16", ["training.precision: float32 -> bf16"]),
         ("0.5x", "0.5", ["constraints.flops.relative: True -> False"]),
         (
             "trials: 60",

@@ -6,6 +6,7 @@ import pytest
 
 from autoprune.errors import SpecError
 from autoprune.spec import Ceiling, Range, SearchSpec, load_spec, parse_spec
+from autoprune.spec.model import Training
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -72,6 +73,9 @@ dense:
 training:
   epochs: {low: 0, high: 2.5, step: 0.5}  #! training.epochs.high must be an integer in [1, inf), got 2.5. | training.epochs.low must be an integer in [1, inf), got 0. | training.epochs.step must be an integer, got 0.5.
   max_device_batch: 0  #! training.max_device_batch: input should be greater than or equal to 1, got 0.
+  precision: float16  #! training.precision: unknown precision 'float16' (did you mean 'float32'?). Known: float32, bf16, fp16.
+  channels_last: 1  #! training.channels_last: input should be a valid boolean, got 1.
+  compil: true  #! training: unknown key 'compil' (did you mean 'compile'?). Known: {training}.
   optimizer:
     - {name: sdg}  #! training.optimizer[0]: unknown name 'sdg' (did you mean 'sgd'?). Known: sgd, adam, adamw.
     - {name: sgd, nesterov: 1}  #! training.optimizer[1].nesterov: unknown value '1'. Known: False, True.
@@ -97,7 +101,7 @@ pruning:
       head: skp  #! pruning[0].layers.head: input should be 'skip', got 'skp'.
       stage2.*: {hih: 0.95}  #! pruning[0].layers.stage2.*: unknown key 'hih' (did you mean 'high'?). Known: low, high, log, step.
       stage3.*: [0.1, 1]  #! pruning[0].layers.stage3.*[1] must be in [0, 1), got 1.
-    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 50).
+    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 53).
   - method: layr  #! pruning[1]: unknown method 'layr' (did you mean 'layer'?). Known: neuron, layer, weight.
   - method: layer
     layers:
@@ -159,7 +163,7 @@ def test_every_mistake_at_once_with_its_line() -> None:
     text = text.replace("{constraints}", "accuracy_drop, params, nonzero_params, size_bytes, macs, flops, latency_ms")
     text = text.replace("{criteria}", "l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, random")
     sections = "study, task, objectives, constraints, dense, training, pruning, search, certify, resources"
-    text = text.replace("{sections}", sections)
+    text = text.replace("{sections}", sections).replace("{training}", ", ".join(Training.model_fields))
     expected = [
         f"space.yaml:{number}: {message.strip()}"
         for number, line in enumerate(text.splitlines(), start=1)
@@ -227,6 +231,7 @@ def test_not_yaml(text: str, problem: str) -> None:
         ("objectives: [accuracy]", "objectives must be a list of two or three out of: accuracy, params,"),
         ("objectives: [flops, params]", "objectives must hold 'accuracy': without it the smallest network is best."),
         ("3: 4", "3: keys should be strings."),
+        ("training: {precision: [bf16, fp16]}", "training.precision: unknown precision '['bf16', 'fp16']'. Known:"),
         ("resources: {gpus_per_trial: -1}", "resources.gpus_per_trial: input should be greater than or equal to 0"),
         ("resources: {gpus_per_trial: 0.00001}", "resources.gpus_per_trial must be 0, a share of a GPU in [0.0001, 1]"),
         ("resources: {custom: licence}", "resources.custom must be a mapping from names of Ray resources to amounts"),
@@ -324,8 +329,9 @@ def test_certification_is_off_unless_named() -> None:
     )
 
 
-def test_by_default_the_cores_are_divided_and_no_gpu_is_taken() -> None:
-    resources = parse_with("").resources
+def test_numbers_are_as_torch_has_them_unless_told_otherwise() -> None:
+    training, resources = parse_with("").training, parse_with("").resources
+    assert (training.precision, training.channels_last, training.compile) == ("float32", False, False)
     assert (resources.cpus_per_trial, resources.gpus_per_trial, resources.custom) == (None, 0, {})
 
 

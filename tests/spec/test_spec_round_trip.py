@@ -90,6 +90,8 @@ files = st.fixed_dictionaries(
                 "lr_schedule": sections(LR_SCHEDULES, "kind"),
                 "batch_size_schedule": sections(BATCH_SIZE_SCHEDULES, "kind"),
                 "gradual_pruning": dimensions(ParamKind("float", low=0, high=1)),
+                "precision": st.sampled_from(["float32", "bf16", "fp16"]),
+                "compile": st.booleans(),
             },
         ),
         "pruning": methods.map(lambda found: list(found.values())),
