@@ -5,7 +5,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -38,7 +38,7 @@ class Limits:
         self._timeout_s, self._memory_gib = timeout_s, memory_gib
         self._data_bytes = None if memory_gib is None else _held_bytes() + int(memory_gib * GIB)
 
-    def around(self, events: Iterator[Event]) -> Iterator[Event]:
+    def around(self, events: Iterator[Event]) -> Generator[Event]:
         """Give a trial's events, under the limits while each of them is made.
 
         Raises:

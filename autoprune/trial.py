@@ -179,6 +179,8 @@ class EpochReport:
         batch_size: Batch size at the epoch's last full step.
         kept: Group name -> channels that the network has now; 0 where the group's block was removed.
         cost: Of the network as it is now, its latency not measured; ``None`` where the study stops no trial early.
+        device_batch: Most examples in one forward pass of the training by now: fewer than the batch, or than
+            ``training.max_device_batch``, where the device's memory was not enough; ``None`` if nothing limits them.
     """
 
     number: int
@@ -192,6 +194,7 @@ class EpochReport:
     kept: Mapping[str, int] = field(default_factory=dict)
     removed_blocks: tuple[str, ...] = ()
     cost: Cost | None = None
+    device_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ class TrialResult:
         error: Cause of a failure, or the ceiling that an infeasible trial broke.
         left_dense: Parameters asked to take a weight pattern that does not fit them, and that lost no weight.
         accuracy_test: The task's metric on the test split, where the configuration asked for it.
+        device_batch: As in its last :class:`EpochReport`.
     """
 
     number: int
@@ -224,6 +228,7 @@ class TrialResult:
     error: str | None = None
     left_dense: tuple[str, ...] = ()
     accuracy_test: float | None = None
+    device_batch: int | None = None
 
 
 # Made once: making one takes a millisecond, using it a few microseconds.

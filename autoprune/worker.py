@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
-from autoprune.pruning import WeightMasks, gradual_weight_ratios, gradual_widths, kept_scores, needs_data, prune
+from autoprune.pruning import Pruned, WeightMasks, gradual_weight_ratios, gradual_widths, kept_scores, needs_data, prune
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.sensitivity import SensitivityMeter, task_meter
@@ -21,8 +22,18 @@ from autoprune.spec import SearchSpec, load_spec
 from autoprune.spec.model import Ceiling
 from autoprune.store import StudyFolder
 from autoprune.tasks import build_task
-from autoprune.tasks.task import Inputs, Task
-from autoprune.training import Trainer, evaluate, load_checkpoint, recalibrate_batch_norm, save_checkpoint
+from autoprune.tasks.task import Inputs, Split, Task
+from autoprune.training import (
+    Evaluation,
+    Numerics,
+    Trainer,
+    evaluate,
+    free_memory,
+    load_checkpoint,
+    recalibrate_batch_norm,
+    save_checkpoint,
+    with_fewer_at_once,
+)
 from autoprune.trial import (
     Cost,
     EpochReport,
@@ -65,6 +76,7 @@ class Worker:
         self.dense = reference["dense"]
         self.latency_threads: int = reference["latency"]["threads"]
         self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)
+        self.numerics = Numerics.of(self.spec.training)
         self.limits = Limits(self.spec.search.trial_timeout, self.spec.resources.memory_per_trial_gib)
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
@@ -74,30 +86,38 @@ class Worker:
             An EpochReport after every epoch and a TrialResult at the end. A trial that goes on from a checkpoint begins
             with the report of the epoch before it, which may not have been heard. Whatever goes wrong in between, in
             the user's code too, and a limit of time or memory that is reached, ends the trial as ``"failed"`` with its
-            cause.
+            cause. When the TrialResult comes, or the events are closed before, nothing of the trial is left in memory.
 
         Raises:
             UnwritableError: If the study's folder can't be written; the trial has not ended, and goes on when it can.
         """
         last: EpochReport | None = None
+        result: TrialResult | None = None
         try:
-            for event in self.limits.around(self._events(config)):
-                last = event if isinstance(event, EpochReport) else last
-                yield event
+            with closing(self.limits.around(self._events(config))) as events:
+                for event in events:
+                    if isinstance(event, TrialResult):
+                        result = event
+                    else:
+                        last = event
+                        yield event
         except UnwritableError:
             raise
         except (Exception, TrialTimeout) as error:
-            yield TrialResult(
+            result = TrialResult(
                 config.number,
                 "failed",
                 epochs=last.epoch if last else 0,
                 train_time_s=last.train_time_s if last else 0.0,
                 seed=config.seed,
                 error=self.limits.describe(error),
+                device_batch=last.device_batch if last else None,
             )
         finally:
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self.numerics.forget()
+            free_memory(self.device)
+        if result is not None:
+            yield result
 
     def _events(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         if config.is_probe:
@@ -141,6 +161,7 @@ class _Run:
         self.n_cuts = 0
         self.cost: Cost | None = None
         self.train_time_s = 0.0
+        self.evaluation_batch: int | None = None
         self.parent_widths = self.plan.group_widths
         self.parent_weight_ratios: dict[str, float] = {}
         self.lineage = config.epochs
@@ -189,6 +210,7 @@ class _Run:
             device=self.worker.device,
             max_device_batch=training.max_device_batch,
             reference_batch_size=training.reference_batch_size,
+            numerics=self.worker.numerics,
             before_step=(lambda progress: self._cut_gradually(trainer, progress))
             if config.pruning.gradual_share
             else None,
@@ -199,7 +221,7 @@ class _Run:
     def _epoch(self, trainer: Trainer) -> EpochReport:
         metrics = trainer.run_epoch()
         self.train_time_s += metrics.train_time_s
-        validation = evaluate(trainer.model, self.task.data.validation, self.task, self.worker.device)
+        validation = self._evaluate(trainer.model, self.task.data.validation)
         trainer.record_validation(validation.loss)
         if self.worker.spec.search.stop_early and self.cost is None:
             self.cost = self._measure_unsaved(trainer.model, latency=False)
@@ -215,17 +237,32 @@ class _Run:
             kept=self.kept,
             removed_blocks=self.removed_blocks,
             cost=self.cost,
+            device_batch=trainer.device_batch,
         )
         self._save_checkpoint(trainer, report)
         return report
 
+    def _evaluate(self, model: nn.Module, split: Split) -> Evaluation:
+        worker = self.worker
+        evaluation = evaluate(model, split, self.task, worker.device, self.evaluation_batch, worker.numerics)
+        self.evaluation_batch = evaluation.batch_size
+        return evaluation
+
     def _finish(self, trainer: Trainer) -> TrialResult:
-        model, device = trainer.model, self.worker.device
+        model, device, numerics = trainer.model, self.worker.device, self.worker.numerics
         n_examples = self.worker.spec.training.recalibration_examples
         if n_examples:
-            recalibrate_batch_norm(model, self.task.data.train, device, n_examples=n_examples, seed=self.config.seed)
-        validation = evaluate(model, self.task.data.validation, self.task, device)
-        test = evaluate(model, self.task.data.test, self.task, device) if self.config.with_test else None
+            recalibrate_batch_norm(
+                model,
+                self.task.data.train,
+                device,
+                n_examples=n_examples,
+                seed=self.config.seed,
+                numerics=numerics,
+            )
+        validation = self._evaluate(model, self.task.data.validation)
+        test = self._evaluate(model, self.task.data.test) if self.config.with_test else None
+        numerics.lay_back(model)
         target = self.folder.model(self.config.number)
         architecture = self._architecture(model)
         with self.folder.writing():
@@ -253,6 +290,7 @@ class _Run:
             train_time_s=self.train_time_s,
             seed=self.config.seed,
             accuracy_test=test.accuracy if test else None,
+            device_batch=trainer.device_batch,
         )
         record = {"config": to_dict(self.config), "result": to_dict(result)}
         if not self.config.is_repeat:  # nothing is cut from a repeat
@@ -262,15 +300,20 @@ class _Run:
 
     def _cut(self, model: nn.Module, pruning: PruningConfig, trainer: Trainer | None) -> nn.Module:
         """Prune to ``pruning``; in mid-training, ``trainer`` goes on with the smaller network."""
-        pruned = prune(
-            model,
-            self.plan,
-            pruning,
-            example_inputs=self.example,
-            calibration=self._calibration if needs_data(pruning.criterion) else None,
-            loss=self.task.loss,
-            seed=self.config.seed,
-        )
+        with_data = needs_data(pruning.criterion)
+
+        def attempt(batch_size: int) -> Pruned:
+            return prune(
+                model,
+                self.plan,
+                pruning,
+                example_inputs=self.example,
+                calibration=partial(self._calibration, batch_size) if with_data else None,
+                loss=self.task.loss,
+                seed=self.config.seed,
+            )
+
+        pruned, _ = with_fewer_at_once(attempt, CALIBRATION_BATCH if with_data else 1, self.worker.device, "pruning")
         self.kept, self.removed_blocks, self.cost = pruned.kept, pruned.removed_blocks, None
         if trainer is not None:
             trainer.resize(pruned.model, pruned.provenance)
@@ -289,7 +332,7 @@ class _Run:
         if due <= self.n_cuts:
             return
         self.n_cuts = due
-        self._cut(trainer.model, self._pruning_at(due / N_GRADUAL_CUTS), trainer)
+        self._cut(self.worker.numerics.lay_back(trainer.model), self._pruning_at(due / N_GRADUAL_CUTS), trainer)
 
     def _pruning_at(self, t: float) -> PruningConfig:
         final = self.config.pruning
@@ -312,10 +355,10 @@ class _Run:
         present = dict(model.named_parameters(remove_duplicate=False))
         return tuple(name for name in self.config.pruning.weight_ratios if name in present and name not in masks)
 
-    def _calibration(self) -> Iterable[tuple[Inputs, torch.Tensor]]:
+    def _calibration(self, batch_size: int) -> Iterable[tuple[Inputs, torch.Tensor]]:
         generator = torch.Generator().manual_seed(self.config.seed)
         order = torch.randperm(len(self.task.data.train), generator=generator)[:N_CALIBRATION]
-        return (self.task.data.train.batch(part) for part in torch.split(order, CALIBRATION_BATCH))
+        return (self.task.data.train.batch(part) for part in torch.split(order, batch_size))
 
     def _broken_ceiling(self, pruned: nn.Module, ceilings: Mapping[str, Ceiling]) -> str | None:
         """The ceiling that the trial's final network breaks, measured on that network before it is trained."""

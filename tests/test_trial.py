@@ -123,6 +123,7 @@ def test_records_are_plain() -> None:
         "kept": {},
         "removed_blocks": [],
         "cost": None,
+        "device_batch": None,
     }
     assert to_dict(Cost(1, 2, 3, 4)) == {
         "params": 1,

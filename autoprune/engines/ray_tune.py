@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
-from autoprune.places import Places
+from autoprune.places import Places, room
 from autoprune.search.critical import MachineTaken
 from autoprune.search.dispatch import Dispatcher
 from autoprune.store import StudyFolder
@@ -52,7 +52,8 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
             study's folder under the same path. ``None`` starts a Ray, and ends it after the trials.
 
     Raises:
-        StudyError: If the Ray at the address can't be joined, or has no room for a trial.
+        StudyError: If the Ray at the address can't be joined or has no room for a trial, or one that is started here
+            lacks a custom resource.
     """
     scratch = tempfile.mkdtemp(prefix="autoprune-tune-", dir=None if address is None else folder.root.absolute())
     scheduler = _DriverScheduler(driver)
@@ -65,7 +66,7 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
         driver.hold_signals()  # Ray has put its own SIGTERM handler in place
         searcher = _DriverSearcher(driver, workers, scheduler)
         tuner = tune.Tuner(
-            tune.with_resources(_TrialActor, {"CPU": places.threads, "GPU": places.gpus_per_trial}),
+            tune.with_resources(_TrialActor, places.per_trial),
             param_space={"folder": str(folder.root.absolute()), "threads": places.threads},
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
@@ -97,6 +98,12 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
 
 def _start(places: Places) -> None:
     """Start a Ray for this process alone; ``load_engine`` has seen to it that it listens on loopback only."""
+    if places.custom:
+        raise StudyError(
+            f"resources.custom: {', '.join(places.custom)} must be resources of a Ray that is joined by --address, but "
+            "this search starts a Ray of its own, which has none. Leave resources.custom out, or start Ray with "
+            "`ray start --resources` and give --address."
+        )
     _init(
         address="local",
         num_cpus=places.workers * places.threads,
@@ -120,17 +127,29 @@ def _join(address: str, driver: Dispatcher, places: Places) -> int:
     asked = driver.spec.resources.workers
     if asked != "auto":
         return asked
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    room = there.get("CPU", 0.0) / places.threads
-    if places.gpus_per_trial:
-        room = min(room, there.get("GPU", 0.0) / places.gpus_per_trial)
-    if room < 1:
+    nodes = _nodes()
+    workers = sum(rooms(places))
+    if workers < 1:
+        taken = {name: amount for name, amount in places.per_trial.items() if amount}
+        told = "; ".join(_amounts({name: node.get(name, 0.0) for name in taken}) for node in nodes)
         raise StudyError(
-            f"--address {address}: a trial needs {places.threads} CPUs and {places.gpus_per_trial:g} GPUs, all nodes "
-            f"together have {there.get('CPU', 0.0):g} and {there.get('GPU', 0.0):g}. Start Ray with more, or lower "
-            "`resources` in the space file."
+            f"--address {address}: a trial needs {_amounts(taken)} on one node, the nodes have {told}. Start Ray with "
+            "more, or lower `resources` in the space file."
         )
-    return int(room)
+    return workers
+
+
+def rooms(places: Places) -> list[int]:
+    """How many trials each node of the Ray that is joined holds when it is empty."""
+    return [room(node, places.per_trial) for node in _nodes()]
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
 
 
 def _init(**options: Any) -> None:

@@ -192,6 +192,7 @@ class Driver:
                 train_time_s=report.train_time_s,
                 seed=config.seed,
                 error=f"stopped after epoch {report.epoch}: others were as accurate by then, at no more cost",
+                device_batch=report.device_batch,
             )
         )
 
@@ -218,6 +219,7 @@ class Driver:
                 train_time_s=report.train_time_s if report else 0.0,
                 seed=config.seed if config else 0,
                 error=error,
+                device_batch=report.device_batch if report else None,
             )
         )
 

@@ -29,6 +29,7 @@ from autoprune.search.storage import cause_of, check_storage
 from autoprune.search.test_split import read_test_split
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.store import StudyFolder, unwritable
+from autoprune.training import Numerics
 
 Engine = Callable[[Dispatcher, StudyFolder, Places], None]
 """Runs trials, or repeats of them, until there are no more to give."""
@@ -119,7 +120,9 @@ def run_search(
             on_stage("reading the test split for the front")
             front = driver.frame()
             with in_stage("reading the test split", "No trial is lost; the same command goes on."):
-                read_test_split(folder, session.task, front[front["on_front"]], places.device)
+                read_test_split(
+                    folder, session.task, front[front["on_front"]], places.device, Numerics.of(spec.training)
+                )
             driver.write()
             if spec.certify is not None:
                 certification = _certification(driver, spec.certify.seeds, on_certification)

@@ -29,7 +29,7 @@ from autoprune.store import StudyFolder
 from autoprune.tasks import SubsetSplit, build_task, check_task, load_weights
 from autoprune.tasks.paths import expand
 from autoprune.tasks.task import Task
-from autoprune.training import Trainer, evaluate, load_checkpoint, save_checkpoint
+from autoprune.training import Numerics, Trainer, evaluate, free_memory, load_checkpoint, save_checkpoint
 from autoprune.trial import Cost, to_dict
 
 N_BLOCK_EXAMPLES = 1024
@@ -229,6 +229,8 @@ def open_session(
             plan = rank_plan(spec, task, checked.plan, model, places.device)
         scores = kept_scores(model, plan)
         folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict(), "scores": scores})
+        model.to("cpu")
+        free_memory(places.device)
     return resume_session(folder, task)
 
 
@@ -296,7 +298,7 @@ def _dense_stage(
         for epoch, accuracy in _train_dense(spec, task, model, folder, device):
             on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")
     on_stage("measuring the dense network")
-    validation = evaluate(model, task.data.validation, task, device)
+    validation = evaluate(model, task.data.validation, task, device, numerics=Numerics.of(spec.training))
     architecture = describe(task.build_model(), model, spec.task.model)
     with folder.writing():
         size_bytes = save_model(folder.dense, model.to("cpu"), architecture)
@@ -310,13 +312,15 @@ def _dense_stage(
         folder.reference, {"dense": dense, "epochs": epochs, "latency": asdict(latency), "cost": to_dict(cost)}
     )
     (folder.dense / "training").unlink(missing_ok=True)
+    model.to("cpu")
+    free_memory(device)
 
 
 def _train_dense(
     spec: SearchSpec, task: Task, model: nn.Module, folder: StudyFolder, device: torch.device
 ) -> Iterable[tuple[int, float]]:
     """Train from the last epoch's checkpoint if there is one; yields (epochs done, validation accuracy)."""
-    training = dense_training(spec)
+    training, numerics = dense_training(spec), Numerics.of(spec.training)
     trainer = Trainer(
         model,
         task,
@@ -327,6 +331,7 @@ def _train_dense(
         seed=training.seed,
         device=device,
         max_device_batch=spec.training.max_device_batch,
+        numerics=numerics,
     )
     path = folder.dense / "training"
     state = load_checkpoint(path)
@@ -334,8 +339,10 @@ def _train_dense(
         trainer.load_state_dict(state)
     while trainer.epoch < training.epochs:
         trainer.run_epoch()
-        validation = evaluate(model, task.data.validation, task, device)
+        validation = evaluate(model, task.data.validation, task, device, numerics=numerics)
         trainer.record_validation(validation.loss)
         with folder.writing():
             save_checkpoint(path, trainer.state_dict())
         yield trainer.epoch, validation.accuracy
+    numerics.lay_back(model)
+    numerics.forget()

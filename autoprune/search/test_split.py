@@ -7,16 +7,19 @@ from autoprune.saved_model import load_model
 from autoprune.search.final import DENSE, known_test_accuracy
 from autoprune.store import StudyFolder
 from autoprune.tasks.task import Task
-from autoprune.training import evaluate
+from autoprune.training import FLOAT32, Numerics, evaluate
 
 
-def read_test_split(folder: StudyFolder, task: Task, front: pd.DataFrame, device: torch.device) -> dict[str, float]:
+def read_test_split(
+    folder: StudyFolder, task: Task, front: pd.DataFrame, device: torch.device, numerics: Numerics = FLOAT32
+) -> dict[str, float]:
     """Accuracy on the test split of the dense network and of every point of the front.
 
     A figure that was read before is not read again, so no choice is ever made by the test split.
 
     Args:
         front: The front's rows of ``trials.parquet``.
+        numerics: Those that the trials were judged with.
 
     Returns:
         ``"dense"`` or trial number, as text -> accuracy on the test split.
@@ -26,6 +29,6 @@ def read_test_split(folder: StudyFolder, task: Task, front: pd.DataFrame, device
         if key not in known:
             number = None if key == DENSE else int(key)
             model = load_model(folder.model(number), task.build_model)
-            known[key] = evaluate(model.to(device), task.data.test, task, device).accuracy
+            known[key] = evaluate(model.to(device), task.data.test, task, device, numerics=numerics).accuracy
             folder.write_json(folder.test, known)
     return known

@@ -1,9 +1,10 @@
 """SearchSpec: a space file as one frozen, validated object."""
 
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +32,9 @@ from autoprune.trial import MAX_SEEDS
 COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
 OBJECTIVES = ("accuracy", "params", "nonzero_params", "size_bytes", "flops", "latency_ms")
 SAMPLERS = ("auto", "cost_aware", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")
+LEAST_AMOUNT = 0.0001
+"""The smallest share of a resource that Ray tells from none."""
+Precision = Literal["float32", "bf16", "fp16"]
 
 
 def _as_list(value: Any) -> Any:
@@ -161,8 +165,26 @@ class DenseTraining(Section):
     batch_size: int = Field(64, ge=1)
 
 
+def _check_precision(name: Any) -> Any:
+    if name not in get_args(Precision):
+        raise unknown("precision", name, get_args(Precision))
+    return name
+
+
 class Training(Section):
-    """How a pruned network is retrained; values, ranges and lists are searched."""
+    """How a pruned network is retrained; values, ranges and lists are searched.
+
+    What follows here is fixed for a study, and holds for the dense network's training too.
+
+    Attributes:
+        max_device_batch: Most examples in one forward pass of the training; a larger batch is accumulated. Halved for a
+            trial where a GPU's memory is not enough.
+        precision: Of forward passes in training and evaluation, by torch's autocast: ``float32``, ``bf16``, or ``fp16``
+            with scaled gradients. Weights, files, costs and the proof of a cut are float32 always.
+        channels_last: Whether networks and 4-d inputs have their channels last in memory in training, and the inputs in
+            evaluation.
+        compile: Whether the forward pass of the training goes through ``torch.compile``, anew for every network.
+    """
 
     epochs: Annotated[Dimension, searchable(ParamKind("int", low=1))] = 5
     optimizer: Annotated[list[Any], OPTIMIZER_SECTIONS] = [
@@ -176,6 +198,9 @@ class Training(Section):
     reference_batch_size: int | None = Field(None, ge=1)
     max_device_batch: int | None = Field(None, ge=1)
     recalibration_examples: int = Field(1024, ge=0)
+    precision: Annotated[Precision, BeforeValidator(_check_precision)] = "float32"
+    channels_last: bool = False
+    compile: bool = False
 
 
 Method = _told_apart_by(
@@ -249,16 +274,58 @@ class Certify(Section):
     seeds: int = Field(3, ge=1, le=MAX_SEEDS)
 
 
+RESERVED = {
+    "CPU": "cpus_per_trial",
+    "GPU": "gpus_per_trial",
+    "memory": "memory_per_trial_gib",
+    "object_store_memory": "memory_per_trial_gib",
+}
+"""Names that Ray keeps for itself -> the setting to use instead."""
+
+
+def _check_custom(amounts: Any) -> Any:
+    if not isinstance(amounts, dict):
+        rule = "must be a mapping from names of Ray resources to amounts, got {value}"
+        raise PydanticCustomError("no_mapping", rule, {"value": repr(amounts)})
+    mistakes = []
+    for name, amount in amounts.items():
+        if not isinstance(name, str) or not name:
+            error = PydanticCustomError("name", "must have texts as names, got {name}", {"name": repr(name)})
+            mistakes.append(Mistake((), error, amounts))
+        elif name in RESERVED:
+            rule = "must not be one of Ray's own resources: set resources.{setting} instead"
+            mistakes.append(Mistake((name,), PydanticCustomError("own", rule, {"setting": RESERVED[name]}), amount))
+        elif isinstance(amount, bool) or not isinstance(amount, int | float) or not LEAST_AMOUNT <= amount < math.inf:
+            rule = f"must be a number of {LEAST_AMOUNT} or more, got {{value}}"
+            mistakes.append(Mistake((name,), PydanticCustomError("amount", rule, {"value": repr(amount)}), amount))
+    if mistakes:
+        raise all_of(mistakes)
+    return amounts
+
+
+def _check_gpus(n_gpus: float) -> float:
+    if 0 < n_gpus < LEAST_AMOUNT or (n_gpus > 1 and n_gpus != int(n_gpus)):
+        rule = f"must be 0, a share of a GPU in [{LEAST_AMOUNT}, 1], or a whole number, got {{value}}"
+        raise PydanticCustomError("gpus", rule, {"value": f"{n_gpus:g}"})
+    return n_gpus
+
+
 class Resources(Section):
     """Where trials run.
 
     Attributes:
+        workers: Trials at the same time; ``auto`` is as many as there is room for.
+        cpus_per_trial: Cores, and torch threads, of a trial; ``None`` divides this machine's among the workers.
+        gpus_per_trial: GPUs of a trial: 0 trains on the CPU; 0.25 is four trials on each GPU.
+        custom: Ray resource -> amount of it that a trial takes, of a Ray that is joined by ``--address``.
         memory_per_trial_gib: Main memory, in units of 2**30 bytes, that a trial may take beyond what its process holds
             with the data loaded, about 0.5 and the data; a trial that asks for more has failed.
     """
 
     workers: Annotated[Literal["auto"] | int, PlainValidator(partial(_auto_or_integer, low=1))] = "auto"
-    gpus_per_trial: float = Field(0, ge=0)
+    cpus_per_trial: int | None = Field(None, ge=1)
+    gpus_per_trial: Annotated[float, Field(ge=0), AfterValidator(_check_gpus)] = 0
+    custom: Annotated[dict[str, float], BeforeValidator(_check_custom)] = {}
     memory_per_trial_gib: float | None = Field(None, gt=0)
 
 

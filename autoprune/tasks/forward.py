@@ -1,19 +1,19 @@
 """Handing a task's inputs to a network: on which device, and as which arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from autoprune.tasks.task import Inputs
 
 
-def call_model(model: nn.Module, inputs: Inputs) -> Any:
+def call_model(model: Callable[..., Any], inputs: Inputs) -> Any:
     """Run the network: ``model(x)`` for a tensor, ``model(*x)`` for a tuple or list, ``model(**x)`` for a mapping.
 
     Args:
+        model: The network, or a function made of one.
         inputs: Tensors whose first dimension is the batch, on the network's device.
 
     Returns:
@@ -27,8 +27,18 @@ def call_model(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def to_device(inputs: Inputs, device: torch.device | str) -> Inputs:
-    """Move every tensor in ``inputs`` to ``device``; the nesting stays as it is, but for :func:`plain_inputs`."""
-    return tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), plain_inputs(inputs))
+    """Move every tensor in ``inputs`` to ``device``; the nesting stays as it is, but for :func:`plain_inputs`.
+
+    To a GPU they go from pinned memory: the process does not wait for the passes that are still running there.
+    """
+    to_gpu = torch.device(device).type == "cuda"
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        if to_gpu and tensor.device.type == "cpu":
+            return tensor.pin_memory().to(device, non_blocking=True)
+        return tensor.to(device)
+
+    return tree_map_only(torch.Tensor, move, plain_inputs(inputs))
 
 
 def plain_inputs(inputs: Inputs) -> Inputs:

@@ -10,35 +10,49 @@ if TYPE_CHECKING:
     from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
     from autoprune.training.evaluation import Evaluation, evaluate
     from autoprune.training.loop import EpochMetrics, Trainer, TrainingDiverged
+    from autoprune.training.memory import OutOfDeviceMemory, free_memory, with_fewer_at_once
+    from autoprune.training.numerics import FLOAT32, CompileError, Numerics
     from autoprune.training.optimizers import build_optimizer
 
 __all__ = [
+    "FLOAT32",
     "OPTIMIZERS",
+    "CompileError",
     "EpochMetrics",
     "Evaluation",
+    "Numerics",
+    "OutOfDeviceMemory",
     "Trainer",
     "TrainingDiverged",
     "build_optimizer",
     "evaluate",
+    "free_memory",
     "has_running_statistics",
     "load_checkpoint",
     "recalibrate_batch_norm",
     "recalibrate_on_batches",
     "save_checkpoint",
+    "with_fewer_at_once",
 ]
 
 _MODULES = {
+    "FLOAT32": "numerics",
+    "CompileError": "numerics",
     "EpochMetrics": "loop",
     "Evaluation": "evaluation",
+    "Numerics": "numerics",
+    "OutOfDeviceMemory": "memory",
     "Trainer": "loop",
     "TrainingDiverged": "loop",
     "build_optimizer": "optimizers",
     "evaluate": "evaluation",
+    "free_memory": "memory",
     "has_running_statistics": "batch_norm",
     "load_checkpoint": "checkpoint",
     "recalibrate_batch_norm": "batch_norm",
     "recalibrate_on_batches": "batch_norm",
     "save_checkpoint": "checkpoint",
+    "with_fewer_at_once": "memory",
 }
 
 

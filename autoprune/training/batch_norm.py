@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.tasks.forward import call_model, to_device
 from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs, Split
+from autoprune.training.memory import with_fewer_at_once
+from autoprune.training.numerics import FLOAT32, Numerics
 
 
 def recalibrate_batch_norm(
@@ -19,6 +20,7 @@ def recalibrate_batch_norm(
     n_examples: int = 1024,
     batch_size: int = 128,
     seed: int = 0,
+    numerics: Numerics = FLOAT32,
 ) -> None:
     """Replace the running mean and variance of every batch norm by their average over batches of ``split``.
 
@@ -29,19 +31,32 @@ def recalibrate_batch_norm(
         model: On ``device``. Its weights, momenta and its modules' modes are the same afterwards.
         split: The training split.
         n_examples: Examples to draw without replacement; all of the split if it has fewer.
-        batch_size: Largest batch; the examples are divided evenly, for all batches count the same.
+        batch_size: Largest batch; the examples are divided evenly, for all batches count the same. Where the device's
+            memory is not enough, all is begun anew with half of it.
         seed: Decides which examples are drawn.
+
+    Raises:
+        OutOfDeviceMemory: If a single example is too much for the device.
 
     Source:
         Adaptive batch normalization: Li et al. 2020 (EagleEye), https://arxiv.org/abs/2007.02491.
     """
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n_examples]
-    n_batches = math.ceil(len(order) / batch_size)
-    recalibrate_on_batches(model, (split.batch(indices)[0] for indices in order.tensor_split(n_batches)), device)
+
+    def attempt(size: int) -> None:
+        parts = order.tensor_split(math.ceil(len(order) / size))
+        recalibrate_on_batches(model, (split.batch(indices)[0] for indices in parts), device, numerics)
+
+    with_fewer_at_once(attempt, min(batch_size, len(order)), device, "recalibrating batch norm")
 
 
 @torch.no_grad()
-def recalibrate_on_batches(model: nn.Module, batches: Iterable[Inputs], device: torch.device | str = "cpu") -> None:
+def recalibrate_on_batches(
+    model: nn.Module,
+    batches: Iterable[Inputs],
+    device: torch.device | str = "cpu",
+    numerics: Numerics = FLOAT32,
+) -> None:
     """As :func:`recalibrate_batch_norm`, over given batches of inputs, all of which count the same."""
     norms = _norms(model)
     if not norms:
@@ -54,7 +69,7 @@ def recalibrate_on_batches(model: nn.Module, batches: Iterable[Inputs], device: 
                 norm.momentum = None
                 norm.train()
             for inputs in batches:
-                call_model(model, to_device(inputs, device))
+                numerics.forward(model, inputs, device)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -1,6 +1,6 @@
 """Judging a network on one data split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -8,9 +8,11 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from autoprune.errors import TaskError
-from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.forward import to_device
 from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Split, Task
+from autoprune.training.memory import with_fewer_at_once
+from autoprune.training.numerics import FLOAT32, Numerics
 
 CPU_BATCH = 64
 """Examples in one forward pass on a CPU: 512 take 1.2 to 3 times as long an example for the networks of the zoo."""
@@ -26,15 +28,22 @@ class Evaluation:
     Attributes:
         accuracy: The task's metric, computed once over the whole split.
         loss: Mean loss over the examples.
+        batch_size: Most examples in one forward pass, as asked for, or fewer where the device's memory was not enough.
     """
 
     accuracy: float
     loss: float
+    batch_size: int = field(compare=False)
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, split: Split, task: Task, device: torch.device | str = "cpu", batch_size: int | None = None
+    model: nn.Module,
+    split: Split,
+    task: Task,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
+    numerics: Numerics = FLOAT32,
 ) -> Evaluation:
     """Run the network over a split in evaluation mode.
 
@@ -44,9 +53,10 @@ def evaluate(
     Args:
         model: On ``device``. Its modules' modes are the same afterwards.
         batch_size: Examples in one forward pass; does not change the result beyond float rounding. ``None`` is
-            ``CPU_BATCH`` or ``GPU_BATCH``.
+            ``CPU_BATCH`` or ``GPU_BATCH``. Where the device's memory is not enough, half of it from there on.
 
     Raises:
+        OutOfDeviceMemory: If a single example is too much for the device.
         TaskError: If the split is empty, or the outputs of its batches can't be joined.
     """
     n_examples = len(split)
@@ -54,16 +64,24 @@ def evaluate(
         raise TaskError("task.data: a split to evaluate on must have examples, got an empty one.")
     if batch_size is None:
         batch_size = CPU_BATCH if torch.device(device).type == "cpu" else GPU_BATCH
-    outputs, targets, total_loss = [], [], 0.0
+    outputs, targets, total_loss, n_done = [], [], 0.0, 0
+
+    def judge(n_at_once: int) -> tuple[Any, torch.Tensor, float]:
+        inputs, target = split.batch(torch.arange(n_done, min(n_done + n_at_once, n_examples)))
+        output = numerics.forward(model, inputs, device)
+        loss = float(task.loss(output, to_device(target, device)))
+        return to_device(output, "cpu"), target, loss
+
     with eval_mode(model):
-        for indices in torch.split(torch.arange(n_examples), batch_size):
-            inputs, target = split.batch(indices)
-            output = call_model(model, to_device(inputs, device))
-            total_loss += float(task.loss(output, target.to(device))) * len(indices)
-            outputs.append(to_device(output, "cpu"))
+        while n_done < n_examples:
+            n_asked = min(batch_size, n_examples - n_done)
+            (output, target, loss), n_judged = with_fewer_at_once(judge, n_asked, device, "evaluation")
+            batch_size = n_judged if n_judged < n_asked else batch_size
+            n_done, total_loss = n_done + n_judged, total_loss + loss * n_judged
+            outputs.append(output)
             targets.append(target)
     accuracy = float(task.metric(tree_map(_join, *outputs), torch.cat(targets)))
-    return Evaluation(accuracy=accuracy, loss=total_loss / n_examples)
+    return Evaluation(accuracy=accuracy, loss=total_loss / n_examples, batch_size=batch_size)
 
 
 def _join(first: Any, *rest: Any) -> Any:

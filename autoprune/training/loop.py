@@ -13,8 +13,10 @@ from torch.utils._pytree import tree_map_only
 
 from autoprune.errors import AutopruneError, TaskError
 from autoprune.schedules import rate_and_batch
-from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Task
+from autoprune.training.memory import with_fewer_at_once
+from autoprune.training.numerics import FLOAT32, Numerics
 from autoprune.training.optimizers import build_optimizer
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
@@ -45,7 +47,12 @@ class Trainer:
 
     The order of the examples, the augmentation and torch's global random numbers (dropout) follow from ``seed`` and the
     epoch alone, so that training continued from a checkpoint gives the same network as training that was never
-    interrupted (bit for bit on the CPU).
+    interrupted (bit for bit on the CPU, unless it is compiled).
+
+    Where the device's memory is not enough, the step's batch is divided into parts half as large, for the rest of the
+    training too, and the step begins anew: with the gradients zero, and with the random numbers and the network's
+    buffers, batch norm's statistics among them, as they were before it. The network is thus the one that
+    ``max_device_batch`` of that size would have given. What the split or a module keeps outside of torch is not undone.
 
     Args:
         model: Moved to ``device`` and trained in place.
@@ -54,6 +61,7 @@ class Trainer:
         max_device_batch: Most examples in one forward pass. A larger batch is accumulated in parts of nearly equal
             size, to the same gradient if the loss is a mean over examples; batch norm, though, sees the parts.
         reference_batch_size: Batch size that the learning rate is meant for (linear scaling); see ``rate_and_batch``.
+        numerics: Number format and memory layout. A step whose gradients fp16 can't hold is left out.
         before_step: Called before every optimizer step with the progress in [0, 1); may call ``resize``.
         after_step: Called after every optimizer step, for example to set pruned weights to zero again.
 
@@ -61,6 +69,7 @@ class Trainer:
         model: The network, another one after ``resize``.
         epoch: Epochs done so far.
         validation_losses: What ``record_validation`` was told; the plateau schedule looks at it.
+        device_batch: Most examples in one forward pass: ``max_device_batch``, or fewer since memory was not enough.
 
     Raises:
         AutopruneError: If the optimizer's name or a setting is unknown or out of bounds.
@@ -80,6 +89,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         max_device_batch: int | None = None,
         reference_batch_size: int | None = None,
+        numerics: Numerics = FLOAT32,
         before_step: Callable[[float], None] | None = None,
         after_step: Callable[[], None] | None = None,
     ) -> None:
@@ -87,6 +97,7 @@ class Trainer:
             raise TaskError("task.data: the training split must have examples, got an empty one.")
         self.epoch = 0
         self.validation_losses: list[float] = []
+        self.device_batch = max_device_batch
         self._task = task
         self._optimizer_config = optimizer
         self._lr_schedule = lr_schedule
@@ -94,7 +105,8 @@ class Trainer:
         self._epochs = epochs
         self._seed = seed
         self._device = torch.device(device)
-        self._max_device_batch = max_device_batch
+        self._numerics = numerics
+        self._scaler = numerics.scaler(self._device)
         self._reference_batch_size = reference_batch_size
         self._before_step = before_step
         self._after_step = after_step
@@ -105,6 +117,8 @@ class Trainer:
 
         Raises:
             TrainingDiverged: If a step's loss is not finite; that step is not taken.
+            OutOfDeviceMemory: If a single example is too much for the device.
+            CompileError: If the network can't be compiled.
             ValueError: If all epochs are done.
         """
         if self.epoch >= self._epochs:
@@ -188,6 +202,8 @@ class Trainer:
             "validation_losses": list(self.validation_losses),
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "device_batch": self.device_batch,
         }
         copied: dict[str, Any] = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().cpu().clone(), state)
         return copied
@@ -200,11 +216,14 @@ class Trainer:
         """
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state.get("scaler", {}))  # not in a checkpoint of an earlier autoprune
+        self.device_batch = state.get("device_batch", self.device_batch)
         self.epoch = state["epoch"]
         self.validation_losses = list(state["validation_losses"])
 
     def _adopt(self, model: nn.Module) -> None:
-        self.model = model.to(self._device).train()
+        self.model = self._numerics.lay_out(model.to(self._device)).train()
+        self._network = self._numerics.for_training(self.model)
         self._parameters = dict(model.named_parameters())
         self._optimizer = build_optimizer(self._optimizer_config, self._parameters.values(), lr=0.0)
 
@@ -218,26 +237,68 @@ class Trainer:
         """Take one optimizer step; returns the mean loss over the batch."""
         for group in self._optimizer.param_groups:
             group["lr"] = lr
+        n_parts = math.ceil(len(indices) / (self.device_batch or len(indices)))
+        largest = math.ceil(len(indices) / n_parts)
+        before = _StepState.of(self.model, generator, self._device)
+        batch_loss, fitting = with_fewer_at_once(
+            lambda n_at_once: self._compute_gradients(indices, lr, generator, n_at_once),
+            largest,
+            self._device,
+            f"epoch {self.epoch + 1}: training",
+            undo=lambda: before.restore(self.model, generator, self._device),
+        )
+        if fitting < largest:
+            self.device_batch = fitting
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._after_step is not None:
+            self._after_step()
+        return batch_loss
+
+    def _compute_gradients(self, indices: torch.Tensor, lr: float, generator: torch.Generator, n_at_once: int) -> float:
+        """Accumulate the gradients of a batch in even parts; returns the mean loss over it."""
         self._optimizer.zero_grad()
-        n_parts = math.ceil(len(indices) / (self._max_device_batch or len(indices)))
         batch_loss = 0.0
-        for part in indices.tensor_split(n_parts):
+        for part in indices.tensor_split(math.ceil(len(indices) / n_at_once)):
             inputs, targets = self._task.data.train.batch(part)
             if self._task.augment is not None:
                 inputs = self._task.augment(inputs, generator)
-            outputs = call_model(self.model, to_device(inputs, self._device))
-            loss = self._task.loss(outputs, targets.to(self._device)) * (len(part) / len(indices))
+            with self._numerics.telling():
+                outputs = self._numerics.forward(self._network, inputs, self._device)
+            loss = self._task.loss(outputs, to_device(targets, self._device)) * (len(part) / len(indices))
             batch_loss += loss.item()
             if not math.isfinite(batch_loss):
                 raise TrainingDiverged(
                     f"epoch {self.epoch + 1}: the training loss must be finite, got {batch_loss} at lr={lr:.3g}. "
                     "A lower learning rate may help."
                 )
-            loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        if self._after_step is not None:
-            self._after_step()
+            with self._numerics.telling():
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return batch_loss
+
+
+@dataclass(frozen=True)
+class _StepState:
+    """What a step's forward passes change, as it was before them."""
+
+    generators: list[torch.Tensor]
+    buffers: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, generator: torch.Generator, device: torch.device) -> "_StepState":
+        states = [generator.get_state(), torch.get_rng_state()]
+        if device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(device))
+        return cls(states, [buffer.clone() for buffer in model.buffers()])
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module, generator: torch.Generator, device: torch.device) -> None:
+        generator.set_state(self.generators[0])
+        torch.set_rng_state(self.generators[1])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(self.generators[2], device)
+        for buffer, before in zip(model.buffers(), self.buffers, strict=True):
+            buffer.copy_(before)
 
 
 def _select(value: Any, shape: torch.Size, source: torch.Tensor | None) -> Any:

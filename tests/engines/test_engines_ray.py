@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from engines_cli import SLOW_TASK, Search, searching
 
 from autoprune.engines import load_engine
@@ -139,3 +140,15 @@ def test_stopped_trials_tell_what_they_had_reached(trained_tiny: Path, tmp_path:
             assert one.result.kept == one.config.pruning.widths
             assert one.result.cost is not None
             assert one.result.cost.params == params
+
+
+@pytest.mark.gpu
+def test_four_workers_share_a_gpu(trained_tiny: Path, tmp_path: Path) -> None:
+    changes = {"resources": {"workers": "auto", "gpus_per_trial": 0.25}, "search": {"trials": 8}}
+    with searching(tmp_path, trained_tiny, changes, seconds=0.2) as search:
+        process = search.start("ray")
+        code, out, err = search.end()
+        assert (code, err) == (0, ""), out
+        assert search.states() == ["COMPLETE"] * 8
+        workers = set(search.log.read_text().split()) - {str(process.pid)}
+        assert len(workers) == 4 * torch.cuda.device_count()

@@ -28,6 +28,7 @@ def changed(old: str, new: str) -> SearchSpec:
         ("[32, 64]", "[32, 128]", ["training.batch_size_schedule[0].size[1]: 64 -> 128"]),
         ("[32, 64]", "32", ["training.batch_size_schedule[0].size: [32, 64] -> 32"]),
         ("width: 8", "width: 8, depth: null", ["task.model.args.depth: (not given) -> None"]),
+        ("training:", "training:\n  precision: bf16", ["training.precision: float32 -> bf16"]),
         ("0.5x", "0.5", ["constraints.flops.relative: True -> False"]),
         (
             "trials: 60",
@@ -45,6 +46,7 @@ def test_each_difference_with_its_place(old: str, new: str, lines: list[str]) ->
     [
         ("trials: 60", "trials: 90, max_failures: 1, max_retries: 0, trial_timeout: 60"),
         ("search: {trials: 60}", "search: {trials: 60}\nresources: {workers: 3, gpus_per_trial: 0.5}"),
+        ("search: {trials: 60}", "search: {trials: 60}\nresources: {cpus_per_trial: 2, custom: {licence: 1}}"),
         ("pruning: {method: neuron, ratio: 0.5}", "pruning: [{method: neuron, ratio: 0.5, criterion: l2}]"),
         ("search: {trials: 60}", "search: {trials: 60}\ncertify: {seeds: 5}"),
         ("log: true", "log: true, step: null"),

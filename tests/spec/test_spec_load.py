@@ -6,6 +6,7 @@ import pytest
 
 from autoprune.errors import SpecError
 from autoprune.spec import Ceiling, Range, SearchSpec, load_spec, parse_spec
+from autoprune.spec.model import Training
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -72,6 +73,9 @@ dense:
 training:
   epochs: {low: 0, high: 2.5, step: 0.5}  #! training.epochs.high must be an integer in [1, inf), got 2.5. | training.epochs.low must be an integer in [1, inf), got 0. | training.epochs.step must be an integer, got 0.5.
   max_device_batch: 0  #! training.max_device_batch: input should be greater than or equal to 1, got 0.
+  precision: float16  #! training.precision: unknown precision 'float16' (did you mean 'float32'?). Known: float32, bf16, fp16.
+  channels_last: 1  #! training.channels_last: input should be a valid boolean, got 1.
+  compil: true  #! training: unknown key 'compil' (did you mean 'compile'?). Known: {training}.
   optimizer:
     - {name: sdg}  #! training.optimizer[0]: unknown name 'sdg' (did you mean 'sgd'?). Known: sgd, adam, adamw.
     - {name: sgd, nesterov: 1}  #! training.optimizer[1].nesterov: unknown value '1'. Known: False, True.
@@ -97,7 +101,7 @@ pruning:
       head: skp  #! pruning[0].layers.head: input should be 'skip', got 'skp'.
       stage2.*: {hih: 0.95}  #! pruning[0].layers.stage2.*: unknown key 'hih' (did you mean 'high'?). Known: low, high, log, step.
       stage3.*: [0.1, 1]  #! pruning[0].layers.stage3.*[1] must be in [0, 1), got 1.
-    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 50).
+    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 53).
   - method: layr  #! pruning[1]: unknown method 'layr' (did you mean 'layer'?). Known: neuron, layer, weight.
   - method: layer
     layers:
@@ -112,6 +116,13 @@ certify:
   seeds: 0  #! certify.seeds: input should be greater than or equal to 1, got 0.
 resources:
   workers: 0  #! resources.workers must be auto or an integer in [1, inf), got 0.
+  cpus_per_trial: 0.5  #! resources.cpus_per_trial: input should be a valid integer, got 0.5.
+  gpus_per_trial: 1.5  #! resources.gpus_per_trial must be 0, a share of a GPU in [0.0001, 1], or a whole number, got 1.5.
+  custom:
+    GPU: 1  #! resources.custom.GPU must not be one of Ray's own resources: set resources.gpus_per_trial instead.
+    licence: 0  #! resources.custom.licence must be a number of 0.0001 or more, got 0.
+    slot: one  #! resources.custom.slot must be a number of 0.0001 or more, got 'one'.
+    free: true  #! resources.custom.free must be a number of 0.0001 or more, got True.
 sarch:  #! the file: unknown key 'sarch' (did you mean 'search'?). Known: {sections}.
 """  # noqa: E501
 
@@ -152,7 +163,7 @@ def test_every_mistake_at_once_with_its_line() -> None:
     text = text.replace("{constraints}", "accuracy_drop, params, nonzero_params, size_bytes, macs, flops, latency_ms")
     text = text.replace("{criteria}", "l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, random")
     sections = "study, task, objectives, constraints, dense, training, pruning, search, certify, resources"
-    text = text.replace("{sections}", sections)
+    text = text.replace("{sections}", sections).replace("{training}", ", ".join(Training.model_fields))
     expected = [
         f"space.yaml:{number}: {message.strip()}"
         for number, line in enumerate(text.splitlines(), start=1)
@@ -220,6 +231,11 @@ def test_not_yaml(text: str, problem: str) -> None:
         ("objectives: [accuracy]", "objectives must be a list of two or three out of: accuracy, params,"),
         ("objectives: [flops, params]", "objectives must hold 'accuracy': without it the smallest network is best."),
         ("3: 4", "3: keys should be strings."),
+        ("training: {precision: [bf16, fp16]}", "training.precision: unknown precision '['bf16', 'fp16']'. Known:"),
+        ("resources: {gpus_per_trial: -1}", "resources.gpus_per_trial: input should be greater than or equal to 0"),
+        ("resources: {gpus_per_trial: 0.00001}", "resources.gpus_per_trial must be 0, a share of a GPU in [0.0001, 1]"),
+        ("resources: {custom: licence}", "resources.custom must be a mapping from names of Ray resources to amounts"),
+        ("resources: {custom: {3: 1}}", "resources.custom must have texts as names, got 3."),
         ("training: {epochs: {low: 2}}", "training.epochs.high is missing."),
         ("training: {<<: {epochs: 0}}", "training.epochs must be an integer in [1, inf), got 0."),
         ("pruning: [{method: neuron, ratio: 0.5, layers: {a: {high: 0.6}}}]", "pruning[0].layers.a.low is missing."),
@@ -311,6 +327,12 @@ def test_certification_is_off_unless_named() -> None:
     assert problems_of("study: s\ntask: {model: 'a:b', data: 'a:c'}\ncertify: 3\n") == (
         "space.yaml:3: certify must be a mapping with keys out of: seeds.",
     )
+
+
+def test_numbers_are_as_torch_has_them_unless_told_otherwise() -> None:
+    training, resources = parse_with("").training, parse_with("").resources
+    assert (training.precision, training.channels_last, training.compile) == ("float32", False, False)
+    assert (resources.cpus_per_trial, resources.gpus_per_trial, resources.custom) == (None, 0, {})
 
 
 def test_one_section_may_stand_for_a_list_of_one() -> None:

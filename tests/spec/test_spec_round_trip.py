@@ -90,11 +90,20 @@ files = st.fixed_dictionaries(
                 "lr_schedule": sections(LR_SCHEDULES, "kind"),
                 "batch_size_schedule": sections(BATCH_SIZE_SCHEDULES, "kind"),
                 "gradual_pruning": dimensions(ParamKind("float", low=0, high=1)),
+                "precision": st.sampled_from(["float32", "bf16", "fp16"]),
+                "compile": st.booleans(),
             },
         ),
         "pruning": methods.map(lambda found: list(found.values())),
         "search": st.fixed_dictionaries({"trials": st.integers(1, 1000), "storage": st.none() | st.just("sqlite://")}),
-        "resources": st.fixed_dictionaries({"workers": st.just("auto") | st.integers(1, 64)}),
+        "resources": st.fixed_dictionaries(
+            {"workers": st.just("auto") | st.integers(1, 64)},
+            optional={
+                "cpus_per_trial": st.none() | st.integers(1, 64),
+                "gpus_per_trial": st.floats(1e-4, 1) | st.integers(0, 8),
+                "custom": st.dictionaries(st.text("ab:", min_size=1), st.floats(1e-4, 1e3) | st.integers(1, 9)),
+            },
+        ),
     },
 )
 

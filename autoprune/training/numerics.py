@@ -1,0 +1,115 @@
+"""How a network is computed in training and evaluation: number format, memory layout, compiled or not."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map_only
+
+from autoprune.errors import AutopruneError
+from autoprune.spec.model import Precision, Training
+from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.task import Inputs
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class CompileError(AutopruneError):
+    """``torch.compile`` can't compile a network."""
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a network's forward pass is computed; its weights stay float32, and so does all that is saved of it.
+
+    Attributes:
+        precision: Of the forward pass, under torch's autocast; the loss and the metric see float32 outputs.
+        channels_last: Whether the network and 4-d inputs have the channels last in memory.
+        compile: Whether the forward pass of the training is compiled.
+    """
+
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compile: bool = False
+
+    @classmethod
+    def of(cls, training: Training) -> "Numerics":
+        """Those that a space file asks for."""
+        return cls(training.precision, training.channels_last, training.compile)
+
+    def forward(self, network: Callable[..., Any], inputs: Inputs, device: torch.device | str) -> Any:
+        """Run a network, or what :meth:`for_training` made of one, on inputs that lie anywhere."""
+        inputs = to_device(inputs, device)
+        if self.channels_last:
+            inputs = tree_map_only(torch.Tensor, _channels_last, inputs)
+        with self._autocast(torch.device(device)):
+            outputs = call_model(network, inputs)
+        return outputs if self.precision == "float32" else tree_map_only(torch.Tensor, _widened, outputs)
+
+    def lay_out(self, model: nn.Module) -> nn.Module:
+        """Put a network's parameters and buffers into the memory layout, in place; leaves it alone by default."""
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
+
+    def lay_back(self, model: nn.Module) -> nn.Module:
+        """Undo :meth:`lay_out`, in place: what is cut, measured or saved has torch's own layout."""
+        return model.to(memory_format=torch.contiguous_format) if self.channels_last else model  # type: ignore[call-overload]
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """What keeps small gradients from becoming zero in fp16; does nothing otherwise."""
+        return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+
+    def for_training(self, model: nn.Module) -> Callable[..., Any]:
+        """The forward pass to train with: the network itself, or its compiled form, which has the same parameters.
+
+        What was compiled before in this process is forgotten: torch keeps only so many forms of one class, and then
+        compiles no more.
+        """
+        if not self.compile:
+            return model
+        self.forget()
+        compiled: Callable[..., Any] = torch.compile(model)
+        return compiled
+
+    def forget(self) -> None:
+        """Let go of the networks that were compiled in this process."""
+        if self.compile:
+            torch.compiler.reset()
+
+    def telling(self) -> AbstractContextManager[None]:
+        """Around forward and backward passes of the training: raises CompileError for what the compiler raises."""
+        return _compile_errors() if self.compile else nullcontext()
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, _AUTOCAST[self.precision])
+
+
+FLOAT32 = Numerics()
+"""As torch does it unless told otherwise."""
+
+
+@contextmanager
+def _compile_errors() -> Iterator[None]:
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError
+
+    try:
+        yield
+    except (TorchDynamoException, CppCompileError) as error:
+        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CompileError(
+            f"training.compile: torch.compile can't compile this network: {cause.rstrip('.')}. "
+            "Set training.compile to false."
+        ) from error
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in _AUTOCAST.values() else tensor
