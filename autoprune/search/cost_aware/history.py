@@ -1,6 +1,7 @@
 """What a study has learned so far, as arrays: one node for every trained network that a trial may start from."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from optuna.trial import FrozenTrial
 
 from autoprune.pareto import non_dominated_mask
-from autoprune.search.records import ORIGIN, config_of, result_of
+from autoprune.search.records import ORIGIN, config_of, curve_of, result_of
 from autoprune.trial import Scalar, TrialConfig, TrialResult
 
 Floats = npt.NDArray[np.float64]
@@ -53,6 +54,20 @@ class Pending:
     epochs: int
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A trial that was stopped before its last epoch, and the accuracy that it would have ended with.
+
+    Attributes:
+        trial: As it was meant, ``trial.epochs`` long.
+        accuracy: After its last epoch, and what other trials gained from the same share of their epochs to the end.
+    """
+
+    number: int
+    trial: Pending
+    accuracy: float
+
+
 def trial_key(parent: int | None, params: Mapping[str, Scalar]) -> int:
     """A hash of where a trial starts and of all its parameters, in any order."""
     return hash((parent, frozenset(params.items())))
@@ -88,6 +103,8 @@ class History:
         self.nodes: dict[int, Node] = {}
         self.ended: dict[int, Pending] = {}
         self.running: dict[int, Pending] = {}
+        self._stopped: dict[int, tuple[Pending, list[float]]] = {}
+        self._curves: dict[int, list[float]] = {}
         self._n_settled = 0
         self._tried: set[int] = set()
         self._n_weighed = 0
@@ -110,9 +127,13 @@ class History:
             result = result_of(trial) if trial.state.is_finished() else None
             if result is not None and result.state == "finished":
                 self.nodes[trial.number] = self._node(config, result, origin)
+                self._curves[trial.number] = curve_of(trial)
                 self._tried.add(trial_key(config.parent, config.params))
             elif trial.state.is_finished():
-                self.ended[trial.number] = self._pending(config, origin)
+                pending = self.ended[trial.number] = self._pending(config, origin)
+                curve = curve_of(trial)
+                if result is not None and result.state == "stopped" and curve:
+                    self._stopped[trial.number] = pending, curve
                 self._tried.add(trial_key(config.parent, config.params))
             else:
                 running[trial.number] = self._pending(config, origin)
@@ -132,6 +153,24 @@ class History:
     def tried(self) -> set[int]:
         """Keys, by :func:`trial_key`, of the trials that have ended or run now."""
         return self._tried | {trial_key(each.parent, each.params) for each in self.running.values()}
+
+    def stopped(self) -> list[Stopped]:
+        """The trials that were stopped, as far as the finished ones tell how they would have ended; by number.
+
+        What is gained after a share of the epochs is the median over the finished trials: schedules stand at the same
+        place after the same share.
+        """
+        found = []
+        for number, (trial, curve) in self._stopped.items():
+            share = len(curve) / trial.epochs
+            gains = [
+                self.nodes[other].accuracy - reached[math.ceil(share * len(reached)) - 1]
+                for other, reached in self._curves.items()
+                if math.ceil(share * len(reached)) < len(reached)
+            ]
+            if gains:
+                found.append(Stopped(number, trial, curve[-1] + float(np.median(gains))))
+        return found
 
     def front(self, costs_of: Callable[[Sequence[Node]], Floats]) -> list[Node]:
         """The non-dominated trained networks, the latest of equals.

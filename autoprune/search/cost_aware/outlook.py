@@ -9,7 +9,7 @@ import numpy.typing as npt
 from autoprune.search.cost_aware.candidates import Candidate, Candidates
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.features import Features
-from autoprune.search.cost_aware.history import History, Node, Pending
+from autoprune.search.cost_aware.history import History, Node, Pending, Stopped
 from autoprune.search.cost_aware.improvement import Staircase
 from autoprune.search.cost_aware.surrogate import MAX_CONDITIONED, MEDIAN, WEIGHTS, AccuracyModel
 from autoprune.trial import Scalar
@@ -43,7 +43,7 @@ class Outlook:
     """Predicts accuracies, from the finished trials on.
 
     Args:
-        history: With at least one finished trial.
+        history: With at least one finished trial. Stopped ones count as they would have ended.
         front: Its non-dominated networks. A candidate improves on these, on the dense one, and on the trials that run,
             which are taken to come out as predicted.
         floor: Accuracy below which a network is worth nothing.
@@ -61,17 +61,17 @@ class Outlook:
         look_ahead: int = LOOK_AHEAD,
     ) -> None:
         self._draws, self._costs, self._features, self._look_ahead = draws, costs, features, look_ahead
-        nodes = list(history.nodes.values())
+        nodes, stopped = list(history.nodes.values()), history.stopped()
         costs.learn(nodes)
-        self._model = AccuracyModel(history.root.accuracy, np.array([node.accuracy for node in nodes]))
-        nodes = nodes[-MAX_CONDITIONED:]
-        self._model.fit(self._rows(self._batch(nodes, history, costs.measured(nodes))))
+        by_number: list[Node | Stopped] = sorted([*nodes, *stopped], key=lambda trial: trial.number or 0)
+        self._model = AccuracyModel(history.root.accuracy, np.array([trial.accuracy for trial in by_number]))
+        latest = by_number[-MAX_CONDITIONED:]
+        self._model.fit(self._rows(self._batch([_meant(trial) for trial in latest], history, self._shares_of(latest))))
         best = [history.root, *front]
         places, accuracies = costs.axes(costs.measured(best)), np.array([node.accuracy for node in best])
         running = list(history.running.values())
         if running:
-            blocks = [each.removed_blocks for each in running]
-            shares = costs.shares(np.stack([each.widths for each in running]), blocks)
+            shares = self._shares_of(running)
             expected = self._model.predict(self._rows(self._batch(running, history, shares)))[:, MEDIAN]
             places, accuracies = np.concatenate([places, costs.axes(shares)]), np.concatenate([accuracies, expected])
         self._stairs = Staircase(places, accuracies, floor)
@@ -115,7 +115,16 @@ class Outlook:
         cuts = self._draws.cuts
         return cuts.no_wider(cuts.at(main, np.full(len(main), STRENGTH)), widths)
 
-    def _batch(self, trials: Sequence[Node] | Sequence[Pending], history: History, shares: Floats) -> _Batch:
+    def _shares_of(self, trials: Sequence[Node | Pending | Stopped]) -> Floats:
+        """What trials cost, as measured or as known before, as shares of dense, shape ``(n, n_costs)``."""
+        meant = [_meant(trial) for trial in trials]
+        shares = self._costs.shares(np.stack([each.widths for each in meant]), [each.removed_blocks for each in meant])
+        measured = [index for index, trial in enumerate(trials) if isinstance(trial, Node)]
+        if measured:
+            shares[measured] = self._costs.measured([trial for trial in trials if isinstance(trial, Node)])
+        return shares
+
+    def _batch(self, trials: Sequence[Node | Pending], history: History, shares: Floats) -> _Batch:
         """Trials of the study."""
         parents = [history.get(each.parent) for each in trials]
         widths = np.stack([each.widths for each in trials])
@@ -127,3 +136,7 @@ class Outlook:
         return self._features(
             batch.parents, batch.widths, batch.shares, batch.parent_shares, batch.epochs, batch.training, levels
         )
+
+
+def _meant(trial: Node | Pending | Stopped) -> Node | Pending:
+    return trial.trial if isinstance(trial, Stopped) else trial

@@ -64,3 +64,26 @@ def test_a_running_trial_makes_another_like_it_worth_less(draws: Candidates) -> 
     twin = Pending(like.training, None, "x", like.widths, (), 2)
     (after,) = worth_of(draws, history_with(draws, twin), [like])
     assert after < 0.5 * alone
+
+
+def test_a_stopped_trial_counts_as_it_would_have_ended(draws: Candidates) -> None:
+    history = history_with(draws)
+    history._curves = {number: [node.accuracy - 0.05, node.accuracy] for number, node in history.nodes.items()}
+    like = candidate(draws, history, 0.1)
+    (before,) = worth_of(draws, history, [like])
+    meant = Pending(like.training, None, "x", like.widths, (), 2)
+    history._stopped = {12: (meant, [0.2])}
+    (stopped,) = history.stopped()
+    assert stopped.accuracy == pytest.approx(0.25)
+    (after,) = worth_of(draws, history, [like])
+    assert after < 0.5 * before
+    history._stopped = {12: (meant, [0.84])}
+    (promising,) = worth_of(draws, history, [like])
+    assert promising > after
+
+
+def test_where_no_trial_tells_how_a_stopped_one_would_have_ended_it_does_not_count(draws: Candidates) -> None:
+    history = history_with(draws)
+    history._curves = {0: [0.8]}
+    history._stopped = {12: (Pending(draws.first_guess, None, "x", draws.cuts.dense, (), 4), [0.2])}
+    assert history.stopped() == []
