@@ -14,10 +14,17 @@ def random_choice(lab: Lab) -> None:
         lab.search()
 
 
+def without_descent(lab: Lab) -> None:
+    """The model's choice from the beginning, instead of the planned descent."""
+    with mock.patch.object(sampler, "next_step", lambda *args, **rated: None):
+        lab.search()
+
+
+TREE = {"search": {"sampler": "cost_aware", "start": "tree"}}
+
 ABLATIONS = {
-    "tree_random_choice": Method(
-        random_choice, {"search": {"sampler": "cost_aware", "start": "tree"}}, chooses_epochs=True
-    ),
+    "tree_random_choice": Method(random_choice, TREE, chooses_epochs=True),
+    "tree_without_descent": Method(without_descent, TREE, chooses_epochs=True),
     "tree_with_map": search("cost_aware", "tree", chooses_epochs=True, sensitivity=True),
     "tree_fixed_epochs": search("cost_aware", "tree"),
     "tree_stopping": search("cost_aware", "tree", chooses_epochs=True, stop_early=True),
