@@ -92,10 +92,10 @@ def _print_front(console: "Console", session: "Session", driver: "Driver") -> No
     for path, what in (
         (folder.front, "the front"),
         (folder.trials, "all trials"),
-        (folder.database, "the Optuna study"),
+        (session.spec.search.storage or folder.database, "the Optuna study"),
         (folder.checkpoints, "the front's networks"),
     ):
-        console.print(f"  {_shown(path)}  {what}", soft_wrap=True)
+        console.print(f"  {_shown(path) if isinstance(path, Path) else path}  {what}", soft_wrap=True)
 
 
 def _shown(path: Path) -> str:
