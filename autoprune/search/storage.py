@@ -3,9 +3,9 @@
 import json
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Container, Sequence
-from contextlib import suppress
-from typing import TypeVar
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import optuna
@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.search.database import Database, cause_of
-from autoprune.search.trial_rows import TrialRecord, newer_trials, read_records, read_trials
+from autoprune.search.trial_rows import StudyRecord, newer_trials, read_record, read_trials
 from autoprune.store import StudyFolder, unwritable
 
 T = TypeVar("T")
@@ -79,11 +79,6 @@ class HoldingStorage(RDBStorage):
             StudyModel.find_or_raise_by_id(study_id, session)
             trials = read_trials(session, newer_trials(study_id, included_trial_ids, trial_id_greater_than))
         return [trial for trial in trials if states is None or trial.state in states]
-
-    def records(self, study_id: int, keys: Collection[str]) -> list[TrialRecord]:
-        """Every trial with some of its user attributes, much faster than Optuna's trials."""
-        with _create_scoped_session(self.scoped_session) as session:
-            return read_records(session, study_id, keys)
 
     def _write(self, session: orm.Session, held: Sequence[_Held]) -> None:
         rows = []
@@ -167,17 +162,18 @@ def _loaded(folder: StudyFolder, database: Database | None, name: str) -> optuna
     return _opened(folder, database, lambda storage: _read(optuna.load_study(storage=storage, study_name=name)))
 
 
-def load_records(
-    folder: StudyFolder, url: str | None, name: str, keys: Collection[str]
-) -> tuple[optuna.Study, list[TrialRecord]]:
-    """Open a study as :func:`load_study` does, and read of its trials only the user attributes of these names."""
+def load_record(folder: StudyFolder, url: str | None, name: str, keys: Collection[str]) -> StudyRecord:
+    """Read a study as :func:`load_study` does, but of its trials only the user attributes of these names."""
     _check_exists(folder, url)
-
-    def load(storage: HoldingStorage) -> tuple[optuna.Study, list[TrialRecord]]:
-        study = optuna.load_study(storage=storage, study_name=name)
-        return study, storage.records(study._study_id, keys)
-
-    return _opened(folder, _database(url), load, check_version=False)  # the check loads Alembic, which takes long
+    database = _database(url)
+    with _errors_told(folder, database):
+        url, options = _connection(folder, database)
+        engine = sqlalchemy.create_engine(url, **options)
+        try:  # not through Optuna's storage, which loads Alembic and takes long
+            with orm.Session(engine) as session:
+                return read_record(session, name, keys)
+        finally:
+            engine.dispose()
 
 
 def _check_exists(folder: StudyFolder, url: str | None) -> None:
@@ -212,23 +208,26 @@ def _database(url: str | None) -> Database | None:
     return None if url is None else Database.named(url)
 
 
-def _opened(
-    folder: StudyFolder,
-    database: Database | None,
-    opening: Callable[[HoldingStorage], T],
-    *,
-    check_version: bool = True,
-) -> T:
+def _opened(folder: StudyFolder, database: Database | None, opening: Callable[[HoldingStorage], T]) -> T:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url, options = f"sqlite:///{folder.database}", {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
-    if database is not None:
-        url, options = database.url.render_as_string(hide_password=False), database.engine_options
-    try:
-        storage = HoldingStorage(
-            url, options, skip_compatibility_check=not check_version, skip_table_creation=not check_version
-        )
+    with _errors_told(folder, database):
+        storage = HoldingStorage(*_connection(folder, database))
         weakref.finalize(storage, storage.engine.dispose)  # closes its connections
         return opening(storage)
+
+
+def _connection(folder: StudyFolder, database: Database | None) -> tuple[str, dict[str, Any]]:
+    """The URL that a study is opened by, and the settings of SQLAlchemy's engine."""
+    if database is not None:
+        return database.url.render_as_string(hide_password=False), database.engine_options
+    return f"sqlite:///{folder.database}", {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
+
+
+@contextmanager
+def _errors_told(folder: StudyFolder, database: Database | None) -> Iterator[None]:
+    """Tell why a study can't be opened; raises StudyError."""
+    try:
+        yield
     except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError, KeyError) as error:
         if database is not None:
             cause, way_out = database.cause_of(error), database.way_out(error)
