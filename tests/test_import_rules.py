@@ -16,7 +16,7 @@ LEVELS = (
     {"report", "export", "search", "engines"},
     {"space", "store", "pareto", "worker", "model_plan", "sensitivity"},
     {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model"},
-    {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places", "limits"},
+    {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places", "limits", "eager"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
