@@ -1,4 +1,4 @@
-"""torch's compiler, kept from loading: nothing here is compiled, and it takes a process two seconds and 90 MB.
+"""torch's compiler, kept from loading: nothing here is compiled, and it takes a process a second or two and 70 MiB.
 
 torch wraps a few of its functions so that the compiler leaves them alone, and each wrapper loads it in its first call.
 A torch that does so otherwise, or not at all, is taken as it is.

@@ -2,11 +2,13 @@
 
 import os
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from autoprune.errors import StudyError
 from autoprune.spec.model import Resources
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Places:
     workers: int
     threads: int
     gpus_per_trial: float
-    device: torch.device
+    device: "torch.device"
 
 
 def find_places(resources: Resources) -> Places:
@@ -32,21 +34,31 @@ def find_places(resources: Resources) -> Places:
     Raises:
         StudyError: If more GPUs a trial are asked for than the machine has.
     """
+    import torch
+
+    workers, threads = find_workers(resources)
+    device = torch.device("cuda" if resources.gpus_per_trial else "cpu")
+    return Places(workers, threads, resources.gpus_per_trial, device)
+
+
+def find_workers(resources: Resources) -> tuple[int, int]:
+    """How many trials run at the same time, and with how many threads each; loads torch only to count GPUs.
+
+    Raises:
+        StudyError: If more GPUs a trial are asked for than the machine has.
+    """
     cores = len(os.sched_getaffinity(0))
-    n_gpus = torch.cuda.device_count()
-    if resources.gpus_per_trial > n_gpus:
-        raise StudyError(
-            f"resources.gpus_per_trial: needs {resources.gpus_per_trial:g} GPUs, this machine has {n_gpus}. "
-            "Set it to 0 to train on the CPU."
-        )
     workers = cores
     if resources.gpus_per_trial:
+        import torch
+
+        n_gpus = torch.cuda.device_count()
+        if resources.gpus_per_trial > n_gpus:
+            raise StudyError(
+                f"resources.gpus_per_trial: needs {resources.gpus_per_trial:g} GPUs, this machine has {n_gpus}. "
+                "Set it to 0 to train on the CPU."
+            )
         workers = int(n_gpus / resources.gpus_per_trial)
     if resources.workers != "auto":
         workers = resources.workers
-    return Places(
-        workers=workers,
-        threads=max(1, cores // workers),
-        gpus_per_trial=resources.gpus_per_trial,
-        device=torch.device("cuda" if resources.gpus_per_trial else "cpu"),
-    )
+    return workers, max(1, cores // workers)
