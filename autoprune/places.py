@@ -3,11 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import torch
+from typing import TYPE_CHECKING
 
 from autoprune.errors import StudyError
 from autoprune.spec.model import LEAST_AMOUNT, Resources
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Places:
     workers: int
     threads: int
     gpus_per_trial: float
-    device: torch.device
+    device: "torch.device"
     custom: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -41,8 +43,30 @@ def find_places(resources: Resources) -> Places:
     Raises:
         StudyError: If more GPUs or cores a trial are asked for than the machine has.
     """
+    import torch
+
+    workers, threads = find_workers(resources)
+    return Places(
+        workers=workers,
+        threads=threads,
+        gpus_per_trial=resources.gpus_per_trial,
+        device=torch.device("cuda" if resources.gpus_per_trial else "cpu"),
+        custom=resources.custom,
+    )
+
+
+def find_workers(resources: Resources) -> tuple[int, int]:
+    """How many trials run at the same time, and with how many threads each; loads torch only to count GPUs.
+
+    Raises:
+        StudyError: If more GPUs or cores a trial are asked for than the machine has.
+    """
     cores = len(os.sched_getaffinity(0))
-    n_gpus = torch.cuda.device_count()
+    n_gpus = 0
+    if resources.gpus_per_trial:
+        import torch
+
+        n_gpus = torch.cuda.device_count()
     if resources.gpus_per_trial > n_gpus:
         raise StudyError(
             f"resources.gpus_per_trial: needs {resources.gpus_per_trial:g} GPUs, this machine has {n_gpus}. "
@@ -57,13 +81,7 @@ def find_places(resources: Resources) -> Places:
     workers = room({"CPU": cores, "GPU": n_gpus}, asked) if any(asked.values()) else cores
     if resources.workers != "auto":
         workers = resources.workers
-    return Places(
-        workers=workers,
-        threads=resources.cpus_per_trial or max(1, cores // workers),
-        gpus_per_trial=resources.gpus_per_trial,
-        device=torch.device("cuda" if resources.gpus_per_trial else "cpu"),
-        custom=resources.custom,
-    )
+    return workers, resources.cpus_per_trial or max(1, cores // workers)
 
 
 def room(machine: Mapping[str, float], trial: Mapping[str, float]) -> int:

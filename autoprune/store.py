@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,14 @@ class StudyFolder:
     def base_dir(self) -> Path:
         """The folder that the user's own modules are imported from."""
         return (self.root / str(self.read_json(self.origin)["base_dir"])).resolve()
+
+    def identity(self) -> str:
+        """What tells this study from one of the same name in another folder, and stays when its folder is moved."""
+        origin = self.read_json(self.origin)
+        if "id" not in origin:
+            origin["id"] = uuid.uuid4().hex
+            self.write_json(self.origin, origin)
+        return str(origin["id"])
 
     def model(self, number: int | None) -> Path:
         """Folder of the trained network of a trial or a repeat; ``None`` is the dense one."""

@@ -58,16 +58,18 @@ class Timed:
 
 
 def autoprune(root: Path, n_trials: int, memory: Memory) -> dict[str, float]:
-    from autoprune.engines.ray_tune import run_ray
-    from autoprune.search.run import run_search
+    from autoprune.engines import load_engine, started_early
 
     told: list[Any] = []
 
     def engine(driver: Any, folder: Any, places: Any) -> None:
         told.append(Timed(driver, memory))
-        run_ray(told[0], folder, places)
+        load_engine("ray")(told[0], folder, places)
 
-    run_search(root / "space.yaml", root / "results", engine, n_trials)
+    with started_early("ray", None, root / "space.yaml", root / "results"):
+        from autoprune.search.run import run_search
+
+        run_search(root / "space.yaml", root / "results", engine, n_trials)
     return {"driver_cpu_s": told[0].cpu_s, "driver_wall_s": told[0].wall_s}
 
 

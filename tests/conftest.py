@@ -1,11 +1,13 @@
-"""Studies of a tiny task, ready for trials; every test runs torch on one thread."""
+"""Studies of a tiny task, ready for trials, and databases for them; every test runs torch on one thread."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from postgres_server import PASSWORD, Postgres, missing_programs, running_postgres
 from tiny import ONE_THREAD, TINY_TASK, copy_study, train_tiny
 
 from autoprune.cost import measure
@@ -50,3 +52,24 @@ def tiny_study(tmp_path: Path, trained_tiny: Path, brief_latency: None) -> Calla
         return open_session(root / "space.yaml", StudyFolder(root / "results" / "tiny"), ONE_THREAD)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server."""
+    if (missing := missing_programs()) is not None:
+        pytest.skip(missing)
+    with running_postgres() as server:
+        yield server
+
+
+_database_numbers = itertools.count()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty database as a space file names it, its password in the environment variable POSTGRES_PASSWORD."""
+    name = f"test{next(_database_numbers)}"
+    postgres.add_database(name)
+    monkeypatch.setenv("POSTGRES_PASSWORD", PASSWORD)
+    return postgres.url(name, "${POSTGRES_PASSWORD}")

@@ -16,7 +16,7 @@ LEVELS = (
     {"report", "export", "search", "engines"},
     {"space", "store", "pareto", "worker", "model_plan", "sensitivity"},
     {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model"},
-    {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places", "limits"},
+    {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places", "limits", "eager"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
@@ -82,9 +82,10 @@ def test_packages_that_only_some_rooms_know(package: str, rooms: set[str]) -> No
     assert {room_of(importer) for importer, _, imported in IMPORTS if imported.split(".")[0] == package} <= rooms
 
 
-def test_ray_is_known_to_one_file() -> None:
+def test_ray_is_known_to_two_files() -> None:
     assert {importer for importer, _, imported in IMPORTS if imported.split(".")[0] == "ray"} <= {
-        "autoprune.engines.ray_tune"
+        "autoprune.engines.ray_start",
+        "autoprune.engines.ray_tune",
     }
 
 
@@ -127,6 +128,12 @@ def test_importing_autoprune_is_light() -> None:
 
 def test_reading_a_space_file_is_light() -> None:
     assert loaded_after("import autoprune.spec") & {"torch", "ray", "optuna", "pandas", "numpy"} == set()
+
+
+def test_ray_can_be_started_before_all_else_is_loaded() -> None:
+    loaded = loaded_after("import autoprune.engines.ray_start")
+    assert "ray" in loaded
+    assert loaded & {"torch", "optuna", "pandas", "sklearn"} == set()
 
 
 def test_status_and_pareto_are_light() -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
+from tiny import write_space
+
+from autoprune.spec import load_spec
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +31,13 @@ def test_the_example_task_runs_as_written(tmp_path: Path) -> None:
     assert trials["accuracy"].max() > 0.8
     front = pd.read_parquet(tmp_path / "results/mine/front.parquet")
     assert front["accuracy_test"].notna().all()
+
+
+def test_the_settings_shown_are_valid(tmp_path: Path) -> None:
+    shown = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)[1:]
+    assert len(shown) == 2
+    for text in shown:
+        load_spec(write_space(tmp_path, yaml.safe_load(text)))
 
 
 def test_the_python_plan_runs_as_written() -> None:

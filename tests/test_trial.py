@@ -20,6 +20,7 @@ from autoprune.trial import (
     TrialConfig,
     TrialResult,
     config_from_dict,
+    parse_json,
     report_from_dict,
     result_from_dict,
     to_dict,
@@ -173,3 +174,15 @@ def test_numbers_tell_trials_probes_and_repeats_apart(repeat: Repeat, config: Tr
     assert [replace(config, number=number).is_repeat for number in numbers] == [False, False, True]
     with pytest.raises(ValueError, match="must hold for a repeat"):
         Repeat.of(-below)
+
+
+@given(
+    st.recursive(st.none() | st.integers() | scalars, lambda inner: st.lists(inner) | st.dictionaries(names, inner))
+    | st.text(st.characters(categories=["Cs", "L"]))
+)
+def test_json_is_parsed_as_python_does(value: Any) -> None:
+    text = json.dumps(value)
+    parsed = parse_json(text)
+    assert parsed == json.loads(text) == value
+    assert repr(parsed) == repr(value)
+    assert math.isnan(parse_json("NaN"))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.engines import load_engine
 from autoprune.search.critical import exit_code, raise_when_taken
 
 if TYPE_CHECKING:
@@ -38,10 +37,14 @@ def search(
     """Search for the best pruned networks; go on where an earlier run stopped."""
     from rich.console import Console
 
+    from autoprune.engines import load_engine, started_early
+
     console = Console(highlight=False)
     try:
         raise_when_taken()
-        _search(console, space, trials, load_engine(engine, address), results)
+        runner = load_engine(engine, address)
+        with started_early(engine, address, space, results):
+            _search(console, space, trials, runner, results)
     except KeyboardInterrupt as interrupt:
         console.print("interrupted; the same command goes on.")
         raise typer.Exit(exit_code(interrupt)) from None
@@ -92,10 +95,10 @@ def _print_front(console: "Console", session: "Session", driver: "Driver") -> No
     for path, what in (
         (folder.front, "the front"),
         (folder.trials, "all trials"),
-        (folder.database, "the Optuna study"),
+        (session.spec.search.storage or folder.database, "the Optuna study"),
         (folder.checkpoints, "the front's networks"),
     ):
-        console.print(f"  {_shown(path)}  {what}", soft_wrap=True)
+        console.print(f"  {_shown(path) if isinstance(path, Path) else path}  {what}", soft_wrap=True)
 
 
 def _shown(path: Path) -> str:

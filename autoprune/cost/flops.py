@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry, sdpa_flop_count
 
+from autoprune.eager import EagerMode, call_eagerly
 from autoprune.errors import PruningError, describe_error
 from autoprune.tasks.forward import call_model, plain_inputs, to_device
 from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs
+
+call_eagerly(_FlopCounterMode.__torch_dispatch__)
 
 
 def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
@@ -69,7 +71,7 @@ def attribute_macs(
     return of_owner, of_module
 
 
-class _Computed(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Computed(EagerMode):
     """Knows the owners of owned tensors and of tensors of the same shape that are computed from these alone."""
 
     def __init__(self, owner_of: Callable[[torch.Tensor], str | None]) -> None:

@@ -1,12 +1,16 @@
-"""Where trials run: in this process (inline), or on Ray Tune. Only the module ray_tune loads Ray."""
+"""Where trials run: in this process (inline), or on Ray Tune. Only the modules ray_start and ray_tune load Ray."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from autoprune.errors import StudyError
+from autoprune.errors import AutopruneError, StudyError
+from autoprune.places import find_workers
+from autoprune.spec import load_spec
 
 if TYPE_CHECKING:
     from autoprune.search.run import Engine
@@ -16,7 +20,7 @@ ENGINES = {"ray": ("autoprune.engines.ray_tune", "run_ray"), "inline": ("autopru
 
 
 def load_engine(name: str, address: str | None = None) -> "Engine":
-    """The engine of this name; loads what it needs.
+    """The engine of this name, which loads what it needs when it is run.
 
     Args:
         address: Of a running Ray that the engine ``ray`` is to join; ``None`` starts one.
@@ -35,9 +39,34 @@ def load_engine(name: str, address: str | None = None) -> "Engine":
         # Read when Ray is imported: its processes listen on loopback only, for which `_node_ip_address` alone is not
         # enough. A Ray that is joined has the addresses of its nodes.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    module, function = ENGINES[name]
+    return partial(_run, *ENGINES[name], **({} if address is None else {"address": address}))
+
+
+def _run(module: str, function: str, *args: Any, **options: Any) -> None:
+    """Load an engine and run it: not before, as it takes long."""
     engine: Callable[..., None] = getattr(import_module(module), function)
-    return engine if address is None else partial(engine, address=address)
+    engine(*args, **options)
 
 
-__all__ = ["ENGINES", "load_engine"]
+@contextmanager
+def started_early(name: str, address: str | None, space_file: Path, results: Path) -> Iterator[None]:
+    """Let an engine that takes seconds to start do so while all else is loaded.
+
+    It does not where that would be in vain: the space file has mistakes, or the study has been at its end before.
+    """
+    workers = None
+    if name == "ray" and address is None:
+        with suppress(AutopruneError):  # run_search finds it again, and more
+            spec = load_spec(space_file)
+            if not (results / spec.study / "test.json").exists():
+                workers, _ = find_workers(spec.resources)
+    if workers is None:
+        yield
+        return
+    from autoprune.engines.ray_start import started
+
+    with started(workers):
+        yield
+
+
+__all__ = ["ENGINES", "load_engine", "started_early"]

@@ -12,27 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Read when Ray is imported. It prints nothing of its own, keeps no state on disk (the study is the truth), and leaves
-# Ctrl-C to the driver. What is left of it when it had to be killed ends after seconds, not after a minute.
-os.environ |= {
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}
-
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autoprune.engines import ray_start  # first: it sets what Ray reads when it is imported
 from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
 from autoprune.places import Places, room
 from autoprune.search.critical import MachineTaken
@@ -59,14 +47,16 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
     scheduler = _DriverScheduler(driver)
     try:
         if address is None:
-            _start(places)
+            _check_custom(places)
+            ray_start.start(places.workers)  # with one CPU for each worker, however many threads that has
+            _use_the_processes_that_are_ready()
         workers = places.workers if address is None else _join(address, driver, places)
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # else the processes start one after the other
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the driver tells what failed, and why
         driver.hold_signals()  # Ray has put its own SIGTERM handler in place
         searcher = _DriverSearcher(driver, workers, scheduler)
         tuner = tune.Tuner(
-            tune.with_resources(_TrialActor, places.per_trial),
+            tune.with_resources(_TrialActor, places.per_trial if address else {**places.per_trial, "CPU": 1}),
             param_space={"folder": str(folder.root.absolute()), "threads": places.threads},
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
@@ -96,20 +86,23 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _start(places: Places) -> None:
-    """Start a Ray for this process alone; ``load_engine`` has seen to it that it listens on loopback only."""
+def _check_custom(places: Places) -> None:
     if places.custom:
         raise StudyError(
             f"resources.custom: {', '.join(places.custom)} must be resources of a Ray that is joined by --address, but "
             "this search starts a Ray of its own, which has none. Leave resources.custom out, or start Ray with "
             "`ray start --resources` and give --address."
         )
-    _init(
-        address="local",
-        num_cpus=places.workers * places.threads,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-    )
+
+
+def _use_the_processes_that_are_ready() -> None:
+    """Have Tune put trials into Ray's processes as they are.
+
+    It asks for processes with environment variables of its own, which Ray then starts anew. Those of a Ray that this
+    process started have its environment.
+    """
+    class_cache.DEFAULT_ENV_VARS.clear()
+    class_cache.ENV_VARS_TO_PROPAGATE.clear()
 
 
 def _join(address: str, driver: Dispatcher, places: Places) -> int:
@@ -118,7 +111,9 @@ def _join(address: str, driver: Dispatcher, places: Places) -> int:
         if address != "auto":  # Ray ends the process where nobody listens
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        _init(address=address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except SystemExit:  # Ray's own SIGTERM handler
+        raise MachineTaken from None
     except (OSError, RuntimeError, ValueError) as error:
         raise StudyError(
             f"--address {address}: no Ray could be joined there: {describe_error(error)}. "
@@ -150,13 +145,6 @@ def _nodes() -> list[dict[str, float]]:
 
 def _amounts(resources: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in resources.items())
-
-
-def _init(**options: Any) -> None:
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except SystemExit:  # Ray's own SIGTERM handler, in place until the driver takes the signal over again
-        raise MachineTaken from None
 
 
 class _StudyLost(BaseException):

@@ -1,12 +1,10 @@
 """The record of a trial in the study storage, and trials as tables: trials.parquet and front.parquet."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pandas as pd
-from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
@@ -20,6 +18,7 @@ from autoprune.trial import (
     TrialConfig,
     TrialResult,
     config_from_dict,
+    parse_json,
     result_from_dict,
 )
 
@@ -51,7 +50,7 @@ _TRAINING = ("optimizer", "lr_schedule", "batch_size_schedule")
 
 
 class Recorded(Protocol):
-    """A trial that carries its record: one of Optuna's, or a row of its storage."""
+    """A trial or study that carries its record: one of Optuna's, or rows of its storage."""
 
     @property
     def user_attrs(self) -> Mapping[str, Any]: ...
@@ -60,19 +59,19 @@ class Recorded(Protocol):
 def config_of(trial: Recorded) -> TrialConfig | None:
     """The configuration a trial was dispatched with, or ``None`` if it never was."""
     record = trial.user_attrs.get(CONFIG)
-    return None if record is None else config_from_dict(json.loads(record))
+    return None if record is None else config_from_dict(parse_json(record))
 
 
 def planned_epochs_of(trial: Recorded) -> int | None:
     """The epochs a trial was to be trained for; quicker than :func:`config_of`."""
     record = trial.user_attrs.get(CONFIG)
-    return None if record is None else int(json.loads(record)["epochs"])
+    return None if record is None else int(parse_json(record)["epochs"])
 
 
 def result_of(trial: Recorded) -> TrialResult | None:
     """The result a trial was told with, or ``None`` if it has not ended."""
     record = trial.user_attrs.get(RESULT)
-    return None if record is None else result_from_dict(json.loads(record))
+    return None if record is None else result_from_dict(parse_json(record))
 
 
 def curve_of(trial: Recorded) -> list[float]:
@@ -127,7 +126,7 @@ def source_of(trial: Recorded) -> Mapping[str, Any] | None:
     return source
 
 
-def target_of(study: Study, at_first: int) -> int:
+def target_of(study: Recorded, at_first: int) -> int:
     """Trials that a study is to reach: what was asked for last, ``at_first`` if nothing was."""
     return int(study.user_attrs.get(TARGET, at_first))
 

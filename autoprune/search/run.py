@@ -12,6 +12,7 @@ from autoprune.atomic_file import remove_unfinished
 from autoprune.errors import UnwritableError
 from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
+from autoprune.search.database import Database
 from autoprune.search.dispatch import Dispatcher
 from autoprune.search.driver import Driver
 from autoprune.search.records import config_of
@@ -25,10 +26,10 @@ from autoprune.search.session import (
     open_session,
     read_spec,
 )
-from autoprune.search.storage import cause_of, check_storage
+from autoprune.search.storage import storage_error
 from autoprune.search.test_split import read_test_split
 from autoprune.search.warm_start import check_same_network, find_source, take_over
-from autoprune.store import StudyFolder, unwritable
+from autoprune.store import StudyFolder
 from autoprune.training import Numerics
 
 Engine = Callable[[Dispatcher, StudyFolder, Places], None]
@@ -94,7 +95,8 @@ def run_search(
     check_same_study(folder, spec)
     with in_file(space_file):
         places = find_places(spec.resources)
-        check_storage(spec.search.storage)
+        if spec.search.storage is not None:
+            Database.named(spec.search.storage).check()
         source = find_source(spec, space_file.absolute().parent, folder)
     checked = check_space_file(space_file, folder.plan, source.folder.dense if source else None)
     with in_file(space_file):
@@ -102,7 +104,7 @@ def run_search(
         if source is not None:
             check_same_network(source, checked)
     folder.create()
-    with folder.lock(), _storage_errors(folder):
+    with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
         session = open_session(space_file, folder, places, on_stage, checked)
         if source is not None:
@@ -134,12 +136,12 @@ def run_search(
 
 
 @contextmanager
-def _storage_errors(folder: StudyFolder) -> Iterator[None]:
+def _storage_errors(folder: StudyFolder, url: str | None) -> Iterator[None]:
     """Tell what keeps the study from being written."""
     try:
         yield
     except (StorageInternalError, SQLAlchemyError, OSError) as error:
-        raise unwritable(folder.root, cause_of(error)) from error
+        raise storage_error(folder, url, error) from error
 
 
 def _run_until_interrupt(

@@ -1,31 +1,38 @@
 """Optuna's storage of a study: one SQLite file in the study's folder, or any database that a URL names."""
 
+import json
 import warnings
-from collections.abc import Callable, Collection, Container, Sequence
-from pathlib import Path
-from typing import TypeVar
+import weakref
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage
-from optuna.storages._rdb.models import StudyModel, TrialParamModel
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, TrialParamModel
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from autoprune.errors import StudyError
-from autoprune.search.trial_rows import TrialRecord, newer_trials, read_records, read_trials
+from autoprune.errors import StudyError, UnwritableError
+from autoprune.search.database import Database, cause_of
+from autoprune.search.trial_rows import StudyRecord, newer_trials, read_record, read_trials
 from autoprune.store import StudyFolder, unwritable
 
 T = TypeVar("T")
 
 SQLITE_TIMEOUT_S = 60
 """How long a write waits for another process that reads the file."""
+
+FOLDER = "autoprune:folder"
+"""Name of the study's user attribute that says, in a database of many studies, whose folder has its networks."""
 
 _UNWRITABLE = ("disk is full", "readonly database", "unable to open database file")
 """What SQLite says when its file or the journal beside it can't be written."""
@@ -73,11 +80,6 @@ class HoldingStorage(RDBStorage):
             trials = read_trials(session, newer_trials(study_id, included_trial_ids, trial_id_greater_than))
         return [trial for trial in trials if states is None or trial.state in states]
 
-    def records(self, study_id: int, keys: Collection[str]) -> list[TrialRecord]:
-        """Every trial with some of its user attributes, much faster than Optuna's trials."""
-        with _create_scoped_session(self.scoped_session) as session:
-            return read_records(session, study_id, keys)
-
     def _write(self, session: orm.Session, held: Sequence[_Held]) -> None:
         rows = []
         for trial_id, name, value, distribution, previous in held:
@@ -94,10 +96,18 @@ class HoldingStorage(RDBStorage):
 def open_study(
     folder: StudyFolder, url: str | None, name: str, objectives: Sequence[str], directions: Sequence[str]
 ) -> optuna.Study:
-    """Open a study, or create it; raises StudyError if its storage can't be used."""
+    """Open a study, or create it.
+
+    Args:
+        url: As ``search.storage`` names a database; ``None`` is the file in the folder.
+
+    Raises:
+        StudyError: If the storage can't be used, or holds another study of this name: of other directions, or one whose
+            networks are in another folder.
+    """
     study = _opened(
         folder,
-        url,
+        _database(url),
         lambda storage: _read(
             optuna.create_study(
                 storage=storage,
@@ -112,6 +122,8 @@ def open_study(
         raise StudyError(
             f"{url or folder.database}: holds a study '{name}' with directions {found}, not {list(directions)}."
         )
+    if url is not None:
+        _claim(study, folder, url)
     if study.metric_names is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -119,23 +131,49 @@ def open_study(
     return study
 
 
+def _claim(study: optuna.Study, folder: StudyFolder, url: str) -> None:
+    """Bind a study in a database to the folder with its networks, of two machines' folders to the first one's."""
+    storage, identity = study._storage, folder.identity()
+    if FOLDER not in study.user_attrs:
+        row = StudyUserAttributeModel(study_id=study._study_id, key=FOLDER, value_json=json.dumps(identity))
+        with suppress(IntegrityError), orm.Session(_rows_of(storage).engine) as session, session.begin():
+            session.add(row)  # not Optuna's way, by which the last one to write would have it
+    if study.user_attrs[FOLDER] != identity:
+        raise StudyError(
+            f"{url}: the study '{study.study_name}' there belongs to another results folder than {folder.root}, which "
+            "has its networks. Name that folder with --results, or give this study another name."
+        )
+
+
+def _rows_of(storage: BaseStorage) -> RDBStorage:
+    """The database below the cache that Optuna lays over it."""
+    inner = storage._backend if isinstance(storage, _CachedStorage) else storage
+    assert isinstance(inner, RDBStorage)
+    return inner
+
+
 def load_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
     """Open a study that was started before; raises StudyError if its storage can't be used or does not hold it."""
     _check_exists(folder, url)
-    return _opened(folder, url, lambda storage: _read(optuna.load_study(storage=storage, study_name=name)))
+    return _loaded(folder, _database(url), name)
 
 
-def load_records(
-    folder: StudyFolder, url: str | None, name: str, keys: Collection[str]
-) -> tuple[optuna.Study, list[TrialRecord]]:
-    """Open a study as :func:`load_study` does, and read of its trials only the user attributes of these names."""
+def _loaded(folder: StudyFolder, database: Database | None, name: str) -> optuna.Study:
+    return _opened(folder, database, lambda storage: _read(optuna.load_study(storage=storage, study_name=name)))
+
+
+def load_record(folder: StudyFolder, url: str | None, name: str, keys: Collection[str]) -> StudyRecord:
+    """Read a study as :func:`load_study` does, but of its trials only the user attributes of these names."""
     _check_exists(folder, url)
-
-    def load(storage: HoldingStorage) -> tuple[optuna.Study, list[TrialRecord]]:
-        study = optuna.load_study(storage=storage, study_name=name)
-        return study, storage.records(study._study_id, keys)
-
-    return _opened(folder, url, load, check_version=False)  # the check loads Alembic, which takes long
+    database = _database(url)
+    with _errors_told(folder, database):
+        url, options = _connection(folder, database)
+        engine = sqlalchemy.create_engine(url, **options)
+        try:  # not through Optuna's storage, which loads Alembic and takes long
+            with orm.Session(engine) as session:
+                return read_record(session, name, keys)
+        finally:
+            engine.dispose()
 
 
 def _check_exists(folder: StudyFolder, url: str | None) -> None:
@@ -150,7 +188,7 @@ def read_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
     path = quote(quote(str(folder.database)))  # SQLAlchemy undoes one, SQLite the other
     read_only = f"sqlite:///file:{path}?mode=ro&uri=true&timeout={SQLITE_TIMEOUT_S}"
     try:
-        return load_study(folder, read_only, name)
+        return _loaded(folder, Database(read_only, sqlalchemy.make_url(read_only)), name)
     except StudyError as error:
         cause = (
             str(error).removeprefix(f"{read_only}: can't be opened as a study: ").removesuffix(" Mend search.storage.")
@@ -166,42 +204,47 @@ def _read(study: optuna.Study) -> optuna.Study:
     return study
 
 
-def _opened(
-    folder: StudyFolder, url: str | None, opening: Callable[[HoldingStorage], T], *, check_version: bool = True
-) -> T:
+def _database(url: str | None) -> Database | None:
+    return None if url is None else Database.named(url)
+
+
+def _opened(folder: StudyFolder, database: Database | None, opening: Callable[[HoldingStorage], T]) -> T:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        storage = HoldingStorage(
-            url or f"sqlite:///{folder.database}",
-            engine_kwargs={} if url else {"connect_args": {"timeout": SQLITE_TIMEOUT_S}},
-            skip_compatibility_check=not check_version,
-            skip_table_creation=not check_version,
-        )
+    with _errors_told(folder, database):
+        storage = HoldingStorage(*_connection(folder, database))
+        weakref.finalize(storage, storage.engine.dispose)  # closes its connections
         return opening(storage)
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError, KeyError) as error:
-        cause = cause_of(error)
-        if url is None and any(sign in cause for sign in _UNWRITABLE):
-            raise unwritable(folder.database, cause) from None
-        way_out = "Restore it, or give the study another name." if url is None else "Mend search.storage."
-        raise StudyError(f"{url or folder.database}: can't be opened as a study: {cause}. {way_out}") from None
 
 
-def check_storage(url: str | None) -> None:
-    """Try a storage URL without making a study in it; raises StudyError if it can't be reached."""
-    if url is None:
-        return
+def _connection(folder: StudyFolder, database: Database | None) -> tuple[str, dict[str, Any]]:
+    """The URL that a study is opened by, and the settings of SQLAlchemy's engine."""
+    if database is not None:
+        return database.url.render_as_string(hide_password=False), database.engine_options
+    return f"sqlite:///{folder.database}", {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
+
+
+@contextmanager
+def _errors_told(folder: StudyFolder, database: Database | None) -> Iterator[None]:
+    """Tell why a study can't be opened; raises StudyError."""
     try:
-        parsed = sqlalchemy.make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            if not Path(parsed.database).absolute().parent.is_dir():
-                raise OSError(f"there is no folder {Path(parsed.database).absolute().parent}")
-        else:
-            sqlalchemy.create_engine(parsed).connect().close()
-    except (SQLAlchemyError, ImportError, OSError) as error:
-        raise StudyError(f"search.storage: '{url}' can't be used: {cause_of(error)}. Mend the URL.") from None
+        yield
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError, KeyError) as error:
+        if database is not None:
+            cause, way_out = database.cause_of(error), database.way_out(error)
+            raise StudyError(f"{database.name}: can't be opened as a study: {cause}. {way_out}") from None
+        cause = cause_of(error)
+        if any(sign in cause for sign in _UNWRITABLE):
+            raise unwritable(folder.database, cause) from None
+        raise StudyError(
+            f"{folder.database}: can't be opened as a study: {cause}. Restore it, or give the study another name."
+        ) from None
 
 
-def cause_of(error: BaseException) -> str:
-    """What the database itself says of an error that Optuna or SQLAlchemy reports, on one line."""
-    root = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-    return " ".join(str(getattr(root, "orig", None) or root).split()).rstrip(".")
+def storage_error(folder: StudyFolder, url: str | None, error: Exception) -> UnwritableError:
+    """The error for a study that can't be written any more amid a search, with the cause and the way out."""
+    if url is None or isinstance(error, OSError):
+        return unwritable(folder.root, cause_of(error))
+    cause = Database.named(url).cause_of(error)
+    return UnwritableError(
+        f"{url}: the study can't be written: {cause}. Start the database again; then the same command goes on."
+    )

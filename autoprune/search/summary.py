@@ -17,8 +17,8 @@ from autoprune.search.records import (
     target_of,
 )
 from autoprune.search.stopping import Rung, Rungs
-from autoprune.search.storage import load_records
-from autoprune.search.trial_rows import TrialRecord
+from autoprune.search.storage import load_record
+from autoprune.search.trial_rows import StudyRecord, TrialRecord
 from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialResult
@@ -63,10 +63,10 @@ class StudySummary:
 def summary_of(folder: StudyFolder) -> StudySummary:
     """Read how a study stands; raises StudyError if its storage can't be read."""
     spec = load_spec(folder.space)
-    is_ready, trials, n_trials = folder.plan.exists(), list[TrialRecord](), spec.search.trials
+    is_ready, study = folder.plan.exists(), StudyRecord({}, ())
     if is_ready:
-        study, trials = load_records(folder, spec.search.storage, spec.study, (CONFIG, RESULT, CURVE, SOURCE))
-        n_trials = target_of(study, n_trials)
+        study = load_record(folder, spec.search.storage, spec.study, (CONFIG, RESULT, CURVE, SOURCE))
+    trials = study.trials
     known = {trial.number: result for trial in trials if (result := result_of(trial)) is not None}
     own = [trial.number for trial in trials if source_of(trial) is None]
     results = [known[number] for number in own if number in known]
@@ -76,7 +76,7 @@ def summary_of(folder: StudyFolder) -> StudySummary:
     return StudySummary(
         study=spec.study,
         is_ready=is_ready,
-        n_trials=n_trials,
+        n_trials=target_of(study, spec.search.trials),
         n_ended=len(results) - counts["infeasible"],
         counts={name: counts[name] for name in ("finished", "stopped", "failed", "infeasible")}
         | {name: still_open[name] for name in ("running", "waiting")},

@@ -1,6 +1,5 @@
 """Trials read from Optuna's tables as plain rows, which its own way, one object a row, takes many times as long for."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 import sqlalchemy
 from optuna.distributions import json_to_distribution
 from optuna.storages._rdb.models import (
+    StudyModel,
+    StudyUserAttributeModel,
     TrialIntermediateValueModel,
     TrialModel,
     TrialParamModel,
@@ -19,6 +20,8 @@ from optuna.storages._rdb.models import (
 )
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
+
+from autoprune.trial import parse_json
 
 Session = orm.Session | orm.scoped_session[orm.Session]
 Wanted = sqlalchemy.ColumnElement[bool]
@@ -69,8 +72,8 @@ def read_trials(session: Session, wanted: Wanted) -> list[FrozenTrial]:
                 datetime_complete=trial.datetime_complete,
                 params={name: distribution.to_external_repr(value) for name, value, distribution in suggested},
                 distributions={name: distribution for name, _, distribution in suggested},
-                user_attrs={name: json.loads(text) for name, text in user_attrs.get(key, [])},
-                system_attrs={name: json.loads(text) for name, text in system_attrs.get(key, [])},
+                user_attrs={name: parse_json(text) for name, text in user_attrs.get(key, [])},
+                system_attrs={name: parse_json(text) for name, text in system_attrs.get(key, [])},
                 intermediate_values={step: step_of(value, kind) for step, value, kind in steps.get(key, [])},
                 trial_id=key,
             )
@@ -87,8 +90,25 @@ class TrialRecord:
     user_attrs: Mapping[str, Any]
 
 
-def read_records(session: Session, study_id: int, keys: Collection[str]) -> list[TrialRecord]:
-    """Every trial of a study by number, with the user attributes of these names, in two queries."""
+@dataclass(frozen=True)
+class StudyRecord:
+    """Of a study only what this package itself keeps of it, in ``user_attrs``."""
+
+    user_attrs: Mapping[str, Any]
+    trials: Sequence[TrialRecord]
+
+
+def read_record(session: orm.Session, name: str, keys: Collection[str]) -> StudyRecord:
+    """A study, and its trials by number with the user attributes of these names, in few queries.
+
+    Raises:
+        KeyError: If there is no study of this name.
+    """
+    study_id = StudyModel.find_or_raise_by_name(name, session).study_id
+    of_study = sqlalchemy.select(StudyUserAttributeModel.key, StudyUserAttributeModel.value_json).where(
+        StudyUserAttributeModel.study_id == study_id
+    )
+    user_attrs = {key: parse_json(text) for key, text in session.execute(of_study)}
     wanted = TrialModel.study_id == study_id
     found: dict[int, dict[str, Any]] = defaultdict(dict)
     attributes = (
@@ -98,6 +118,7 @@ def read_records(session: Session, study_id: int, keys: Collection[str]) -> list
         .where(wanted, TrialUserAttributeModel.key.in_(keys))
     )
     for number, key, text in session.execute(attributes):
-        found[number][key] = json.loads(text)
+        found[number][key] = parse_json(text)
     trials = sqlalchemy.select(TrialModel.number, TrialModel.state).where(wanted).order_by(TrialModel.number)
-    return [TrialRecord(number, state, found.get(number, {})) for number, state in session.execute(trials)]
+    records = [TrialRecord(number, state, found.get(number, {})) for number, state in session.execute(trials)]
+    return StudyRecord(user_attrs, records)

@@ -225,6 +225,20 @@ def _check_sampler(name: Any) -> Any:
     return name
 
 
+_PASSWORDS = re.compile(r"://[^:/?]*:([^?]*)@|[?&](?!passfile)\w*pass\w*=([^&]*)")
+
+
+def _check_storage(url: str) -> str:
+    for found in _PASSWORDS.finditer(url):
+        if not re.fullmatch(r"(\$\{\w+\})?", found[1] or found[2] or ""):
+            raise PydanticCustomError(
+                "password",
+                "must not hold a password, as space files are copied into results: write ${NAME} in its place, and set "
+                "that environment variable",
+            )
+    return url
+
+
 class Search(Section):
     """How the study is run.
 
@@ -242,6 +256,8 @@ class Search(Section):
         warm_start: Folder of another study of the same network, whose finished trials and networks this one begins
             with; relative to the space file, or else to where the command runs.
         trial_timeout: Seconds that a trial may take each time it is begun or taken up again; then it has failed.
+        storage: SQLAlchemy URL of the database that holds the study, environment variables as ``${NAME}``; ``None`` is
+            an SQLite file in the study's folder.
     """
 
     trials: int = Field(60, ge=1)
@@ -257,7 +273,7 @@ class Search(Section):
     max_failures: int = Field(5, ge=1)
     max_retries: int = Field(2, ge=0)
     trial_timeout: float | None = Field(None, gt=0)
-    storage: str | None = None
+    storage: Annotated[str, AfterValidator(_check_storage)] | None = None
 
     @model_validator(mode="after")
     def _check_tree(self) -> Self:

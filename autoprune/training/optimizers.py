@@ -5,9 +5,12 @@ from typing import Any
 
 import torch
 
+from autoprune.eager import eager
 from autoprune.schedules.parameters import resolve_params
 from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.trial import OptimizerConfig
+
+_KINDS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
 
 def build_optimizer(
@@ -27,10 +30,11 @@ def build_optimizer(
         adamw: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101, algorithm 2.
     """
     params: dict[str, Any] = resolve_params("optimizer", OPTIMIZERS, config.name, config.params)
-    weight_decay: float = params["weight_decay"]
+    settings: dict[str, Any] = {"lr": lr, "weight_decay": params["weight_decay"]}
     if config.name == "sgd":
         momentum: float = params["momentum"]
-        nesterov = params["nesterov"] and momentum > 0
-        return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)
-    adam = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return adam(parameters, lr, betas=(params["beta1"], params["beta2"]), weight_decay=weight_decay)
+        settings |= {"momentum": momentum, "nesterov": params["nesterov"] and momentum > 0}
+    else:
+        settings["betas"] = (params["beta1"], params["beta2"])
+    optimizer: torch.optim.Optimizer = eager(_KINDS[config.name])(parameters, **settings)
+    return optimizer

@@ -17,6 +17,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from tiny import TINY_TASK, copy_study, merged
 
@@ -44,12 +45,19 @@ class Search:
 
     Args:
         seconds: How long every call of the loss takes: 4 steps and 1 validation an epoch, 1 more at a trial's end.
+        url: Of the database that the study is in, if that is not the file in its folder.
     """
 
     def __init__(
-        self, root: Path, trained: Path, changes: dict[str, Any], seconds: float = 0.0, task: str = SLOW_TASK
+        self,
+        root: Path,
+        trained: Path,
+        changes: dict[str, Any],
+        seconds: float = 0.0,
+        task: str = SLOW_TASK,
+        url: str | None = None,
     ) -> None:
-        self.root = root
+        self.root, self.url = root, url
         self.log = root / "loss.log"
         self.results = root / "results" / "tiny"
         loss = {"callable": "tiny_task:slow_loss", "args": {"seconds": seconds, "log": str(self.log)}}
@@ -109,7 +117,11 @@ class Search:
 
     def trials(self) -> list[FrozenTrial]:
         """The trials as another Optuna tool sees them."""
-        return optuna.load_study(study_name="tiny", storage=f"sqlite:///{self.results / 'study.db'}").get_trials()
+        storage = RDBStorage(self.url or f"sqlite:///{self.results / 'study.db'}")
+        try:
+            return optuna.load_study(study_name="tiny", storage=storage).get_trials()
+        finally:
+            storage.engine.dispose()
 
     def states(self) -> list[str]:
         return [trial.state.name for trial in self.trials()]
@@ -132,6 +144,10 @@ class Search:
 
     def told(self) -> set[int]:
         """Trials told as finished so far, read without disturbing the search; none until there is a study."""
+        if self.url is not None:
+            with contextlib.suppress(KeyError):
+                return {trial.number for trial in self.trials() if trial.state.name == "COMPLETE"}
+            return set()
         try:
             with contextlib.closing(sqlite3.connect(f"file:{self.results / 'study.db'}?mode=ro", uri=True)) as database:
                 return {row[0] for row in database.execute("select number from trials where state = 'COMPLETE'")}

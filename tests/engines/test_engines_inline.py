@@ -1,13 +1,14 @@
 """The inline engine: the same space file gives the same study, bit for bit, however often it was cut off."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from autoprune.engines import ENGINES, load_engine
-from autoprune.engines.inline import run_in_process, run_inline
+from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session
 from autoprune.worker import Worker
@@ -78,4 +79,6 @@ def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tiny_study: Callab
 
 def test_every_engine_can_be_loaded_by_name() -> None:
     assert set(ENGINES) == {"inline", "ray"}
-    assert load_engine("inline") is run_in_process
+    for name, (module, function) in ENGINES.items():
+        assert load_engine(name).args == (module, function)  # type: ignore[attr-defined]
+        assert callable(getattr(import_module(module), function))

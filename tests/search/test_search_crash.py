@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import Trial, TrialState
+from tiny import merged
 
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session
@@ -18,10 +20,12 @@ class Death(BaseException):
     """Stands for SIGKILL: nothing in the process catches it."""
 
 
-@pytest.fixture
-def make_driver(tiny_study: Callable[..., Session]) -> MakeDriver:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def make_driver(request: pytest.FixtureRequest, tiny_study: Callable[..., Session]) -> MakeDriver:
+    url = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
+
     def make(changes: dict[str, Any] | None = None, n_trials: int | None = None) -> Driver:
-        session = tiny_study(changes)
+        session = tiny_study(merged({"search": {"storage": url}}, changes or {}))
         return Driver(session.folder, session.space, session.table, session.dense, n_trials)
 
     return make
@@ -63,7 +67,7 @@ def test_death_before_the_config_is_recorded(
 ) -> None:
     untouched = make_driver({"search": {"ladder": 0}})
     expected = [suggested(untouched), suggested(untouched)]
-    untouched.folder.database.unlink()
+    optuna.delete_study(study_name="tiny", storage=untouched.study._storage)
 
     driver = make_driver()
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ from autoprune.search.driver import Driver
 from autoprune.search.records import target_of
 from autoprune.search.run import run_search
 from autoprune.search.session import Session
-from autoprune.search.storage import check_storage, load_study
+from autoprune.search.storage import load_study
 
 RAISING_LOSS = """
 
@@ -51,9 +51,6 @@ def test_a_storage_url_that_leads_nowhere_is_found_first(url: str, tmp_path: Pat
     with pytest.raises(StudyError, match=r"search.storage: '.*' can't be used"):
         run_search(space, tmp_path / "results", run_in_process)
     assert not (tmp_path / "results").exists()
-    check_storage(None)
-    check_storage(f"sqlite:///{tmp_path}/a.db")
-    assert not (tmp_path / "a.db").exists()
 
 
 def test_a_results_folder_that_vanishes_is_told_in_one_line(tmp_path: Path) -> None:

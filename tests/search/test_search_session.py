@@ -135,7 +135,9 @@ def test_storages_that_can_not_be_used(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
     with pytest.raises(StudyError, match=r"study\.db: no such file"):
         load_study(folder, None, "tiny")
-    for url in ("nonsense", f"sqlite:///{tmp_path}/no/such/folder/study.db", "unknown://x/y"):
+    with pytest.raises(StudyError, match="'nonsense' can't be used: it is no URL"):
+        open_study(folder, "nonsense", "tiny", ["accuracy"], ["maximize"])
+    for url in (f"sqlite:///{tmp_path}/no/such/folder/study.db", "unknown://x/y"):
         with pytest.raises(StudyError, match=f"^{re.escape(url)}: can't be opened as a study: "):
             open_study(folder, url, "tiny", ["accuracy"], ["maximize"])
     open_study(folder, None, "tiny", ["accuracy", "flops"], ["maximize", "minimize"])

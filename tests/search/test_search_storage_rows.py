@@ -1,6 +1,7 @@
 """Reading a study: the same as Optuna reads, and in as many queries and objects for many trials as for few."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -9,6 +10,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from autoprune.search.database import Database
 from autoprune.search.session import Session
 from autoprune.search.storage import HoldingStorage, open_study
 from autoprune.search.summary import summary_of
@@ -16,11 +18,15 @@ from autoprune.store import StudyFolder
 from benchmarks.suggest_time_studies import Filling, Problem
 
 
-@pytest.fixture
-def mixed(tmp_path: Any) -> str:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A study with trials in every state, with values of every kind."""
-    folder = StudyFolder(tmp_path)
-    study = open_study(folder, None, "mixed", ["accuracy", "flops"], ["maximize", "minimize"])
+    folder, url = StudyFolder(tmp_path), f"sqlite:///{tmp_path}/study.db"
+    folder.write_json(folder.origin, {})
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    study = open_study(folder, url, "mixed", ["accuracy", "flops"], ["maximize", "minimize"])
+    url = Database.named(url).url.render_as_string(hide_password=False)
     for index in range(8):
         trial = study.ask()
         trial.suggest_float("lr", 1e-3, 1.0, log=True)
@@ -34,11 +40,13 @@ def mixed(tmp_path: Any) -> str:
     study.tell(2, state=TrialState.PRUNED)
     study.tell(3, state=TrialState.FAIL)
     study.enqueue_trial({"lr": 0.1}, user_attrs={"ladder": 0.5})
-    single = optuna.create_study(storage=f"sqlite:///{folder.database}", study_name="single")
+    storage = RDBStorage(url)
+    single = optuna.create_study(storage=storage, study_name="single")
     trial = single.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
     for step, value in enumerate((0.25, float("nan"), float("inf"))):
         trial.report(value, step)
-    return f"sqlite:///{folder.database}"
+    storage.engine.dispose()
+    return url
 
 
 def test_trials_are_those_that_optuna_reads(mixed: str) -> None:
@@ -63,6 +71,8 @@ def test_trials_are_those_that_optuna_reads(mixed: str) -> None:
         assert read(ours, *which) == read(optunas, *which)
     with pytest.raises(KeyError):
         ours._get_trials(3, None, set(), -1)
+    for storage in (ours, optunas):
+        storage.engine.dispose()
 
 
 def test_status_reads_a_study_whole_not_trial_by_trial(

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from autoprune.eager import EagerMode
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Tape:
         return kept[::-1]
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(EagerMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = Tape()

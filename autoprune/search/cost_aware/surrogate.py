@@ -1,12 +1,13 @@
 """A model of the accuracy that a trial comes out with, and of its uncertainty."""
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,6 +59,11 @@ class AccuracyModel:
         Args:
             features: Of the latest trials, ``MAX_CONDITIONED`` at most, shape ``(n, n_features)``.
         """
+        # Loaded at the first model, when the first trials train already: it takes a second.
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
+
         self._mean, self._spread = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
         targets = (self._targets[-len(features) :] - self._mean) / self._spread
         kernel = (

@@ -1,0 +1,39 @@
+"""torch's compiler, kept from loading: nothing here is compiled, and it takes a process a second or two and 70 MiB.
+
+torch wraps a few of its functions so that the compiler leaves them alone, and each wrapper loads it in its first call.
+A torch that does so otherwise, or not at all, is taken as it is.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_METHODS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+
+
+@cache
+def eager(kind: type[Optimizer]) -> type[Optimizer]:
+    """The same kind of optimizer with its methods unwrapped."""
+    methods: dict[str, Any] = {name: getattr(getattr(Optimizer, name), "__wrapped__", None) for name in _METHODS}
+    step = getattr(kind.step, "__wrapped__", None)
+    methods["step"] = torch.no_grad()(step) if step is not None else None
+    return type(kind.__name__, (kind,), {name: method for name, method in methods.items() if method is not None})
+
+
+class EagerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A dispatch mode whose handler is not wrapped."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+def call_eagerly(wrapper: Callable[..., Any]) -> None:
+    """Let a wrapper call its function as it is, by the mark that the wrapper leaves on it in its first call."""
+    function = getattr(wrapper, "__wrapped__", None)
+    if function is not None and not hasattr(function, "__dynamo_disable"):
+        function.__dynamo_disable = function
