@@ -4,7 +4,6 @@ import hashlib
 import json
 import posixpath
 import re
-import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -196,11 +195,13 @@ class CheckpointStore:
 
     def look_again(self, entry: str) -> None:
         """List an entry anew."""
+        from pyarrow.fs import FileType
+
         found: dict[str, set[str]] = {}
         with self._told():
-            for path in (self._path(entry), self._path(entry + TRAINING)):
-                info = self._filesystem.get_file_info(path)
-                if info.is_file or (info.type.name == "Directory"):
+            paths = [self._path(entry + ending) for ending in ("", TRAINING, TRAINING + _PART)]
+            for info in self._filesystem.get_file_info(paths):
+                if info.type != FileType.NotFound:
                     self._note(info.path, found)
             if "" in found.get(entry, ()):
                 for info in self._filesystem.get_file_info(self._selector(entry)):
@@ -229,10 +230,11 @@ class CheckpointStore:
         path = self._path(entry + name)
         # An object store shows a file when it is whole; elsewhere it is moved to its name when it is.
         target = path + _PART if self._has_folders else path
-        with file.open("rb") as source, self._told():
+        content = file.read_bytes()
+        with self._told():
             try:
                 with self._filesystem.open_output_stream(target) as stream:
-                    shutil.copyfileobj(source, stream)
+                    stream.write(content)  # in one piece: a signal in between would leave a part in an object store
                 if target != path:
                     self._filesystem.move(target, path)
             except BaseException:

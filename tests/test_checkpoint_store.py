@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_another_process_saves_and_dies(opened: Opened, tmp_path: Path) -> None:
     assert not store.has_model(ENTRY)
     store.look_again(ENTRY)
     assert store.has_model(ENTRY)
-    opened[1].delete_file(f"{opened[2]}/{ENTRY}/trial.json".lstrip("/" if not opened[2] else ""))
+    opened[1].delete_file(posixpath.join(opened[2], f"{ENTRY}/trial.json"))
     store.look_again(ENTRY)
     assert not store.has_model(ENTRY)
     assert not store.fetch_model(ENTRY, tmp_path / "new")
@@ -163,6 +164,18 @@ def test_another_process_saves_and_dies(opened: Opened, tmp_path: Path) -> None:
     assert files(opened) == []
     store.look_again(ENTRY)
     assert store.entries() == []
+
+
+def test_a_part_that_a_killed_process_left_goes_with_the_state(opened: Opened, tmp_path: Path) -> None:
+    store, filesystem, base = opened
+    (tmp_path / "state").write_bytes(b"state")
+    assert store.entries() == []
+    again(opened).save_training(ENTRY, tmp_path / "state")
+    with filesystem.open_output_stream(posixpath.join(base, f"{ENTRY}.training.part")) as stream:
+        stream.write(b"sta")
+    store.look_again(ENTRY)
+    store.forget_training(ENTRY)
+    assert files(opened) == []
 
 
 class Failing:

@@ -55,3 +55,30 @@ def test_what_another_machine_sees_is_enough_to_go_on(trained_tiny: Path, tmp_pa
         pd.testing.assert_frame_equal(
             whole.frame().drop(columns=MEASURED), frame.drop(columns=MEASURED), check_exact=True
         )
+
+
+@pytest.mark.slow
+def test_a_place_lost_amid_a_search_on_ray_stops_it_and_no_trial_has_failed(trained_tiny: Path, tmp_path: Path) -> None:
+    place, lost = tmp_path / "place", tmp_path / "lost"
+    elsewhere = {**CHANGES, "search": {"trials": N_TRIALS, "checkpoints": place.as_uri()}}
+    with searching(tmp_path / "a", trained_tiny, elsewhere, seconds=0.03) as search:
+        search.start("ray")
+        search.wait_until(lambda search: search.told() and search.amid())
+        place.rename(lost)
+        place.write_text("")
+        code, out, err = search.end()
+        assert code == 2, out + err
+        assert f"search.checkpoints: '{place.as_uri()}' can't be used: " in err
+        assert "the same command goes on." in err
+        assert "Traceback" not in out + err
+        search.wait_for_the_last_process()
+        assert set(search.states()) <= {"COMPLETE", "WAITING"}
+
+        place.unlink()
+        lost.rename(place)
+        done = search.run("ray")
+        assert (done.returncode, done.stderr) == (0, "")
+        search.wait_for_the_last_process()
+        frame = search.frame()
+        assert frame["number"].tolist() == list(range(N_TRIALS))
+        assert set(frame["state"]) == {"finished"}
