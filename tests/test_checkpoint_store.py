@@ -35,10 +35,31 @@ def mock(root: Path) -> tuple[FileSystem, str]:
     return _MockFileSystem(), "bucket/base"
 
 
+class ObjectStore:
+    """A filesystem without folders, in which nothing can be moved, as pyarrow's own for S3 behaves."""
+
+    type_name = "s3"
+
+    def __init__(self, filesystem: FileSystem) -> None:
+        self._filesystem = filesystem
+
+    def __getattr__(self, name: str) -> Any:
+        assert name not in ("create_dir", "move")
+        return getattr(self._filesystem, name)
+
+    def open_output_stream(self, path: str) -> Any:
+        self._filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        return self._filesystem.open_output_stream(path)
+
+
+def object_store(root: Path) -> tuple[ObjectStore, str]:
+    return ObjectStore(_MockFileSystem()), "bucket/base"
+
+
 Opened = tuple[CheckpointStore, FileSystem, str]
 
 
-@pytest.fixture(params=[local, subtree, whole_subtree, mock])
+@pytest.fixture(params=[local, subtree, whole_subtree, mock, object_store])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
     (tmp_path / "place").mkdir()
     filesystem, base = request.param(tmp_path / "place")
