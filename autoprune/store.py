@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from autoprune.atomic_file import replacing
+from autoprune.checkpoint_store import CheckpointPlace, CheckpointStore
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.trial import Repeat
 
@@ -41,6 +42,8 @@ class StudyFolder:
         self.front = self.root / "front.parquet"
         self.test = self.root / "test.json"
         self.warm_start = self.root / "warm_start.json"
+        self._elsewhere: tuple[str | None, str] = (None, "")
+        self._opened: CheckpointStore | None = None
 
     @classmethod
     def existing(cls, root: Path) -> "StudyFolder":
@@ -61,6 +64,30 @@ class StudyFolder:
             raise StudyError(
                 f"{self.root}: can't be written: {error.strerror}. Name another folder with --results."
             ) from None
+
+    def keep_elsewhere(self, uri: str | None, study: str) -> None:
+        """Keep the networks and the checkpoints of trials and repeats in the place that ``search.checkpoints`` names.
+
+        What this folder holds of them is then a copy, that :meth:`bring` and its like make.
+
+        Args:
+            uri: ``None`` keeps them in this folder.
+            study: The study's name.
+        """
+        if (uri, study) != self._elsewhere:
+            self._elsewhere, self._opened = (uri, study), None
+
+    @property
+    def elsewhere(self) -> CheckpointStore | None:
+        """This study's part of that place, opened when it is first asked for; ``None`` without one.
+
+        Raises:
+            StudyError: If it can't be opened.
+        """
+        uri, study = self._elsewhere
+        if uri is not None and self._opened is None:
+            self._opened = CheckpointPlace.named(uri).open(f"{study}-{self.identity()}")
+        return self._opened
 
     @property
     def base_dir(self) -> Path:
@@ -98,12 +125,79 @@ class StudyFolder:
 
     def has_model(self, number: int) -> bool:
         """Whether the trial's network is kept."""
+        if self.elsewhere is not None:
+            return self.elsewhere.has_model(self._entry(number))
         return (self.model(number) / "model.safetensors").is_file()
+
+    def has_copy(self, number: int) -> bool:
+        """Whether this folder itself holds the trial's network and record."""
+        return (self.model(number) / "model.safetensors").is_file() and self.record(number).is_file()
+
+    def keep_model(self, number: int) -> None:
+        """Take a trial's network and record, which are in this folder, to where they are kept."""
+        if self.elsewhere is not None:
+            with self.writing():
+                self.elsewhere.save_model(self._entry(number), self.model(number))
+
+    def keep_training(self, number: int) -> None:
+        """Take a trial's training state, which is in this folder, to where it is kept."""
+        if self.elsewhere is not None:
+            with self.writing():
+                self.elsewhere.save_training(self._entry(number), self.training_checkpoint(number))
+
+    def bring(self, number: int | None, target: Path | None = None) -> None:
+        """Have a trial's network and record in this folder, if they are kept; the dense network always is.
+
+        Args:
+            target: The folder to have them in, if that is not :meth:`model`.
+        """
+        if self.elsewhere is not None and number is not None:
+            with self.writing():
+                self.elsewhere.fetch_model(self._entry(number), target or self.model(number))
+
+    def bring_record(self, number: int) -> None:
+        """Have a trial's record in this folder, if it is kept; it is not asked for where there is one."""
+        if self.elsewhere is not None and not self.record(number).is_file():
+            with self.writing():
+                self.elsewhere.fetch_record(self._entry(number), self.record(number))
+
+    def bring_training(self, number: int) -> None:
+        """Have a trial's training state in this folder, if it is kept, and else none."""
+        if self.elsewhere is not None:
+            with self.writing():
+                self.elsewhere.fetch_training(self._entry(number), self.training_checkpoint(number))
+
+    def look_again(self, number: int) -> None:
+        """Take note of what another process has kept of a trial."""
+        if self.elsewhere is not None:
+            self.elsewhere.look_again(self._entry(number))
 
     def forget_model(self, number: int) -> None:
         """Delete a trial's network and training state."""
+        if self.elsewhere is not None:
+            self.elsewhere.forget(self._entry(number))
         shutil.rmtree(self.model(number), ignore_errors=True)
         self.training_checkpoint(number).unlink(missing_ok=True)
+
+    def forget_training(self, number: int) -> None:
+        """Delete a trial's training state."""
+        if self.elsewhere is not None:
+            self.elsewhere.forget_training(self._entry(number))
+        self.training_checkpoint(number).unlink(missing_ok=True)
+
+    def forget_repeats(self, needed: Collection[str]) -> None:
+        """Delete the networks and training states of all repeats but these, each named by ``str(Repeat)``."""
+        if (elsewhere := self.elsewhere) is not None:
+            for entry in elsewhere.entries():
+                folder, _, name = entry.partition("/")
+                if folder == self.certification.name and name not in needed:
+                    elsewhere.forget(entry)
+        for path in self.certification.iterdir():
+            if path.name.startswith(".") or (path.suffix != ".json" and path.stem not in needed):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _entry(self, number: int) -> str:
+        return self.model(number).relative_to(self.root).as_posix()
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -70,6 +70,8 @@ class Worker:
         self.folder = folder
         self.device = torch.device(device)
         self.spec: SearchSpec = load_spec(folder.space)
+        folder.keep_elsewhere(self.spec.search.checkpoints, self.spec.study)
+        _ = folder.elsewhere  # what keeps it from being opened is no trial's fault
         self.task: Task = build_task(self.spec.task, folder.base_dir)
         self.plan = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"])
         reference = folder.read_json(folder.reference)
@@ -89,7 +91,8 @@ class Worker:
             cause. When the TrialResult comes, or the events are closed before, nothing of the trial is left in memory.
 
         Raises:
-            UnwritableError: If the study's folder can't be written; the trial has not ended, and goes on when it can.
+            UnwritableError: If the study's folder or the place of its checkpoints can't be written; the trial has not
+                ended, and goes on when it can.
         """
         last: EpochReport | None = None
         result: TrialResult | None = None
@@ -166,11 +169,13 @@ class _Run:
         self.parent_weight_ratios: dict[str, float] = {}
         self.lineage = config.epochs
         if config.parent is not None:
+            self.folder.bring(config.parent)
             parent = result_from_dict(self.folder.read_json(self.folder.record(config.parent))["result"])
             self.parent_widths = dict(parent.kept)
             self.lineage += parent.epochs_lineage
 
     def steps(self) -> Iterator[EpochReport | TrialResult]:
+        self.folder.bring_training(self.config.number)
         checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.number))
         if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
             model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
@@ -296,6 +301,7 @@ class _Run:
         if not self.config.is_repeat:  # nothing is cut from a repeat
             record["scores"] = kept_scores(model, self.plan)
         self.folder.write_json(self.folder.record(self.config.number), record)
+        self.folder.keep_model(self.config.number)
         return result
 
     def _cut(self, model: nn.Module, pruning: PruningConfig, trainer: Trainer | None) -> nn.Module:
@@ -401,6 +407,7 @@ class _Run:
         }
         with self.folder.writing():
             save_checkpoint(self.folder.training_checkpoint(self.config.number), state)
+        self.folder.keep_training(self.config.number)
 
     def _restored(self, checkpoint: Mapping[str, Any]) -> Trainer:
         architecture = Architecture(**checkpoint["architecture"])

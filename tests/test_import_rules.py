@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 LEVELS = (
     {"cli", "__main__"},
     {"report", "export", "search", "engines"},
-    {"space", "store", "pareto", "worker", "model_plan", "sensitivity"},
-    {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model"},
+    {"space", "store", "checkpoint_store", "pareto", "worker", "model_plan", "sensitivity"},
+    {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model", "urls"},
     {"spec", "trial", "schedules", "errors", "atomic_file", "tensor_file", "places", "limits", "eager"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

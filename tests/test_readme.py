@@ -40,6 +40,11 @@ def test_the_settings_shown_are_valid(tmp_path: Path) -> None:
         load_spec(write_space(tmp_path, yaml.safe_load(text)))
 
 
+def test_the_place_shown_for_checkpoints_is_valid(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"`(search: \{checkpoints: .*?\})`", README)
+    assert load_spec(write_space(tmp_path, yaml.safe_load(shown))).search.checkpoints == "s3://bucket/folder"
+
+
 def test_the_python_plan_runs_as_written() -> None:
     done = subprocess.run([sys.executable, "-c", block("python", 1)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

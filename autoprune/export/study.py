@@ -47,8 +47,10 @@ def export_trial(
         session.dense,
         session.spec.constraints.accuracy_drop,
         session.spec.objectives,
-        kept=[int(each) for each in trials["number"] if folder.has_model(int(each))],
+        kept=_kept(folder, [int(each) for each in trials["number"]], select),
     )
+    if not folder.has_copy(number):
+        folder.bring(number)
     record = folder.read_json(folder.record(number))
     result = result_from_dict(record["result"])
     spec = session.spec
@@ -85,3 +87,14 @@ def export_trial(
         base_dir=folder.base_dir,
     )
     return result, target, manifest
+
+
+def _kept(folder: StudyFolder, numbers: Sequence[int], select: str) -> list[int]:
+    """Trials whose networks are kept; those that are not in the folder are asked for only where it matters.
+
+    So what the search has brought there can be exported where ``search.checkpoints`` can't be reached.
+    """
+    copies = [number for number in numbers if folder.has_copy(number)]
+    if select.strip() in map(str, copies) or not select.strip().isdigit():
+        return copies
+    return [number for number in numbers if folder.has_model(number)]

@@ -1,18 +1,15 @@
 """The database that `search.storage` names: its URL with environment variables put in, and no secret ever told."""
 
-import re
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from autoprune.errors import StudyError
-from autoprune.tasks.paths import put_in_variables
+from autoprune.urls import expand_url, hide
 
 CONNECT_TIMEOUT_S = 10
 """How long a PostgreSQL server may take to answer."""
@@ -37,7 +34,7 @@ class Database:
     def named(cls, name: str) -> "Database":
         """The database that a space file names; raises StudyError if that is no URL, or a variable is not set."""
         try:
-            return cls(name, sqlalchemy.make_url(_expanded(name)))
+            return cls(name, sqlalchemy.make_url(expand_url(name)))
         except KeyError as error:
             raise StudyError(
                 f"search.storage: the environment variable {error.args[0]} is not set. Set it, or mend the URL."
@@ -83,10 +80,7 @@ class Database:
         """What the database says of an error, on one line, without the password."""
         told = cause_of(error).replace(self.url.render_as_string(hide_password=False), self.name)
         settings = [str(value) for key, value in self.url.query.items() if "pass" in key and key != "passfile"]
-        for secret in filter(None, [self.url.password, *settings]):
-            for form in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):
-                told = told.replace(form, "***")
-        return told
+        return hide([self.url.password, *settings], told)
 
 
 def cause_of(error: BaseException) -> str:
@@ -99,12 +93,3 @@ def _root_of(error: BaseException) -> BaseException:
     """The error that Optuna has wrapped in one of its own, if it has."""
     cause = error.__cause__
     return cause if cause is not None and isinstance(error, StorageInternalError | ImportError) else error
-
-
-def _expanded(name: str) -> str:
-    """Put variables in; those of the user, the password and the settings after ``?`` may hold any sign, unquoted."""
-    parts = re.fullmatch(r"([\w+.-]+://[^/@]*@)?([^?]*)(.*)", name, re.DOTALL)
-    assert parts is not None
-    login, place, settings = parts.groups(default="")
-    inside = partial(quote, safe="")
-    return put_in_variables(login, inside) + put_in_variables(place) + put_in_variables(settings, inside)

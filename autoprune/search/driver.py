@@ -363,6 +363,8 @@ class Driver:
         self._tell_optuna(result)
         del self._running[number]
         self._reports.pop(number, None)
+        if measured:
+            self.folder.look_again(number)
         self._n_told_now += result.state != "infeasible"
         self.stopped_because = self._patience.after(result, measured=measured) or self.stopped_because
         self._take_in(self._configs.pop(number), result)

@@ -25,6 +25,8 @@ class Networks:
 
         There are none for a network taken over from a study of an earlier autoprune.
         """
+        if number is not None:
+            self._folder.bring_record(number)
         path = self._folder.plan if number is None else self._folder.record(number)
         scores: Mapping[str, Sequence[float]] = self._folder.read_json(path).get("scores", {})
         return scores
@@ -39,7 +41,7 @@ class Networks:
         Args:
             dominated: Numbers of the finished trials that have no place on the front any more.
         """
-        self._folder.training_checkpoint(result.number).unlink(missing_ok=True)
+        self._folder.forget_training(result.number)
         self._parents.pop(result.number, None)
         if result.state != "finished":
             self._folder.forget_model(result.number)

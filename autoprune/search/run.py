@@ -9,6 +9,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.atomic_file import remove_unfinished
+from autoprune.checkpoint_store import CheckpointPlace
 from autoprune.errors import UnwritableError
 from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
@@ -103,6 +104,9 @@ def run_search(
         check_prunable(checked)
         if source is not None:
             check_same_network(source, checked)
+    if spec.search.checkpoints is not None:
+        with in_file(space_file):
+            CheckpointPlace.named(spec.search.checkpoints).check()
     folder.create()
     with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
@@ -125,6 +129,8 @@ def run_search(
                 read_test_split(
                     folder, session.task, front[front["on_front"]], places.device, Numerics.of(spec.training)
                 )
+            for number in driver.front.members:
+                folder.bring(number)
             driver.write()
             if spec.certify is not None:
                 certification = _certification(driver, spec.certify.seeds, on_certification)

@@ -214,6 +214,7 @@ def open_session(
     if not folder.origin.exists():
         base_dir = os.path.relpath(space_file.absolute().parent, folder.root)
         folder.write_json(folder.origin, {"base_dir": base_dir, "versions": versions()})
+    folder.keep_elsewhere(spec.search.checkpoints, spec.study)
     space = space_file.read_bytes()
     if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
         with folder.writing(), replacing(folder.space) as handle:
@@ -237,6 +238,7 @@ def open_session(
 def resume_session(folder: StudyFolder, task: Task | None = None) -> Session:
     """Open a study whose dense and plan stages are done; raises StudyError if they are not."""
     spec = load_spec(folder.space)
+    folder.keep_elsewhere(spec.search.checkpoints, spec.study)
     plan, table = _plan_of(folder.read_json(folder.plan))
     return Session(
         spec=spec,

@@ -28,6 +28,7 @@ def read_test_split(
     for key in (DENSE, *map(str, front["number"])):
         if key not in known:
             number = None if key == DENSE else int(key)
+            folder.bring(number)
             model = load_model(folder.model(number), task.build_model)
             known[key] = evaluate(model.to(device), task.data.test, task, device, numerics=numerics).accuracy
             folder.write_json(folder.test, known)

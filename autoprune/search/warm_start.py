@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,7 @@ def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source
         raise StudyError(f"{WHERE}: {named} is not a study: it holds no space.yaml. Name one such as results/NAME.")
     other = StudyFolder(root.resolve())
     other_spec = load_spec(other.space)
+    other.keep_elsewhere(other_spec.search.checkpoints, other_spec.study)
     changed = [line for line in differences(other_spec, spec) if line.startswith(SAME_TASK)]
     if changed:
         raise StudyError(
@@ -278,17 +280,21 @@ class _Transfer:
 
     def _copy_network(self, there: int, here: int, record: Mapping[str, Any]) -> None:
         """Take a trial's network over, whole or not at all; the other study may forget it meanwhile."""
-        folder, origin = self._session.folder, self._source.folder.model(there)
+        folder, source = self._session.folder, self._source.folder
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
-        try:
-            for name in (WEIGHTS_FILE, ARCHITECTURE_FILE):
-                _link(origin / name, self._scratch / name)
-        except FileNotFoundError:
+        if source.elsewhere is not None:
+            source.bring(there, self._scratch)
+        else:
+            with suppress(FileNotFoundError):
+                for name in (WEIGHTS_FILE, ARCHITECTURE_FILE):
+                    _link(source.model(there) / name, self._scratch / name)
+        if not (self._scratch / ARCHITECTURE_FILE).exists():
             shutil.rmtree(self._scratch)
             return
         folder.write_json(self._scratch / folder.record(here).name, record)
         self._scratch.replace(folder.model(here))
+        folder.keep_model(here)
 
 
 def _link(origin: Path, target: Path) -> None:

@@ -226,17 +226,30 @@ def _check_sampler(name: Any) -> Any:
 
 
 _PASSWORDS = re.compile(r"://[^:/?]*:([^?]*)@|[?&](?!passfile)\w*pass\w*=([^&]*)")
+_KEYS = re.compile(r"://[^:/?]*:([^?]*)@|[?&]\w*(?:pass|secret|token|key|sas)\w*=([^&]*)", re.IGNORECASE)
+
+
+def _refuse_secrets(url: str, secrets: re.Pattern[str], what: str) -> None:
+    for found in secrets.finditer(url):
+        if not re.fullmatch(r"(\$\{\w+\})?", found[1] or found[2] or ""):
+            raise PydanticCustomError(
+                "secret",
+                "must not hold a {what}, as space files are copied into results: write ${NAME} in its place, and set "
+                "that environment variable",
+                {"what": what},
+            )
 
 
 def _check_storage(url: str) -> str:
-    for found in _PASSWORDS.finditer(url):
-        if not re.fullmatch(r"(\$\{\w+\})?", found[1] or found[2] or ""):
-            raise PydanticCustomError(
-                "password",
-                "must not hold a password, as space files are copied into results: write ${NAME} in its place, and set "
-                "that environment variable",
-            )
+    _refuse_secrets(url, _PASSWORDS, "password")
     return url
+
+
+def _check_checkpoints(uri: str) -> str:
+    _refuse_secrets(uri, _KEYS, "secret key")
+    if not re.match(r"[A-Za-z][\w+.-]*://|\$\{\w+\}", uri):
+        raise PydanticCustomError("uri", "must be a URI such as s3://bucket/folder or file:///some/folder")
+    return uri
 
 
 class Search(Section):
@@ -258,6 +271,8 @@ class Search(Section):
         trial_timeout: Seconds that a trial may take each time it is begun or taken up again; then it has failed.
         storage: SQLAlchemy URL of the database that holds the study, environment variables as ``${NAME}``; ``None`` is
             an SQLite file in the study's folder.
+        checkpoints: URI of a folder in any filesystem that pyarrow can name, for the trials' networks and epoch
+            checkpoints, environment variables as ``${NAME}``; ``None`` is the study's folder.
     """
 
     trials: int = Field(60, ge=1)
@@ -274,6 +289,7 @@ class Search(Section):
     max_retries: int = Field(2, ge=0)
     trial_timeout: float | None = Field(None, gt=0)
     storage: Annotated[str, AfterValidator(_check_storage)] | None = None
+    checkpoints: Annotated[str, AfterValidator(_check_checkpoints)] | None = None
 
     @model_validator(mode="after")
     def _check_tree(self) -> Self:

@@ -1,7 +1,6 @@
 """Gives the repeats of a front out to an engine, as the driver does with trials, and keeps what became of them."""
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
@@ -116,6 +115,7 @@ class Certification:
         number = result.number
         with self._critical:
             self._running.pop(number, None)
+            self.folder.look_again(number)
             result = self._take(result)
             self._failures = [*self._failures, number] if result.state == "failed" else []
             if len(self._failures) >= self.spec.search.max_failures:
@@ -192,7 +192,9 @@ class Certification:
 
     def _has_network(self, number: int) -> bool:
         # The worker writes the record when the network is complete.
-        return self.folder.record(number).exists() and self.folder.has_model(number)
+        if self.folder.elsewhere is not None:
+            return self.folder.has_model(number)
+        return self.folder.has_copy(number)
 
     def _can_start(self, config: TrialConfig) -> bool:
         return config.parent is None or (config.parent not in self._running and self._has_network(config.parent))
@@ -206,7 +208,7 @@ class Certification:
             record = {"config": to_dict(self._repeats[number]), "result": to_dict(result)}
             self.folder.write_json(self.folder.repeated(number), record)
         self._note(self._ended.get(number, result), broken=result.state != "finished")
-        self.folder.training_checkpoint(number).unlink(missing_ok=True)
+        self.folder.forget_training(number)
         return result
 
     def _note(self, result: TrialResult, *, broken: bool) -> None:
@@ -230,13 +232,12 @@ class Certification:
                 result = result_from_dict(self.folder.read_json(self.folder.repeated(number))["result"])
                 self._note(result, broken=result.state != "finished")
             elif self._has_network(number):  # it died before the result was taken
+                self.folder.bring_record(number)
                 self._take(result_from_dict(self.folder.read_json(self.folder.record(number))["result"]))
         wanted = self._wanted()
         needed = wanted | {self._parents[number] for number in wanted}
         names = {str(Repeat.of(number)) for number in needed if number is not None}
-        for path in self.folder.certification.iterdir():
-            if path.name.startswith(".") or (path.suffix != ".json" and path.stem not in names):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self.folder.forget_repeats(names)
 
     def _forget(self, number: int) -> None:
         self.folder.record(number).unlink(missing_ok=True)  # first: without it the rest counts as gone

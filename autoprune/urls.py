@@ -1,0 +1,29 @@
+"""URLs that a space file names: with environment variables put in, and without secrets where they are told of."""
+
+import re
+from collections.abc import Iterable
+from functools import partial
+from urllib.parse import quote, quote_plus
+
+from autoprune.tasks.paths import put_in_variables
+
+
+def expand_url(name: str) -> str:
+    """Put variables in; those of the user, the password and the settings after ``?`` may hold any sign, unquoted.
+
+    Raises:
+        KeyError: If a variable is not set.
+    """
+    parts = re.fullmatch(r"([\w+.-]+://[^/@]*@)?([^?]*)(.*)", name, re.DOTALL)
+    assert parts is not None
+    login, place, settings = parts.groups(default="")
+    inside = partial(quote, safe="")
+    return put_in_variables(login, inside) + put_in_variables(place) + put_in_variables(settings, inside)
+
+
+def hide(secrets: Iterable[str | None], text: str) -> str:
+    """A text with ``***`` for each secret, however that is quoted in it."""
+    for secret in filter(None, secrets):
+        for form in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):
+            text = text.replace(form, "***")
+    return text
