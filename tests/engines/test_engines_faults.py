@@ -98,3 +98,31 @@ def test_a_trial_that_eats_memory_is_stopped_by_its_limit(trained_tiny: Path, tm
         assert frame["error"][0].startswith("over resources.memory_per_trial_gib = 0.5: RuntimeError: ")
         assert "(tiny_task.py:" in frame["error"][0]
         assert len(set(search.log.read_text().split())) == 2, "the worker goes on"
+
+
+ONCE_DEADLY_TASK = SLOW_TASK.replace(
+    "    time.sleep(seconds)\n",
+    "    time.sleep(seconds)\n"
+    "    if outputs.requires_grad and not os.path.exists(log + '.killed'):\n"
+    "        open(log + '.killed', 'w').close()\n"
+    "        os.kill(os.getpid(), 9)\n",
+)
+"""Its loss kills the first process that trains."""
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_is_replaced_though_trials_are_shorter_than_its_start(
+    trained_tiny: Path, tmp_path: Path
+) -> None:
+    changes = {
+        "search": {"trials": 40, "sampler": "random", "start": "dense", "ladder": 0},
+        "training": {"epochs": 1},
+        "resources": {"workers": 2},
+    }
+    with searching(tmp_path, trained_tiny, changes, seconds=0.1, task=ONCE_DEADLY_TASK) as search:
+        done = search.run("ray")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert set(search.frame()["state"]) == {"finished"}
+        assert search.process is not None
+        calls = [pid for pid in search.log.read_text().split() if pid != str(search.process.pid)]
+        assert len(set(calls[-50:])) == 2
