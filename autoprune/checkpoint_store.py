@@ -46,12 +46,7 @@ class CheckpointPlace:
     @classmethod
     def named(cls, name: str) -> "CheckpointPlace":
         """The place that a space file names; raises StudyError if a variable is not set."""
-        try:
-            return cls(name, expand_url(name))
-        except KeyError as error:
-            raise StudyError(
-                f"{WHERE}: the environment variable {error.args[0]} is not set. Set it, or mend the URI."
-            ) from None
+        return cls(name, expand_url(WHERE, name))
 
     def open(self, folder: str = "") -> "CheckpointStore":
         """A store in a folder of this place; raises StudyError if no filesystem has such a URI."""

@@ -1,7 +1,8 @@
-"""torch's compiler, kept from loading: nothing here is compiled, and it takes a process a second or two and 70 MiB.
+"""torch's compiler, kept from loading where nothing is compiled: it takes a process a second or two and 70 MiB.
 
-torch wraps a few of its functions so that the compiler leaves them alone, and each wrapper loads it in its first call.
-A torch that does so otherwise, or not at all, is taken as it is.
+With ``training.compile`` it loads at the first network that is trained. torch wraps a few of its functions so that the
+compiler leaves them alone, and each wrapper loads it in its first call. A torch that does so otherwise, or not at all,
+is taken as it is.
 """
 
 from collections.abc import Callable

@@ -5,20 +5,29 @@ from collections.abc import Iterable
 from functools import partial
 from urllib.parse import quote, quote_plus
 
+from autoprune.errors import StudyError
 from autoprune.tasks.paths import put_in_variables
 
 
-def expand_url(name: str) -> str:
+def expand_url(where: str, name: str) -> str:
     """Put variables in; those of the user, the password and the settings after ``?`` may hold any sign, unquoted.
 
+    Args:
+        where: The setting that names the URL, for the error.
+
     Raises:
-        KeyError: If a variable is not set.
+        StudyError: If a variable is not set.
     """
     parts = re.fullmatch(r"([\w+.-]+://[^/@]*@)?([^?]*)(.*)", name, re.DOTALL)
     assert parts is not None
     login, place, settings = parts.groups(default="")
     inside = partial(quote, safe="")
-    return put_in_variables(login, inside) + put_in_variables(place) + put_in_variables(settings, inside)
+    try:
+        return put_in_variables(login, inside) + put_in_variables(place) + put_in_variables(settings, inside)
+    except KeyError as error:
+        raise StudyError(
+            f"{where}: the environment variable {error.args[0]} is not set. Set it, or mend the URL."
+        ) from None
 
 
 def hide(secrets: Iterable[str | None], text: str) -> str:

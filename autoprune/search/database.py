@@ -34,11 +34,7 @@ class Database:
     def named(cls, name: str) -> "Database":
         """The database that a space file names; raises StudyError if that is no URL, or a variable is not set."""
         try:
-            return cls(name, sqlalchemy.make_url(expand_url(name)))
-        except KeyError as error:
-            raise StudyError(
-                f"search.storage: the environment variable {error.args[0]} is not set. Set it, or mend the URL."
-            ) from None
+            return cls(name, sqlalchemy.make_url(expand_url("search.storage", name)))
         except (SQLAlchemyError, ValueError):
             raise StudyError(
                 f"search.storage: '{name}' can't be used: it is no URL. It looks like "

@@ -155,22 +155,29 @@ class History:
         return self._tried | {trial_key(each.parent, each.params) for each in self.running.values()}
 
     def stopped(self) -> list[Stopped]:
-        """The trials that were stopped, as far as the finished ones tell how they would have ended; by number.
-
-        What is gained after a share of the epochs is the median over the finished trials: schedules stand at the same
-        place after the same share.
-        """
+        """The trials that were stopped, as far as the finished ones tell how they would have ended."""
+        gains: dict[float, float | None] = {}  # trials are stopped after few different shares of their epochs
         found = []
         for number, (trial, curve) in self._stopped.items():
             share = len(curve) / trial.epochs
-            gains = [
-                self.nodes[other].accuracy - reached[math.ceil(share * len(reached)) - 1]
-                for other, reached in self._curves.items()
-                if math.ceil(share * len(reached)) < len(reached)
-            ]
-            if gains:
-                found.append(Stopped(number, trial, curve[-1] + float(np.median(gains))))
+            if share not in gains:
+                gains[share] = self._gain_after(share)
+            gain = gains[share]
+            if gain is not None:
+                found.append(Stopped(number, trial, curve[-1] + gain))
         return found
+
+    def _gain_after(self, share: float) -> float | None:
+        """What the finished trials gained behind a share of their epochs, where schedules stand at the same place.
+
+        It is the median; ``None`` if no trial tells.
+        """
+        gains = []
+        for number, curve in self._curves.items():
+            epoch = math.ceil(share * len(curve))
+            if epoch < len(curve):
+                gains.append(self.nodes[number].accuracy - curve[epoch - 1])
+        return float(np.median(gains)) if gains else None
 
     def front(self, costs_of: Callable[[Sequence[Node]], Floats]) -> list[Node]:
         """The non-dominated trained networks, the latest of equals.

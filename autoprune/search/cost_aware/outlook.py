@@ -117,11 +117,14 @@ class Outlook:
 
     def _shares_of(self, trials: Sequence[Node | Pending | Stopped]) -> Floats:
         """What trials cost, as measured or as known before, as shares of dense, shape ``(n, n_costs)``."""
-        meant = [_meant(trial) for trial in trials]
-        shares = self._costs.shares(np.stack([each.widths for each in meant]), [each.removed_blocks for each in meant])
-        measured = [index for index, trial in enumerate(trials) if isinstance(trial, Node)]
+        shares = np.empty((len(trials), len(self._costs.objectives)))
+        measured = [(row, trial) for row, trial in enumerate(trials) if isinstance(trial, Node)]
+        known = [(row, _meant(trial)) for row, trial in enumerate(trials) if not isinstance(trial, Node)]
         if measured:
-            shares[measured] = self._costs.measured([trial for trial in trials if isinstance(trial, Node)])
+            shares[[row for row, _ in measured]] = self._costs.measured([node for _, node in measured])
+        if known:
+            widths = np.stack([each.widths for _, each in known])
+            shares[[row for row, _ in known]] = self._costs.shares(widths, [each.removed_blocks for _, each in known])
         return shares
 
     def _batch(self, trials: Sequence[Node | Pending], history: History, shares: Floats) -> _Batch:
