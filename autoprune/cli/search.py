@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.search.critical import exit_code, raise_when_taken
+from autoprune.search.critical import exit_code, ignore_at_exit, raise_when_taken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,8 @@ def search(
     except KeyboardInterrupt as interrupt:
         console.print("interrupted; the same command goes on.")
         raise typer.Exit(exit_code(interrupt)) from None
+    finally:
+        ignore_at_exit()
 
 
 def _search(console: "Console", space: Path, trials: int | None, engine: "Runner", results: Path) -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and SIGUSR1 in a search: never amid a change to the study, and at once the second time."""
 
+import atexit
 import os
 import signal
 import threading
@@ -34,6 +35,15 @@ def raise_when_taken() -> None:
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, handle)
+
+
+def ignore_at_exit() -> None:
+    """Ignore SIGTERM and SIGUSR1 as soon as the interpreter is about to end: the exit code is known by then.
+
+    It takes its own handlers away before it takes down its modules, and a signal would still kill it there.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 class CriticalSection:

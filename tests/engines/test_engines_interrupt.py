@@ -3,11 +3,14 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from engines_cli import Search, searching
+from tiny import copy_study
 
 N_TRIALS = 5
 CHANGES = {"search": {"trials": N_TRIALS}, "training": {"epochs": 4}}
@@ -90,6 +93,31 @@ def test_a_warning_before_the_first_trial_asks_for_a_requeue_too(trained_tiny: P
         code, _, err = search.end()
         assert (code, err) == (os.EX_TEMPFAIL, "")
         assert (search.results / "dense" / "training").exists()
+
+
+@pytest.mark.parametrize("warning", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_warning_after_the_last_trial_changes_nothing(
+    trained_tiny: Path, tmp_path: Path, warning: signal.Signals
+) -> None:
+    """While the interpreter takes its modules down, it has no handlers: a signal by itself would end the process."""
+    space = copy_study(trained_tiny, tmp_path, {"search": {"trials": 1}})
+    program = f"""
+import signal, sys
+from autoprune.cli.main import main
+
+class TakenDownLate:
+    def __del__(self, warn=signal.raise_signal):
+        warn(signal.Signals({warning.value}))
+
+sys.modules["taken_down_late"] = late = type(sys)("taken_down_late")
+late.last = TakenDownLate()
+del late
+main()
+"""
+    command = [sys.executable, "-c", program, "search", str(space), "--engine", "inline"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "next: autoprune export" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A study on a real Slurm, with a time limit that is too short for it: requeued by itself, nothing lost, none twice."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,11 @@ from tiny import TINY_TASK, copy_study
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sbatch"))
 N_TRIALS, EPOCHS = 3, 4
+KILLED = {  # by SIGUSR1, as bash says it and as symmetric-run hands it on
+    "array.sbatch": 128 + signal.SIGUSR1,
+    "search-multinode.sbatch": 256 - signal.SIGUSR1,
+    "search.sbatch": 128 + signal.SIGUSR1,
+}
 SLOW_LOSS = '''
 
 def slow_loss(outputs, targets):
@@ -34,11 +40,12 @@ CHANGES = {
 
 
 def test_the_scripts_are_sound_and_differ_in_little() -> None:
-    assert [path.name for path in SCRIPTS] == ["array.sbatch", "search-multinode.sbatch", "search.sbatch"]
+    assert [path.name for path in SCRIPTS] == list(KILLED)
     for path in SCRIPTS:
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
         text = path.read_text()
-        for line in ("#SBATCH --signal=B:USR1@120", "#SBATCH --requeue", f'if [ "$code" -eq {os.EX_TEMPFAIL} ]; then'):
+        asked = f'if [ "$code" -eq {os.EX_TEMPFAIL} ] || [ "$code" -eq {KILLED[path.name]} ]; then'
+        for line in ("#SBATCH --signal=B:USR1@120", "#SBATCH --requeue", asked):
             assert text.count(line) == 1, (path.name, line)
 
 
@@ -66,10 +73,10 @@ def test_a_study_goes_on_after_the_time_limit(slurm: Slurm, trained_tiny: Path, 
     while (state := slurm.job(job)["JobState"]) in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"):
         assert time.monotonic() < deadline, (slurm.job(job), log.read_text(), slurm.logs())
         time.sleep(1)
-    assert state == "COMPLETED", (slurm.job(job), log.read_text(), slurm.logs())
-    assert int(slurm.job(job)["Restarts"]) >= 1
-    printed = log.read_text()
-    assert printed.count("the same command goes on") == int(slurm.job(job)["Restarts"])
+    if state != "COMPLETED":
+        pytest.fail(f"{slurm.job(job)}\n{log.read_text()}\n{slurm.logs()}")  # whole, as an assert would not show it
+    ended_cleanly = log.read_text().count("the same command goes on")
+    assert 1 <= ended_cleanly <= int(slurm.job(job)["Restarts"])  # more: a warning came before Python was ready
     study = tmp_path / "results" / "tiny"
     frame = pd.read_parquet(study / "trials.parquet")
     assert frame["number"].tolist() == list(range(N_TRIALS))
