@@ -5,12 +5,14 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 
 # Read when Ray is imported. It prints nothing of its own, keeps no state on disk (the study is the truth), and leaves
 # Ctrl-C to the driver. What is left of it when it had to be killed ends after seconds, not after a minute.
 os.environ |= {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",  # a worker counts as idle while it loads
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -24,6 +26,7 @@ os.environ |= {
 }
 
 import ray
+from ray._private import parameter
 
 from autoprune.search.critical import MachineTaken, raise_when_taken
 
@@ -36,16 +39,29 @@ def start(workers: int) -> None:
     if ray.is_initialized():
         return
     try:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-        )
+        with _without_what_nobody_reads():
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
     except SystemExit:  # Ray's own SIGTERM handler, in place until the search takes the signal over again
         raise MachineTaken from None
+
+
+@contextmanager
+def _without_what_nobody_reads() -> Iterator[None]:
+    """Start no monitor of an autoscaler and none of logs, two Python processes; ``ray.init`` gives no choice."""
+    kind = parameter.RayParams
+    fewer = partial(kind, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
+    parameter.RayParams = fewer  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        parameter.RayParams = kind  # type: ignore[misc]
 
 
 @contextmanager

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from autoprune.pruning.atoms.flow import Flow
 from autoprune.pruning.atoms.values import Atoms
@@ -44,6 +42,9 @@ def find_components(flow: Flow, allow_norm: bool) -> Components:
     Args:
         allow_norm: Whether channels may leave over which statistics are taken.
     """
+    from scipy.sparse import coo_matrix  # 0.2 s, which a worker is spared: the plan has been made
+    from scipy.sparse.csgraph import connected_components
+
     if flow.pairs:
         a = np.concatenate([pair[0] for pair in flow.pairs])
         b = np.concatenate([pair[1] for pair in flow.pairs])
