@@ -265,11 +265,15 @@ class _DriverScheduler(FIFOScheduler):
 
 
 class _Watch(tune.Callback):
-    """Kills the process of a trial that hangs where its own limit can't end it, and has it not tried again."""
+    """Kills the process of a trial that hangs where its own limit can't end it, and has it not tried again.
+
+    Of a trial that has ended Tune keeps statistics of all that it reported, which nobody reads: they are let go.
+    """
 
     def __init__(self, timeout_s: float | None, causes: dict[str, str]) -> None:
         self._timeout_s, self._causes = timeout_s, causes
         self._heard: dict[Trial, float] = {}
+        self._ended: list[Trial] = []
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._heard[trial] = time.monotonic()
@@ -281,9 +285,18 @@ class _Watch(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._heard.pop(trial, None)
+        self._ended.append(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._heard.pop(trial, None)
+        self._ended.append(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        for trial in self._ended:
+            trial.run_metadata.metric_analysis.clear()
+            trial.run_metadata.metric_n_steps.clear()
+            trial.run_metadata.last_result = {}
+        self._ended.clear()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         if self._timeout_s is None:

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, check_distribution_compatibil
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb.models import StudyModel, StudyUserAttributeModel, TrialParamModel
+from optuna.storages._rdb.models import NOT_FOUND_MSG, StudyModel, StudyUserAttributeModel, TrialParamModel
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.search.database import Database, cause_of
-from autoprune.search.trial_rows import StudyRecord, newer_trials, read_record, read_trials
+from autoprune.search.trial_rows import StudyRecord, newer_trials, one_trial, read_record
 from autoprune.store import StudyFolder, unwritable
 
 T = TypeVar("T")
@@ -68,6 +68,14 @@ class HoldingStorage(RDBStorage):
     ) -> None:
         self._held.append((trial_id, name, value, distribution, previous))
 
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Read a trial; raises KeyError if there is none with this id."""
+        with _create_scoped_session(self.scoped_session) as session:
+            trial = one_trial(session, trial_id)
+        if trial is None:
+            raise KeyError(NOT_FOUND_MSG)
+        return trial
+
     def _get_trials(
         self,
         study_id: int,
@@ -77,7 +85,7 @@ class HoldingStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         with _create_scoped_session(self.scoped_session) as session:
             StudyModel.find_or_raise_by_id(study_id, session)
-            trials = read_trials(session, newer_trials(study_id, included_trial_ids, trial_id_greater_than))
+            trials = newer_trials(session, study_id, included_trial_ids, trial_id_greater_than)
         return [trial for trial in trials if states is None or trial.state in states]
 
     def _write(self, session: orm.Session, held: Sequence[_Held]) -> None:

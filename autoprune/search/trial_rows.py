@@ -19,57 +19,89 @@ from optuna.storages._rdb.models import (
     TrialValueModel,
 )
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import orm
+from sqlalchemy import bindparam, orm
 
 from autoprune.trial import parse_json
 
 Session = orm.Session | orm.scoped_session[orm.Session]
-Wanted = sqlalchemy.ColumnElement[bool]
 
 _distribution = lru_cache(maxsize=4096)(json_to_distribution)  # the dimensions of a space are few, its trials many
 
+_TRIALS = sqlalchemy.inspect(TrialModel).local_table
 
-def newer_trials(study_id: int, among: Collection[int], above: int) -> Wanted:
-    """The condition for a study's trials with ids above one, and those among some that are not above it."""
-    newer = TrialModel.trial_id > above
+
+def _statements(wanted: sqlalchemy.ColumnElement[bool]) -> dict[type, sqlalchemy.Select[Any]]:
+    """What reads the trials for which a condition holds, table by table; made once, which takes SQLAlchemy long."""
+    columns = {
+        TrialParamModel: ("param_id", "param_name", "param_value", "distribution_json"),
+        TrialValueModel: ("objective", "value", "value_type"),
+        TrialUserAttributeModel: ("key", "value_json"),
+        TrialSystemAttributeModel: ("key", "value_json"),
+        TrialIntermediateValueModel: ("step", "intermediate_value", "intermediate_value_type"),
+    }
+    statements: dict[type, sqlalchemy.Select[Any]] = {
+        TrialModel: sqlalchemy.select(
+            *(_TRIALS.c[name] for name in ("trial_id", "number", "state", "datetime_start", "datetime_complete"))
+        )
+        .where(wanted)
+        .order_by(_TRIALS.c.trial_id)
+    }
+    for model, names in columns.items():
+        table = sqlalchemy.inspect(model).local_table
+        query = sqlalchemy.select(*(table.c[name] for name in ("trial_id", *names)))
+        statements[model] = query.select_from(table.join(_TRIALS)).where(wanted)
+    return statements
+
+
+_ONE = _statements(_TRIALS.c.trial_id == bindparam("trial_id"))
+_NEWER = _statements(
+    (_TRIALS.c.study_id == bindparam("study_id"))
+    & ((_TRIALS.c.trial_id > bindparam("above")) | _TRIALS.c.trial_id.in_(bindparam("among", expanding=True)))
+)
+
+
+def newer_trials(session: Session, study_id: int, among: Collection[int], above: int) -> list[FrozenTrial]:
+    """A study's trials with ids above one, and those among some that are not above it, by id."""
     older = [trial_id for trial_id in among if trial_id <= above]
-    return (TrialModel.study_id == study_id) & (newer | TrialModel.trial_id.in_(older) if older else newer)
+    return _read(session, _NEWER, {"study_id": study_id, "above": above, "among": older})
 
 
-def read_trials(session: Session, wanted: Wanted) -> list[FrozenTrial]:
-    """Trials by id, as Optuna's storage gives them; the number of queries does not depend on how many there are."""
-    trials: Sequence[Any] = session.scalars(
-        sqlalchemy.select(TrialModel).where(wanted).order_by(TrialModel.trial_id)
-    ).all()
+def one_trial(session: Session, trial_id: int) -> FrozenTrial | None:
+    """The trial with this id, if there is one."""
+    found = _read(session, _ONE, {"trial_id": trial_id})
+    return found[0] if found else None
+
+
+def _read(
+    session: Session, statements: Mapping[type, sqlalchemy.Select[Any]], parameters: dict[str, Any]
+) -> list[FrozenTrial]:
+    """Trials as Optuna's storage gives them; the number of queries does not depend on how many there are."""
+    connection = session.connection()
+    trials = connection.execute(statements[TrialModel], parameters).all()
     if not trials:
         return []
 
-    def rows(model: Any, *columns: str) -> Mapping[int, list[Any]]:
+    def rows(model: type) -> Mapping[int, list[Any]]:
         found: dict[int, list[Any]] = defaultdict(list)
-        query = sqlalchemy.select(model.trial_id, *(getattr(model, column) for column in columns))
-        for trial_id, *row in session.execute(query.join(TrialModel).where(wanted)):
+        for trial_id, *row in connection.execute(statements[model], parameters):
             found[trial_id].append(row)
         return found
 
-    params = rows(TrialParamModel, "param_id", "param_name", "param_value", "distribution_json")
-    values = rows(TrialValueModel, "objective", "value", "value_type")
-    user_attrs = rows(TrialUserAttributeModel, "key", "value_json")
-    system_attrs = rows(TrialSystemAttributeModel, "key", "value_json")
-    steps = rows(TrialIntermediateValueModel, "step", "intermediate_value", "intermediate_value_type")
+    params, values, steps = rows(TrialParamModel), rows(TrialValueModel), rows(TrialIntermediateValueModel)
+    user_attrs, system_attrs = rows(TrialUserAttributeModel), rows(TrialSystemAttributeModel)
     value_of = TrialValueModel.stored_repr_to_value
     step_of = TrialIntermediateValueModel.stored_repr_to_intermediate_value
     built = []
-    for trial in trials:
-        key = trial.trial_id
+    for key, number, state, start, complete in trials:
         suggested = [(name, value, _distribution(text)) for _, name, value, text in sorted(params.get(key, []))]
         built.append(
             FrozenTrial(
-                number=trial.number,
-                state=trial.state,
+                number=number,
+                state=state,
                 value=None,
                 values=[value_of(value, kind) for _, value, kind in sorted(values.get(key, []))] or None,
-                datetime_start=trial.datetime_start,
-                datetime_complete=trial.datetime_complete,
+                datetime_start=start,
+                datetime_complete=complete,
                 params={name: distribution.to_external_repr(value) for name, value, distribution in suggested},
                 distributions={name: distribution for name, _, distribution in suggested},
                 user_attrs={name: parse_json(text) for name, text in user_attrs.get(key, [])},
