@@ -138,11 +138,7 @@ def _join(address: str, driver: Dispatcher, places: Places) -> int:
             f"--address {address}: no Ray could be joined there: {describe_error(error)}. "
             "Start Ray on this machine with `ray start`, or leave --address out."
         ) from error
-    asked = driver.spec.resources.workers
-    if asked != "auto":
-        return asked
-    nodes = _nodes()
-    workers = sum(rooms(places))
+    workers, nodes = sum(rooms(places)), _nodes()
     if workers < 1:
         taken = {name: amount for name, amount in places.per_trial.items() if amount}
         told = "; ".join(_amounts({name: node.get(name, 0.0) for name in taken}) for node in nodes)
@@ -150,7 +146,8 @@ def _join(address: str, driver: Dispatcher, places: Places) -> int:
             f"--address {address}: a trial needs {_amounts(taken)} on one node, the nodes have {told}. Start Ray with "
             "more, or lower `resources` in the space file."
         )
-    return workers
+    asked = driver.spec.resources.workers
+    return workers if asked == "auto" else asked
 
 
 def rooms(places: Places) -> list[int]:

@@ -1,0 +1,86 @@
+"""Models of accuracy in the place of the one that ``cost_aware`` has: the same features in, mean and spread out."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+
+from autoprune.search.cost_aware import outlook
+from autoprune.search.cost_aware.surrogate import _PLACES, AccuracyModel, Floats
+
+Prediction = Callable[[Floats], tuple[Floats, Floats]]
+
+
+class _OtherModel(AccuracyModel):
+    """Learns on the same axis as the Gaussian process does."""
+
+    def fit(self, features: Floats) -> None:
+        self._mean, self._spread = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
+        targets = (self._targets[-len(features) :] - self._mean) / self._spread
+        self._predicted = self.learn(features, targets)
+
+    def predict(self, features: Floats) -> Floats:
+        mean, deviation = self._predicted(features)
+        outcomes = self._mean + self._spread * (mean[:, None] + np.maximum(deviation, 1e-3)[:, None] * _PLACES)
+        accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)
+        return accuracies
+
+    @staticmethod
+    def learn(features: Floats, targets: Floats) -> Prediction:
+        """Learn targets of mean 0 and deviation 1."""
+        raise NotImplementedError
+
+
+class ForestModel(_OtherModel):
+    """A random forest, whose trees' spread is its uncertainty (Hutter et al. 2011, SMAC)."""
+
+    @staticmethod
+    def learn(features: Floats, targets: Floats) -> Prediction:
+        from sklearn.ensemble import RandomForestRegressor
+
+        forest = RandomForestRegressor(100, min_samples_leaf=2, max_features=0.5, random_state=0).fit(features, targets)
+
+        def predicted(rows: Floats) -> tuple[Floats, Floats]:
+            of_trees = np.stack([tree.predict(rows.astype(np.float32)) for tree in forest.estimators_])
+            return of_trees.mean(axis=0), of_trees.std(axis=0)
+
+        return predicted
+
+
+class BoTorchModel(_OtherModel):
+    """BoTorch's standard Gaussian process: a length for every feature, under its own priors."""
+
+    @staticmethod
+    def learn(features: Floats, targets: Floats) -> Prediction:
+        from botorch.fit import fit_gpytorch_mll
+        from botorch.models import SingleTaskGP
+        from gpytorch.mlls import ExactMarginalLogLikelihood
+
+        low, high = features.min(axis=0), features.max(axis=0)
+        extent = np.where(high > low, high - low, 1.0)
+
+        def scaled(rows: Floats) -> torch.Tensor:
+            return torch.from_numpy((rows - low) / extent)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            process = SingleTaskGP(scaled(features), torch.from_numpy(targets)[:, None], outcome_transform=None)
+            fit_gpytorch_mll(ExactMarginalLogLikelihood(process.likelihood, process))
+
+        def predicted(rows: Floats) -> tuple[Floats, Floats]:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                posterior = process.posterior(scaled(rows))
+                return posterior.mean[:, 0].numpy(), posterior.variance[:, 0].sqrt().numpy()
+
+        return predicted
+
+
+@contextmanager
+def surrogate(kind: type[AccuracyModel]) -> Iterator[None]:
+    """Have ``cost_aware`` predict accuracies by another model."""
+    with mock.patch.object(outlook, "AccuracyModel", kind):
+        yield

@@ -1,0 +1,43 @@
+"""The benchmark of synthetic layers runs on a few of them, and README says what its committed rows say."""
+
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+
+from autoprune.search.cost_aware.candidates import Candidates
+from benchmarks import synthetic_layers
+from benchmarks.suggest_time_studies import Problem
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_every_method_runs_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    monkeypatch.setattr(synthetic_layers, "N_TRIALS", 12)
+    monkeypatch.setattr(synthetic_layers, "MOMENTS", (6, 12))
+    problem, cut = Problem(9), Candidates._cut
+    methods = [method for method in synthetic_layers.METHODS if method != "cost_aware, BoTorch"]
+    runs = {method: synthetic_layers.run(problem, method, 0) for method in methods}
+    assert {len(trials) for trials in runs.values()} == {12}
+    for other in ("raw ratios", "forest"):
+        assert not runs["cost_aware"].equals(runs[f"cost_aware, {other}"])
+    assert Candidates._cut is cut
+    for trials in runs.values():
+        found = synthetic_layers.volumes(trials)
+        assert 0 < found["linear_6"] <= found["linear_12"] <= 0.5
+
+
+def test_the_formula_loses_what_its_groups_lose_alone() -> None:
+    problem = Problem(9)
+    widths = problem.table.widths
+    assert sum(problem.drop(group, 1) for group in widths) < 0.5
+    assert {problem.drop(group, width) for group, width in widths.items()} == {0.0}
+
+
+def test_readme_has_the_committed_rows() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for line in synthetic_layers.readme_lines(pd.read_parquet(ROOT / synthetic_layers.OUT)):
+        assert line in readme
