@@ -3,9 +3,10 @@
 The network, the space and the samplers are real; a trial's accuracy comes from the formula of
 ``benchmarks.suggest_time``, by which layers differ in how much a cut hurts, and noise. ``cost_aware`` is given the
 sensitivity map that follows from the formula. Its cuts are budgets, the map followed more or less strongly, with
-deviations of single layers; ``raw ratios`` is the same sampler whose cuts are a ratio of each layer's own, ``forest``
-and ``BoTorch`` the same with other models of accuracy (``pip install botorch``; left out where it is not there). All
-trials start from dense. Hypervolume over accuracy 0.5 at 1.0x MACs, on a linear axis and on a log axis from 0.01x.
+deviations of single layers; ``raw ratios`` is the same sampler whose cuts are a ratio of each layer's own, ``learned
+costs`` the same that learns what a network costs from the trials, ``forest`` and ``BoTorch`` the same with other models
+of accuracy (``pip install botorch``; left out where it is not there). All trials start from dense. Hypervolume over
+accuracy 0.5 at 1.0x MACs, on a linear axis and on a log axis from 0.01x.
 
     python -m benchmarks.synthetic_layers
 """
@@ -34,7 +35,7 @@ from autoprune.search.cost_aware.sampler import SearchKnowledge
 from autoprune.search.records import CONFIG, RESULT
 from autoprune.trial import to_dict
 from benchmarks.search_quality.measures import front_volume
-from benchmarks.search_quality.methods.ablations import raw_cuts
+from benchmarks.search_quality.methods.ablations import learned_costs, raw_cuts
 from benchmarks.suggest_time_studies import N_TRAINING, Problem
 from benchmarks.synthetic_layers_surrogates import BoTorchModel, ForestModel, surrogate
 
@@ -60,6 +61,7 @@ def cost_aware(problem: Problem, seed: int) -> BaseSampler:
 METHODS: dict[str, tuple[Callable[[Problem, int], BaseSampler], Callable[[], Any]]] = {
     "cost_aware": (cost_aware, contextlib.nullcontext),
     "cost_aware, raw ratios": (cost_aware, raw_cuts),
+    "cost_aware, learned costs": (cost_aware, learned_costs),
     "cost_aware, forest": (cost_aware, partial(surrogate, ForestModel)),
     "cost_aware, BoTorch": (cost_aware, partial(surrogate, BoTorchModel)),
     "tpe": (lambda problem, seed: TPESampler(seed=seed), contextlib.nullcontext),

@@ -1,11 +1,13 @@
 """The tree with one thing taken away or added. Without inheritance it is ``cost_aware_dense``."""
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
@@ -38,7 +40,10 @@ class LearnedCosts(KnownCosts):
     def learn(self, nodes: Sequence[Node]) -> None:
         kernel = Matern(1.0, (0.1, 30.0), nu=2.5) + WhiteKernel(1e-3, (1e-6, 1.0))
         process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-        self._process = process.fit(self._kept(np.stack([node.widths for node in nodes])), np.log(self.measured(nodes)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            process.fit(self._kept(np.stack([node.widths for node in nodes])), np.log(self.measured(nodes)))
+        self._process = process
 
     def shares(self, widths: Widths, removed_blocks: Sequence[Collection[str]] | None = None) -> Floats:
         if self._process is None:
@@ -50,9 +55,16 @@ class LearnedCosts(KnownCosts):
         return widths / np.array([self._table.widths[group] for group in self._groups], dtype=np.float64)
 
 
-def unknown_cost(lab: Lab) -> None:
-    """Candidates score by costs learned from the trials; they are still drawn around known ones."""
+@contextmanager
+def learned_costs() -> Iterator[None]:
+    """Have candidates score by costs learned from the trials; they are still drawn around known ones."""
     with mock.patch.object(sampler, "KnownCosts", LearnedCosts):
+        yield
+
+
+def unknown_cost(lab: Lab) -> None:
+    """A candidate's cost is learned, as its accuracy is."""
+    with learned_costs():
         lab.search()
 
 
