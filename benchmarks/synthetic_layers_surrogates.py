@@ -15,7 +15,13 @@ Prediction = Callable[[Floats], tuple[Floats, Floats]]
 
 
 class _OtherModel(AccuracyModel):
-    """Learns on the same axis as the Gaussian process does."""
+    """Learns on the same axis as the Gaussian process does.
+
+    Attributes:
+        learn: Learns targets of mean 0 and deviation 1 from features; gives mean and deviation for features.
+    """
+
+    learn: Callable[[Floats, Floats], Prediction]
 
     def fit(self, features: Floats) -> None:
         self._mean, self._spread = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
@@ -27,11 +33,6 @@ class _OtherModel(AccuracyModel):
         outcomes = self._mean + self._spread * (mean[:, None] + np.maximum(deviation, 1e-3)[:, None] * _PLACES)
         accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)
         return accuracies
-
-    @staticmethod
-    def learn(features: Floats, targets: Floats) -> Prediction:
-        """Learn targets of mean 0 and deviation 1."""
-        raise NotImplementedError
 
 
 class ForestModel(_OtherModel):

@@ -55,7 +55,7 @@ def start(workers: int) -> None:
 @contextmanager
 def _without_what_nobody_reads() -> Iterator[None]:
     """Start no monitor of an autoscaler and none of logs, two Python processes; ``ray.init`` gives no choice."""
-    kind = parameter.RayParams
+    kind = parameter.RayParams  # the types: Ray says that its flag is a text, and a partial stands in for the class
     fewer = partial(kind, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
     parameter.RayParams = fewer  # type: ignore[assignment, misc]
     try:

@@ -22,7 +22,7 @@ def test_every_method_runs_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     methods = [method for method in synthetic_layers.METHODS if method != "cost_aware, BoTorch"]
     runs = {method: synthetic_layers.run(problem, method, 0) for method in methods}
     assert {len(trials) for trials in runs.values()} == {12}
-    for other in ("raw ratios", "forest"):
+    for other in ("raw ratios", "learned costs", "forest"):
         assert not runs["cost_aware"].equals(runs[f"cost_aware, {other}"])
     assert Candidates._cut is cut
     for trials in runs.values():
