@@ -205,10 +205,11 @@ def test_lock_taken_by_a_living_process_and_left_by_a_dead_one(folder: StudyFold
 
 
 def test_lock_of_a_dead_process_is_free_though_a_child_of_it_lives(folder: StudyFolder) -> None:
-    forking = HOLD.replace("print(", "import os; child = os.fork() or time.sleep(60); print(child, ")
+    # the child names itself: until it runs, it has not let go of what it was forked with
+    forking = HOLD.replace("print('held'", "import os; os.fork() and time.sleep(60); print(os.getpid()")
     with subprocess.Popen([sys.executable, "-c", forking, folder.root], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
-        child = int(holder.stdout.readline().split()[0])
+        child = int(holder.stdout.readline())
         with pytest.raises(StudyError, match=f"process {holder.pid} on"):
             take(folder)
         os.kill(holder.pid, signal.SIGKILL)
