@@ -1,6 +1,7 @@
 """A study on a real Slurm, with a time limit that is too short for it: requeued by itself, nothing lost, none twice."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,8 +76,9 @@ def test_a_study_goes_on_after_the_time_limit(slurm: Slurm, trained_tiny: Path, 
         time.sleep(1)
     if state != "COMPLETED":
         pytest.fail(f"{slurm.job(job)}\n{log.read_text()}\n{slurm.logs()}")  # whole, as an assert would not show it
-    ended_cleanly = log.read_text().count("the same command goes on")
-    assert 1 <= ended_cleanly <= int(slurm.job(job)["Restarts"])  # more: a warning came before Python was ready
+    requeues = re.findall(r"^exit code (\d+): requeued$", log.read_text(), re.MULTILINE)
+    assert 1 <= len(requeues) == int(slurm.job(job)["Restarts"])
+    assert requeues.count(str(os.EX_TEMPFAIL)) == log.read_text().count("the same command goes on") >= 1
     study = tmp_path / "results" / "tiny"
     frame = pd.read_parquet(study / "trials.parquet")
     assert frame["number"].tolist() == list(range(N_TRIALS))
