@@ -37,6 +37,20 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class DistillationConfig:
+    """How far a trial's training follows the dense network's outputs.
+
+    Attributes:
+        weight: Share of the loss that compares the outputs with the dense network's, in [0, 1]; 0 does not look at it.
+        temperature: What the class scores of both are divided by, 1 or more: the higher, the more it counts how the
+            dense network ranks the classes that it does not choose.
+    """
+
+    weight: float = 0.0
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True)
 class PruningConfig:
     """What to remove from the dense network, all three methods together.
 
@@ -83,6 +97,7 @@ class TrialConfig:
     batch_size_schedule: ScheduleConfig
     pruning: PruningConfig
     parent: int | None = None
+    distillation: DistillationConfig = DistillationConfig()
     params: Mapping[str, Scalar] = field(default_factory=dict)
     with_test: bool = False
 

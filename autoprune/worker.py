@@ -24,6 +24,7 @@ from autoprune.store import StudyFolder
 from autoprune.tasks import build_task
 from autoprune.tasks.task import Inputs, Split, Task
 from autoprune.training import (
+    Distillation,
     Evaluation,
     Numerics,
     Trainer,
@@ -216,12 +217,19 @@ class _Run:
             max_device_batch=training.max_device_batch,
             reference_batch_size=training.reference_batch_size,
             numerics=self.worker.numerics,
+            distillation=self._distillation(),
             before_step=(lambda progress: self._cut_gradually(trainer, progress))
             if config.pruning.gradual_share
             else None,
             after_step=self._apply_masks,
         )
         return trainer
+
+    def _distillation(self) -> Distillation | None:
+        if not self.config.distillation.weight:
+            return None
+        dense = load_model(self.folder.dense, self.task.build_model).to(self.worker.device)
+        return Distillation(self.worker.numerics.lay_out(dense), self.config.distillation)
 
     def _epoch(self, trainer: Trainer) -> EpochReport:
         metrics = trainer.run_epoch()

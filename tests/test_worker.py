@@ -12,7 +12,15 @@ from autoprune.pruning.layer import RemovedBlock
 from autoprune.saved_model import load_model
 from autoprune.search.session import Session
 from autoprune.training import evaluate
-from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
+from autoprune.trial import (
+    DistillationConfig,
+    EpochReport,
+    OptimizerConfig,
+    PruningConfig,
+    ScheduleConfig,
+    TrialConfig,
+    TrialResult,
+)
 from autoprune.worker import Worker
 
 WIDTHS = {"stem": 8, "block1.conv1": 8, "block2.conv1": 8}
@@ -186,6 +194,23 @@ def test_a_trial_goes_on_to_the_same_bits(worker: Worker, n_epochs: int, gradual
     assert told == expected[n_epochs - 1 :], "the last epoch before the death is told again"
     models = [load_model(worker.folder.model(number), worker.task.build_model).state_dict() for number in (0, 1)]
     torch.testing.assert_close(models[0], models[1], rtol=0, atol=0)
+
+
+def test_a_distilled_trial_follows_the_dense_network_and_goes_on_to_the_same_bits(worker: Worker) -> None:
+    distilled = DistillationConfig(weight=1.0, temperature=2.0)
+    plain, _ = finished(worker, trial(NEURON, 0))
+    whole, model = finished(worker, trial(NEURON, 1, distillation=distilled))
+    dropped_after(worker.run(trial(NEURON, 2, distillation=distilled)), 2)
+    result, again = finished(Worker(worker.folder), trial(NEURON, 2, distillation=distilled))
+    assert (result.accuracy, result.loss) == (whole.accuracy, whole.loss)
+    assert whole.loss != plain.loss
+    torch.testing.assert_close(model.state_dict(), again.state_dict(), rtol=0, atol=0)
+    networks = [load_model(worker.folder.model(number), worker.task.build_model).eval() for number in (None, 0, 1)]
+    inputs, _ = worker.task.data.validation.batch(torch.arange(150))
+    with torch.no_grad():
+        dense, *others = (network(inputs).softmax(1) for network in networks)
+    far, near = (float((other - dense).abs().sum(1).mean()) for other in others)
+    assert near < far
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from autoprune.report.tables import LABELS, cost_cell, plain_table
 from autoprune.search.records import training_texts
-from autoprune.trial import OptimizerConfig, ScheduleConfig
+from autoprune.trial import DistillationConfig, OptimizerConfig, ScheduleConfig
 
 N_STEPS = 8
 """Steps whose widths fit beside each other in 80 columns."""
@@ -66,5 +66,7 @@ def _training(step: Mapping[str, Any]) -> str:
     if "weights" in step:
         return f"given weights: {step['weights']}"
     lr, batch_size = ScheduleConfig(**step["lr_schedule"]), ScheduleConfig(**step["batch_size_schedule"])
-    texts = training_texts(OptimizerConfig(**step["optimizer"]), lr, batch_size)
-    return "; ".join(texts[name] for name in ("lr_schedule", "batch_size_schedule", "optimizer"))
+    distillation = DistillationConfig(**step.get("distillation", {}))
+    texts = training_texts(OptimizerConfig(**step["optimizer"]), lr, batch_size, distillation)
+    shown = [texts[name] for name in ("lr_schedule", "batch_size_schedule", "optimizer")]
+    return "; ".join([*shown, f"distillation {texts['distillation']}"] if distillation.weight else shown)

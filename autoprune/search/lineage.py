@@ -103,7 +103,10 @@ def _trial_step(trained: TrainedTrial) -> dict[str, Any]:
         "schedule_epochs": trained.config.epochs,
         "epochs_lineage": trained.result.epochs_lineage,
         "seed": trained.config.seed,
-        **{name: config[name] for name in ("optimizer", "lr_schedule", "batch_size_schedule", "pruning")},
+        **{
+            name: config[name]
+            for name in ("optimizer", "lr_schedule", "batch_size_schedule", "distillation", "pruning")
+        },
         "kept": result["kept"],
         "removed_blocks": result["removed_blocks"],
         "curve": list(trained.curve),

@@ -12,6 +12,7 @@ from autoprune.schedules.parameters import Kind
 from autoprune.space import Dimension
 from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.trial import (
+    DistillationConfig,
     OptimizerConfig,
     Scalar,
     ScheduleConfig,
@@ -46,7 +47,7 @@ COST_COLUMNS = ("params", "nonzero_params", "size_bytes", "macs", "flops")
 LINEAGE_SIGN = " > "
 """Stands between the numbers of a lineage, oldest first."""
 
-_TRAINING = ("optimizer", "lr_schedule", "batch_size_schedule")
+_TRAINING = ("optimizer", "lr_schedule", "batch_size_schedule", "distillation")
 
 
 class Recorded(Protocol):
@@ -181,16 +182,27 @@ class TrialTable:
         )
 
 
-def training_texts(optimizer: OptimizerConfig, lr: ScheduleConfig, batch_size: ScheduleConfig) -> dict[str, str]:
+def training_texts(
+    optimizer: OptimizerConfig,
+    lr: ScheduleConfig,
+    batch_size: ScheduleConfig,
+    distillation: DistillationConfig,
+) -> dict[str, str]:
     """How a network is trained, in short: column name -> text such as ``cosine lr=0.05 warmup=0.1``.
 
     Floats have three digits, and parameters at their defaults are left out.
     """
+    weight, temperature = distillation.weight, distillation.temperature
     return {
         "optimizer": _described(OPTIMIZERS, optimizer.name, optimizer.params),
         "lr_schedule": _described(LR_SCHEDULES, lr.kind, lr.params),
         "batch_size_schedule": _described(BATCH_SIZE_SCHEDULES, batch_size.kind, batch_size.params),
+        "distillation": f"weight={weight:.3g} temperature={temperature:.3g}" if weight else "none",
     }
+
+
+def _training_of(config: TrialConfig) -> dict[str, str]:
+    return training_texts(config.optimizer, config.lr_schedule, config.batch_size_schedule, config.distillation)
 
 
 def _described(kinds: Mapping[str, Kind], kind: str, params: Mapping[str, Scalar]) -> str:
@@ -240,7 +252,7 @@ def _row(
         "epochs": result.epochs,
         "epochs_lineage": result.epochs_lineage,
         **dict.fromkeys(_TRAINING),
-        **(training_texts(config.optimizer, config.lr_schedule, config.batch_size_schedule) if config else {}),
+        **(_training_of(config) if config else {}),
         "train_time_s": result.train_time_s,
         "seed": result.seed,
         "error": result.error,

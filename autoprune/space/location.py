@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial
 
 from autoprune.space.dimension import Dimension
-from autoprune.space.space import SearchSpace
+from autoprune.space.space import DISTILLATION, TEMPERATURE, SearchSpace
 from autoprune.trial import PruningConfig, Scalar, TrialConfig
 
 RATIO = "neuron.ratio."
@@ -63,6 +63,8 @@ def _values(space: SearchSpace, dimensions: list[Dimension], config: TrialConfig
     pruning = config.pruning
     yield "epochs", config.epochs
     yield "gradual_pruning", pruning.gradual_share
+    yield DISTILLATION, config.distillation.weight
+    yield TEMPERATURE, config.distillation.temperature
     for family, kind, params in (
         ("optimizer", config.optimizer.name, config.optimizer.params),
         ("lr_schedule", config.lr_schedule.kind, config.lr_schedule.params),
@@ -109,4 +111,5 @@ def _training(config: TrialConfig) -> tuple[Any, ...]:
         config.batch_size_schedule,
         config.pruning.criterion,
         config.pruning.gradual_share,
+        config.distillation,
     )

@@ -14,6 +14,7 @@ from autoprune.space.dimension import Dimension, Value, highest, kinds_of, pick,
 from autoprune.spec import SearchSpec
 from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.trial import (
+    DistillationConfig,
     OptimizerConfig,
     PruningConfig,
     Scalar,
@@ -25,6 +26,9 @@ from autoprune.trial import (
 
 SETTLING = ("one_cycle", "cosine", "polynomial", "exponential", "step")
 """Learning-rate schedules that end low, the first to try first."""
+
+DISTILLATION, TEMPERATURE = "distillation.weight", "distillation.temperature"
+"""Names of the dimensions of distillation."""
 
 PATTERN_RATIO = 0.5
 """Share of the weights that the 2:4 pattern zeroes."""
@@ -50,6 +54,8 @@ class SearchSpace:
         self._lr = kinds_of("lr_schedule", training.lr_schedule, "kind", LR_SCHEDULES)
         self._batch_size = kinds_of("batch_size_schedule", training.batch_size_schedule, "kind", BATCH_SIZE_SCHEDULES)
         self._gradual = value_of("gradual_pruning", training.gradual_pruning)
+        self._distillation = value_of(DISTILLATION, training.distillation.weight)
+        self._temperature = value_of(TEMPERATURE, training.distillation.temperature)
         neuron, layer, weight = spec.method("neuron"), spec.method("layer"), spec.method("weight")
         self._groups = {group.name: group for group in plan.groups}
         problems: list[str] = []
@@ -70,7 +76,8 @@ class SearchSpace:
     def dimensions(self) -> list[Dimension]:
         """Every dimension of the space, conditional ones included."""
         found: list[Dimension] = []
-        for value in (self._epochs, self._gradual):
+        distils = isinstance(self._distillation, Dimension) or float(self._distillation) > 0
+        for value in (self._epochs, self._gradual, self._distillation, *([self._temperature] if distils else [])):
             found += [value] if isinstance(value, Dimension) else []
         for family in (self._optimizer, self._lr, self._batch_size):
             if len(family.kinds) > 1:
@@ -92,6 +99,7 @@ class SearchSpace:
         optimizer, optimizer_params = self._optimizer.suggest(trial)
         lr_kind, lr_params = self._lr.suggest(trial)
         batch_kind, batch_params = self._batch_size.suggest(trial)
+        distillation = self._suggest_distillation(trial)
         ratios = {group: float(pick(ratio, trial)) for group, ratio in self._ratios.items()}
         criterion = str(pick(self._criterion, trial))
         removed = self.removed_blocks(float(pick(self._block_ratio, trial)))
@@ -115,6 +123,7 @@ class SearchSpace:
             lr_schedule=ScheduleConfig(lr_kind, lr_params),
             batch_size_schedule=ScheduleConfig(batch_kind, batch_params),
             pruning=pruning,
+            distillation=distillation,
             params=dict(trial.params),
         )
 
@@ -140,6 +149,9 @@ class SearchSpace:
         for family in (self._optimizer, self._lr, self._batch_size):
             if name.startswith(f"{family.name}.") and len(family.kinds) > 1:
                 return name.startswith(f"{family.name}.{params[family.name]}.")
+        if name == TEMPERATURE:
+            weight = params.get(DISTILLATION, self._distillation)
+            return isinstance(weight, Dimension) or float(weight) > 0
         if name == "weight.scope" or name.startswith("weight.ratio"):
             if params.get("weight.pattern", self._pattern) != "none":
                 return False
@@ -211,7 +223,7 @@ class SearchSpace:
         """The value that a person would try first, without layer and weight pruning.
 
         The middle of a range and the first of several choices, but of learning-rate schedules the one that lets a short
-        training settle.
+        training settle, and as much distillation as there may be.
         """
         name, domain = dimension.name, dimension.domain
         if name in ("layer.ratio", "gradual_pruning") or name.startswith("weight.ratio"):
@@ -220,7 +232,13 @@ class SearchSpace:
             return "none" if isinstance(domain, list) and "none" in domain else dimension.middle()
         if name == "lr_schedule" and isinstance(domain, list):
             return next((kind for kind in SETTLING if kind in domain), domain[0])
+        if name == DISTILLATION:
+            return dimension.nearest(highest(dimension))
         return dimension.middle()
+
+    def _suggest_distillation(self, trial: BaseTrial) -> DistillationConfig:
+        weight = float(pick(self._distillation, trial))
+        return DistillationConfig(weight, float(pick(self._temperature, trial))) if weight else DistillationConfig()
 
     def _uniform(self, ratio: float) -> dict[str, Scalar]:
         return {

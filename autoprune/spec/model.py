@@ -171,6 +171,18 @@ def _check_precision(name: Any) -> Any:
     return name
 
 
+class Distillation(Section):
+    """How far the retraining follows the dense network's outputs; values, ranges and lists are searched.
+
+    Attributes:
+        weight: Share of the loss that compares the outputs with the dense network's; 0 leaves that network alone.
+        temperature: What the class scores of both are divided by.
+    """
+
+    weight: Annotated[Dimension, searchable(ParamKind("float", low=0, high=1))] = 0
+    temperature: Annotated[Dimension, searchable(ParamKind("float", low=1))] = 4
+
+
 class Training(Section):
     """How a pruned network is retrained; values, ranges and lists are searched.
 
@@ -195,6 +207,7 @@ class Training(Section):
     ]
     batch_size_schedule: Annotated[list[Any], BATCH_SIZE_SECTIONS] = [{"kind": "constant", "size": [32, 64, 128]}]
     gradual_pruning: Annotated[Dimension, searchable(ParamKind("float", low=0, high=1))] = 0
+    distillation: Distillation = Distillation()
     reference_batch_size: int | None = Field(None, ge=1)
     max_device_batch: int | None = Field(None, ge=1)
     recalibration_examples: int = Field(1024, ge=0)
@@ -406,6 +419,16 @@ class SearchSpec(Section):
     search: Search = Search()
     certify: Certify | None = None
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _check_distillation(self) -> Self:
+        own_loss = self.task.loss is not None and self.task.distillation_loss is None
+        if own_loss and self.training.distillation.weight != 0:
+            rule = "needs task.distillation_loss where task.loss is your own: how to compare two networks' outputs"
+            place = ("training", "distillation", "weight")
+            error = PydanticCustomError("distillation", rule)
+            raise all_of([Mistake(place, error, self.training.distillation.weight)])
+        return self
 
     @property
     def directions(self) -> list[str]:

@@ -43,6 +43,8 @@ class TaskSettings(Section):
         model: Called with its arguments, returns the network.
         data: Called with its arguments, returns the three splits.
         loss: Is itself the ``loss(outputs, targets)``, its arguments bound; ``None`` is cross-entropy.
+        distillation_loss: Is itself the ``distillation_loss(outputs, dense_outputs, temperature)``, its arguments
+            bound; ``None`` is the divergence of the class probabilities with the default loss, and none with another.
         metric: Is itself the ``metric(outputs, targets)``, its arguments bound; ``None`` is top-1 accuracy.
         augment: Is itself the ``augment(inputs, generator)``, its arguments bound; ``None`` changes nothing.
         weights: Path of the dense network's weights, relative to the space file; ``None`` trains them first.
@@ -52,5 +54,6 @@ class TaskSettings(Section):
     data: Callable
     weights: str | None = None
     loss: Callable | None = None
+    distillation_loss: Callable | None = None
     metric: Callable | None = None
     augment: Callable | None = None

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autoprune.tasks.build import build_task, model_builder
     from autoprune.tasks.check import check_task, count_classes
-    from autoprune.tasks.classification import accuracy, cross_entropy
+    from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
     from autoprune.tasks.forward import call_model, to_device
     from autoprune.tasks.resolve import call, load_callable
     from autoprune.tasks.splits import DatasetSplit, SubsetSplit, TensorSplit, as_split, hold_out
-    from autoprune.tasks.task import Data, Inputs, Loss, Metric, Split, Task
+    from autoprune.tasks.task import Data, DistillationLoss, Inputs, Loss, Metric, Split, Task
     from autoprune.tasks.weights import load_weights
 
 __all__ = [
     "Data",
     "DatasetSplit",
+    "DistillationLoss",
     "Inputs",
     "Loss",
     "Metric",
@@ -38,17 +39,18 @@ __all__ = [
     "load_callable",
     "load_weights",
     "model_builder",
+    "soft_target_loss",
     "to_device",
 ]
 
 _NAMES = {
     "build": ("build_task", "model_builder"),
     "check": ("check_task", "count_classes"),
-    "classification": ("accuracy", "cross_entropy"),
+    "classification": ("accuracy", "cross_entropy", "soft_target_loss"),
     "forward": ("call_model", "to_device"),
     "resolve": ("call", "load_callable"),
     "splits": ("DatasetSplit", "SubsetSplit", "TensorSplit", "as_split", "hold_out"),
-    "task": ("Data", "Inputs", "Loss", "Metric", "Split", "Task"),
+    "task": ("Data", "DistillationLoss", "Inputs", "Loss", "Metric", "Split", "Task"),
     "weights": ("load_weights",),
 }
 

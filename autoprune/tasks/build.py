@@ -10,7 +10,7 @@ from torch import nn
 
 from autoprune.errors import TaskError
 from autoprune.spec.task import CallableRef, TaskSettings
-from autoprune.tasks.classification import accuracy, cross_entropy
+from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
 from autoprune.tasks.resolve import call, check_signature, load_callable
 from autoprune.tasks.splits import SubsetSplit, as_split, hold_out
 from autoprune.tasks.task import Data, Task
@@ -40,12 +40,28 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
 
     build_model = attempt(lambda: model_builder(settings.model, base_dir))
     loss = attempt(lambda: _bound(settings.loss, ("outputs", "targets"), base_dir, "task.loss", cross_entropy))
+    distillation_loss = attempt(
+        lambda: _bound(
+            settings.distillation_loss,
+            ("outputs", "dense_outputs", "temperature"),
+            base_dir,
+            "task.distillation_loss",
+            soft_target_loss if settings.loss is None else None,
+        )
+    )
     metric = attempt(lambda: _bound(settings.metric, ("outputs", "targets"), base_dir, "task.metric", accuracy))
     augment = attempt(lambda: _bound(settings.augment, ("inputs", "generator"), base_dir, "task.augment", None))
     data = attempt(lambda: _load_data(settings.data, base_dir))
     if problems:
         raise TaskError("\n".join(problems))
-    return Task(build_model=build_model, data=data, loss=loss, metric=metric, augment=augment)
+    return Task(
+        build_model=build_model,
+        data=data,
+        loss=loss,
+        metric=metric,
+        augment=augment,
+        distillation_loss=distillation_loss,
+    )
 
 
 def model_builder(model: CallableRef, base_dir: Path) -> Callable[[], nn.Module]:

@@ -33,20 +33,29 @@ def check_task(task: Task) -> None:
             _check_probabilities(targets, logits_of(outputs), normalised=task.loss is cross_entropy)
         elif task.loss is cross_entropy:
             _check_classes(task.data, logits_of(outputs))
-        loss = _run("the loss", lambda: task.loss(outputs, targets))
+        losses = {"task.loss": _run("the loss", lambda: task.loss(outputs, targets))}
+        if task.distillation_loss is not None:
+            compare = task.distillation_loss
+            distilled = _run("the distillation loss", lambda: compare(outputs, outputs, 4.0))
+            losses["task.distillation_loss"] = distilled
         metric = _run("the metric", lambda: task.metric(outputs, targets))
         if task.augment is not None:
             augment, generator = task.augment, torch.Generator().manual_seed(0)
             _run("the augmentation", lambda: augment(inputs, generator))
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or loss.ndim != 0:
-        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
-        raise TaskError(f"task.loss must return a tensor of shape (), got {got}.")
-    if not math.isfinite(loss.item()):
-        raise TaskError(f"task.loss must be finite on the untrained network, got {loss.item()}.")
+    for name, loss in losses.items():
+        _check_loss(name, loss)
     if not isinstance(metric, float | int):
         raise TaskError(f"task.metric must return a float, got a {type(metric).__name__}. Wrap it in float().")
     if not math.isfinite(metric):
         raise TaskError(f"task.metric must be finite, got {metric}.")
+
+
+def _check_loss(name: str, loss: Any) -> None:
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or loss.ndim != 0:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"a {type(loss).__name__}"
+        raise TaskError(f"{name} must return a tensor of shape (), got {got}.")
+    if not math.isfinite(loss.item()):
+        raise TaskError(f"{name} must be finite on the untrained network, got {loss.item()}.")
 
 
 def count_classes(data: Data) -> int | None:

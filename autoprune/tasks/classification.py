@@ -1,4 +1,4 @@
-"""The default loss and metric: cross-entropy and top-1 accuracy."""
+"""The default losses and metric: cross-entropy, that of soft targets, and top-1 accuracy."""
 
 from typing import Any
 
@@ -31,6 +31,25 @@ def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
         targets: Class indices, shape ``(n, ...)``, or class probabilities of the scores' shape.
     """
     return functional.cross_entropy(logits_of(outputs), targets if targets.is_floating_point() else targets.long())
+
+
+def soft_target_loss(outputs: Any, dense_outputs: Any, temperature: float) -> torch.Tensor:
+    """Mean Kullback-Leibler divergence from the dense network's class probabilities over the batch.
+
+    Class scores are divided by the temperature first, and the divergence is multiplied by its square, so that its
+    gradient is about as large at any temperature.
+
+    Args:
+        outputs, dense_outputs: Class scores, shape ``(n, n_classes, ...)``, or objects that have them as ``logits``.
+
+    Source:
+        Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2.
+    """
+    log_probabilities, wanted = (
+        functional.log_softmax(logits_of(each) / temperature, dim=1) for each in (outputs, dense_outputs)
+    )
+    divergences = functional.kl_div(log_probabilities, wanted, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * divergences.mean()
 
 
 def accuracy(outputs: Any, targets: torch.Tensor) -> float:

@@ -13,6 +13,9 @@ Inputs = Any
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> mean loss over the batch, a scalar that can be differentiated."""
 
+DistillationLoss = Callable[[Any, Any, float], torch.Tensor]
+"""(outputs, dense network's outputs, temperature) -> mean loss over the batch, a scalar that can be differentiated."""
+
 Metric = Callable[[Any, torch.Tensor], float]
 """(outputs of the whole split, targets of the whole split) -> a number that is better when higher."""
 
@@ -43,6 +46,8 @@ class Task:
     Attributes:
         build_model: Builds the network anew with random weights, on the CPU.
         augment: Changes a training batch's inputs; ``None`` leaves them as they are. Gets (inputs, generator).
+        distillation_loss: Compares a network's outputs with the dense network's; ``None`` where nothing is known that
+            does.
     """
 
     build_model: Callable[[], nn.Module]
@@ -50,6 +55,7 @@ class Task:
     loss: Loss
     metric: Metric
     augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
+    distillation_loss: DistillationLoss | None = None
 
     def example_inputs(self, batch_size: int = 1) -> Inputs:
         """The first ``batch_size`` training inputs."""

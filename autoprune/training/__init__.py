@@ -8,6 +8,7 @@ from autoprune.spec.optimizers import OPTIMIZERS
 if TYPE_CHECKING:
     from autoprune.training.batch_norm import has_running_statistics, recalibrate_batch_norm, recalibrate_on_batches
     from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
+    from autoprune.training.distillation import Distillation
     from autoprune.training.evaluation import Evaluation, evaluate
     from autoprune.training.loop import EpochMetrics, Trainer, TrainingDiverged
     from autoprune.training.memory import OutOfDeviceMemory, free_memory, with_fewer_at_once
@@ -18,6 +19,7 @@ __all__ = [
     "FLOAT32",
     "OPTIMIZERS",
     "CompileError",
+    "Distillation",
     "EpochMetrics",
     "Evaluation",
     "Numerics",
@@ -38,6 +40,7 @@ __all__ = [
 _MODULES = {
     "FLOAT32": "numerics",
     "CompileError": "numerics",
+    "Distillation": "distillation",
     "EpochMetrics": "loop",
     "Evaluation": "evaluation",
     "Numerics": "numerics",

@@ -15,6 +15,7 @@ from autoprune.errors import AutopruneError, TaskError
 from autoprune.schedules import rate_and_batch
 from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Task
+from autoprune.training.distillation import Distillation
 from autoprune.training.memory import with_fewer_at_once
 from autoprune.training.numerics import FLOAT32, Numerics
 from autoprune.training.optimizers import build_optimizer
@@ -30,7 +31,8 @@ class EpochMetrics:
     """What one epoch of training did.
 
     Attributes:
-        train_loss: Mean loss over the epoch's examples, each at the step that trained on it.
+        train_loss: Mean loss over the epoch's examples, each at the step that trained on it; with distillation, of both
+            its parts.
         lr: Learning rate at the last step.
         batch_size: Batch size at the last full step.
         train_time_s: Wall-clock time of the epoch.
@@ -62,6 +64,7 @@ class Trainer:
             size, to the same gradient if the loss is a mean over examples; batch norm, though, sees the parts.
         reference_batch_size: Batch size that the learning rate is meant for (linear scaling); see ``rate_and_batch``.
         numerics: Number format and memory layout. A step whose gradients fp16 can't hold is left out.
+        distillation: Draws the outputs to the dense network's; ``None`` leaves the loss to the targets.
         before_step: Called before every optimizer step with the progress in [0, 1); may call ``resize``.
         after_step: Called after every optimizer step, for example to set pruned weights to zero again.
 
@@ -90,6 +93,7 @@ class Trainer:
         max_device_batch: int | None = None,
         reference_batch_size: int | None = None,
         numerics: Numerics = FLOAT32,
+        distillation: Distillation | None = None,
         before_step: Callable[[float], None] | None = None,
         after_step: Callable[[], None] | None = None,
     ) -> None:
@@ -106,6 +110,7 @@ class Trainer:
         self._seed = seed
         self._device = torch.device(device)
         self._numerics = numerics
+        self._distillation = distillation
         self._scaler = numerics.scaler(self._device)
         self._reference_batch_size = reference_batch_size
         self._before_step = before_step
@@ -265,7 +270,10 @@ class Trainer:
                 inputs = self._task.augment(inputs, generator)
             with self._numerics.telling():
                 outputs = self._numerics.forward(self._network, inputs, self._device)
-            loss = self._task.loss(outputs, to_device(targets, self._device)) * (len(part) / len(indices))
+            loss = self._task.loss(outputs, to_device(targets, self._device))
+            if self._distillation is not None:
+                loss = self._distillation.mixed(loss, outputs, inputs, self._task, self._numerics, self._device)
+            loss = loss * (len(part) / len(indices))
             batch_loss += loss.item()
             if not math.isfinite(batch_loss):
                 raise TrainingDiverged(

@@ -41,6 +41,10 @@ def test_steps() -> None:
         "   17    0.9000          -       1  cosine lr=0.123; step start=32 factor=2",
         "                                    every=1; sgd weight_decay=0.0005",
     ]
+    distilled = step(5, 40_000, distillation={"weight": 0.7, "temperature": 4.0})
+    assert " ".join(rendered(steps_table([steps[0], distilled], ["flops"]))[-1].split()).endswith(
+        "distillation weight=0.7 temperature=4"
+    )
     given = {"trial": None, "accuracy": 0.9, "cost": {"flops": 80_000}, "weights": "resnet.pt"}
     assert rendered(steps_table([given], ["flops", "accuracy"]))[1].split() == [
         *("dense", "0.9000", "80k", "1.00x", "-", "given", "weights:", "resnet.pt")

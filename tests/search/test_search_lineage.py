@@ -26,7 +26,7 @@ TREE: dict[str, Any] = {
 
 def retold(step: dict[str, Any], number: int) -> TrialConfig:
     """The configuration that a person would write down from a step, its parent being the step before."""
-    names = ("seed", "epochs", "optimizer", "lr_schedule", "batch_size_schedule", "pruning")
+    names = ("seed", "epochs", "optimizer", "lr_schedule", "batch_size_schedule", "distillation", "pruning")
     return config_from_dict({name: step[name] for name in names} | {"number": number, "parent": number - 1 or None})
 
 
@@ -69,7 +69,7 @@ def test_the_steps_taken_again_give_the_same_network(tiny_study: Callable[..., S
 
     torch.manual_seed(dense["seed"])
     model = session.task.build_model()
-    told = retold({"pruning": {}} | dense, 0)
+    told = retold({"pruning": {}, "distillation": {}} | dense, 0)
     trainer = Trainer(
         model,
         session.task,

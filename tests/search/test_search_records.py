@@ -12,7 +12,7 @@ from autoprune.trial import Cost, TrialResult
 PROMISED = [
     *("number", "state", "accuracy", "params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms"),
     *("parent", "lineage", "epochs", "epochs_lineage", "optimizer", "lr_schedule", "batch_size_schedule"),
-    *("train_time_s", "seed", "error", "on_front", "source"),
+    *("distillation", "train_time_s", "seed", "error", "on_front", "source"),
 ]
 
 
@@ -50,7 +50,16 @@ def test_columns_and_types_of_the_written_tables(driver: Driver) -> None:
         assert set(types[["params", "nonzero_params", "size_bytes", "macs", "flops", "parent"]]) == {"Int64"}
         assert set(types[["epochs", "epochs_lineage", "kept.stem"]]) == {"Int64"}
         assert set(types[["accuracy", "latency_ms", "train_time_s"]]) == {"float64"}
-        texts = {"state", "error", "source", "lineage", "optimizer", "lr_schedule", "batch_size_schedule"}
+        texts = {
+            "state",
+            "error",
+            "source",
+            "lineage",
+            "optimizer",
+            "lr_schedule",
+            "batch_size_schedule",
+            "distillation",
+        }
         assert set(types[sorted(texts)]) == {"str"}
         assert types["on_front"] == "bool"
         assert types["param.lr_schedule"] == "str"

@@ -13,7 +13,7 @@ from autoprune.errors import SpecError
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.space import Dimension, SearchSpace
 from autoprune.spec import Range, SearchSpec
-from autoprune.trial import PruningConfig, TrialConfig
+from autoprune.trial import DistillationConfig, PruningConfig, TrialConfig
 
 PLAN = PruningPlan(
     groups=(
@@ -68,6 +68,7 @@ def names(found: SearchSpace) -> list[str]:
 JOINT = {
     "epochs": {"low": 2, "high": 9, "step": 3},
     "gradual_pruning": [0.0, 0.5],
+    "distillation": {"weight": [0.0, 0.7], "temperature": {"low": 1.0, "high": 8.0}},
     "optimizer": [
         {"name": "sgd", "momentum": [0.0, 0.9], "nesterov": False},
         {"name": "adamw", "weight_decay": {"low": 1e-4, "high": 1e-1, "log": True}},
@@ -90,6 +91,8 @@ def test_dimensions_of_the_joint_space() -> None:
     assert names(space(*ALL_METHODS, **JOINT)) == [
         "epochs",
         "gradual_pruning",
+        "distillation.weight",
+        "distillation.temperature",
         "optimizer",
         "optimizer.sgd.momentum",
         "optimizer.adamw.weight_decay",
@@ -128,6 +131,9 @@ def test_a_study_asks_for_just_the_dimensions() -> None:
         assert ("weight.ratio" in trial.params) == (trial.pruning.weight_scope == "global")
         assert ("weight.ratio.stem" in trial.params) == (trial.pruning.weight_scope == "layer")
         assert trial.epochs in (2, 5, 8)
+        assert ("distillation.temperature" in trial.params) == (trial.distillation.weight > 0)
+        for name in names(found):
+            assert found.applies(name, trial.params) == (name in trial.params)
 
 
 def test_trial_of_given_values() -> None:
@@ -135,6 +141,8 @@ def test_trial_of_given_values() -> None:
         "epochs": 5,
         "gradual_pruning": 0.5,
         "optimizer": "adamw",
+        "distillation.weight": 0.7,
+        "distillation.temperature": 2.0,
         "optimizer.adamw.weight_decay": 0.01,
         "lr_schedule": "step",
         "lr_schedule.step.factor": 0.3,
@@ -152,6 +160,7 @@ def test_trial_of_given_values() -> None:
     }
     config = run(space(*ALL_METHODS, **JOINT), params)
     assert (config.number, config.seed, config.epochs, config.parent) == (0, 0, 5, None)
+    assert config.distillation == DistillationConfig(0.7, 2.0)
     assert config.optimizer.name == "adamw"
     assert config.optimizer.params == {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01}
     assert config.lr_schedule.kind == "step"
@@ -321,6 +330,7 @@ def test_ladder() -> None:
         0.0
     ] * 4
     assert (params["epochs"], params["lr_schedule"], params["optimizer.sgd.momentum"]) == (5, "cosine", 0.0)
+    assert params["distillation.weight"] == 0.7
     assert params["lr_schedule.constant.lr"] == pytest.approx(0.01)
 
 

@@ -14,7 +14,12 @@ from autoprune.store import StudyFolder
 from autoprune.trial import TrialConfig
 
 WIDE: dict[str, Any] = {
-    "training": {"epochs": [2, 4], "gradual_pruning": [0.0, 0.5], "optimizer": {"weight_decay": [0.0, 0.001]}},
+    "training": {
+        "epochs": [2, 4],
+        "gradual_pruning": [0.0, 0.5],
+        "distillation": {"weight": [0.0, 0.5], "temperature": [2.0, 4.0]},
+        "optimizer": {"weight_decay": [0.0, 0.001]},
+    },
     "pruning": [
         {"method": "neuron", "criterion": ["l1", "l2"], "ratio": {"low": 0.0, "high": 0.8, "step": 0.1}},
         {"method": "layer", "ratio": {"low": 0.0, "high": 0.9}},
@@ -71,6 +76,8 @@ def test_values_that_one_space_fixes_are_found_where_another_searches_them(plan:
         ({"training": {"lr_schedule": {"kind": "cosine", "lr": {"low": 0.06, "high": 0.1}}}}, "lr", True, True),
         ({"training": {"epochs": 3}}, None, True, True),
         ({"training": {"epochs": [3, 4]}}, "epochs", True, True),
+        ({"training": {"distillation": {"weight": 0.5}}}, None, True, True),
+        ({"training": {"distillation": {"weight": {"low": 0.1, "high": 0.9}}}}, "distillation.weight", True, True),
         ({"pruning": [{"method": "neuron", "ratio": {"low": 0.0, "high": 0.4}}]}, "neuron.ratio.stem", False, True),
         ({"pruning": [{"method": "neuron", "layers": {"stem": "skip"}}]}, None, False, True),
         ({"pruning": [{"method": "layer"}]}, None, False, True),

@@ -48,7 +48,7 @@ BAD = """
 study: ../digits  #! study must start with a letter or digit and hold only letters, digits, '.', '_' and '-', got '../digits'.
 task:  #! task.data is missing.
   model: autoprune.zoo.small_cnn  #! task.model must have the form module:callable, got 'autoprune.zoo.small_cnn'.
-  dta: a:b  #! task: unknown key 'dta' (did you mean 'data'?). Known: model, data, weights, loss, metric, augment.
+  dta: a:b  #! task: unknown key 'dta' (did you mean 'data'?). Known: model, data, weights, loss, distillation_loss, metric, augment.
   loss: 3  #! task.loss must be module:callable, or a mapping with callable and args, got 3.
   metric: {args: [1]}  #! task.metric.args: input should be a valid dictionary. | task.metric.callable is missing.
   weights: 3  #! task.weights: input should be a valid string, got 3.
@@ -75,6 +75,7 @@ training:
   max_device_batch: 0  #! training.max_device_batch: input should be greater than or equal to 1, got 0.
   precision: float16  #! training.precision: unknown precision 'float16' (did you mean 'float32'?). Known: float32, bf16, fp16.
   channels_last: 1  #! training.channels_last: input should be a valid boolean, got 1.
+  distillation: {weight: [0, 1.5], temperature: 0.5, T: 2}  #! training.distillation.temperature must be in [1, inf), got 0.5. | training.distillation.weight[1] must be in [0, 1], got 1.5. | training.distillation: unknown key 'T'. Known: weight, temperature.
   compil: true  #! training: unknown key 'compil' (did you mean 'compile'?). Known: {training}.
   optimizer:
     - {name: sdg}  #! training.optimizer[0]: unknown name 'sdg' (did you mean 'sgd'?). Known: sgd, adam, adamw.
@@ -101,7 +102,7 @@ pruning:
       head: skp  #! pruning[0].layers.head: input should be 'skip', got 'skp'.
       stage2.*: {hih: 0.95}  #! pruning[0].layers.stage2.*: unknown key 'hih' (did you mean 'high'?). Known: low, high, log, step.
       stage3.*: [0.1, 1]  #! pruning[0].layers.stage3.*[1] must be in [0, 1), got 1.
-    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 53).
+    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 54).
   - method: layr  #! pruning[1]: unknown method 'layr' (did you mean 'layer'?). Known: neuron, layer, weight.
   - method: layer
     layers:
@@ -277,6 +278,17 @@ def test_not_yaml(text: str, problem: str) -> None:
 def test_mistake(line: str, problem: str) -> None:
     (told,) = problems_of(f"study: s\ntask: {{model: 'a:b', data: 'a:c'}}\n{line}\n")
     assert told.startswith(f"space.yaml:3: {problem}")
+
+
+def test_an_own_loss_needs_its_own_distillation_loss() -> None:
+    task = "task: {model: 'a:b', data: 'a:c', loss: 'a:d'"
+    distillation = "training: {distillation: {weight: [0, 0.5]}}"
+    assert problems_of(f"study: s\n{task}}}\n{distillation}\n") == (
+        "space.yaml:3: training.distillation.weight needs task.distillation_loss where task.loss is your own: how to "
+        "compare two networks' outputs.",
+    )
+    assert parse(f"study: s\n{task}, distillation_loss: 'a:e'}}\n{distillation}\n").task.distillation_loss is not None
+    assert parse(f"study: s\n{task}}}\ntraining: {{distillation: {{weight: 0}}}}\n").training.distillation.weight == 0
 
 
 def test_duplicated_key_alone_is_an_error() -> None:

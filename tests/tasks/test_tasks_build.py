@@ -12,7 +12,7 @@ from torch import nn
 from autoprune.errors import TaskError
 from autoprune.spec.task import CallableRef, TaskSettings
 from autoprune.tasks import Data, DatasetSplit, SubsetSplit, Task, TensorSplit, build_task, check_task, cross_entropy
-from autoprune.tasks.classification import accuracy
+from autoprune.tasks.classification import accuracy, soft_target_loss
 
 SOURCE = """
 import torch
@@ -37,6 +37,9 @@ def read_file():
 
 def weighted_loss(outputs, targets, weight):
     return weight * nn.functional.cross_entropy(outputs, targets)
+
+def distance(outputs, dense_outputs, temperature, power):
+    return (outputs - dense_outputs).pow(power).sum()
 
 def noise(inputs, generator, scale=1.0):
     return inputs + scale * torch.randn(inputs.shape, generator=generator)
@@ -85,6 +88,19 @@ def test_arguments_of_loss_and_augmentation_are_bound(folder: Path) -> None:
     outputs = task.build_model()(inputs)
     torch.testing.assert_close(task.loss(outputs, targets), 2 * cross_entropy(outputs, targets))
     torch.testing.assert_close(task.augment(inputs, torch.Generator()), inputs)
+
+
+def test_the_default_distillation_loss_goes_with_the_default_loss(folder: Path) -> None:
+    default = TaskSettings(model=ref("net"), data=ref("data"))
+    own_loss = default.model_copy(update={"loss": ref("weighted_loss", weight=2.0)})
+    both = own_loss.model_copy(update={"distillation_loss": ref("distance", power=3)})
+    assert build_task(default, folder).distillation_loss is soft_target_loss
+    assert build_task(own_loss, folder).distillation_loss is None
+    task = build_task(both, folder)
+    check_task(task)
+    assert float(task.distillation_loss(torch.ones(2), torch.zeros(2), 4.0)) == 2.0
+    with pytest.raises(TaskError, match=r"task.distillation_loss: distance.* can't be called"):
+        build_task(both.model_copy(update={"distillation_loss": ref("distance", powr=3)}), folder)
 
 
 def test_relative_paths_start_from_the_space_files_folder(folder: Path) -> None:
@@ -195,6 +211,11 @@ def negative_targets() -> Data:
         ),
         ({"metric": lambda outputs, targets: float("nan")}, "must be finite, got nan"),
         ({"metric": lambda outputs, targets: 1 / 0}, "the metric raised ZeroDivisionError"),
+        ({"distillation_loss": lambda *_: 1 / 0}, "the distillation loss raised ZeroDivisionError"),
+        (
+            {"distillation_loss": lambda outputs, dense_outputs, temperature: outputs - dense_outputs},
+            r"task.distillation_loss must return a tensor of shape \(\), got a tensor of shape \(3, 7\)",
+        ),
         ({"augment": lambda inputs, generator: 1 / 0}, "the augmentation raised ZeroDivisionError"),
     ],
 )

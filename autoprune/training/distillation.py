@@ -1,0 +1,52 @@
+"""Training a network to give what the dense network gives."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.errors import TaskError
+from autoprune.tasks.task import Inputs, Task
+from autoprune.training.numerics import Numerics
+from autoprune.trial import DistillationConfig
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Part of a training's loss: how far the outputs are from the dense network's for the same, augmented inputs.
+
+    Args:
+        dense: The dense network, on the device of the training; left in evaluation mode, its parameters fixed.
+
+    Raises:
+        TaskError: If the task does not say how outputs are compared.
+
+    Source:
+        Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2.
+    """
+
+    dense: nn.Module
+    config: DistillationConfig
+
+    def __post_init__(self) -> None:
+        self.dense.eval().requires_grad_(requires_grad=False)
+
+    def mixed(
+        self, loss: torch.Tensor, outputs: Any, inputs: Inputs, task: Task, numerics: Numerics, device: torch.device
+    ) -> torch.Tensor:
+        """The task's loss on a batch, and the distance from the dense network, at their weights.
+
+        Args:
+            loss: Shape ``()``.
+            outputs: Of the network that is trained.
+
+        Returns:
+            Shape ``()``.
+        """
+        if task.distillation_loss is None:
+            raise TaskError("task.distillation_loss must say how outputs are compared, as task.loss is your own.")
+        with torch.no_grad():
+            dense_outputs = numerics.forward(self.dense, inputs, device)
+        distance = task.distillation_loss(outputs, dense_outputs, self.config.temperature)
+        return (1 - self.config.weight) * loss + self.config.weight * distance
