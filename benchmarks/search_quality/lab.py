@@ -26,6 +26,7 @@ from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.training import evaluate
 from autoprune.trial import (
+    DistillationConfig,
     EpochReport,
     OptimizerConfig,
     PruningConfig,
@@ -99,6 +100,8 @@ class CountingWorker(Worker):
         cost = result.cost if result else None
         state = result.state if result else "probe" if config.number < 0 else "stopped"
         schedules = {key: asdict(getattr(config, key)) for key in ("optimizer", "lr_schedule", "batch_size_schedule")}
+        if config.distillation.weight:
+            schedules["distillation"] = asdict(config.distillation)
         self.rows.append(
             {
                 "number": config.number,
@@ -132,6 +135,7 @@ class Lab:
         groups: Group that is searched -> its dense width.
         max_ratio: Greatest pruning ratio of any group.
         trial_epochs: Epochs of a short trial, as the setting's space file has it.
+        distillation: That of every training, where the space file does not have it searched.
     """
 
     def __init__(
@@ -158,6 +162,9 @@ class Lab:
         }
         self.groups = {group.name: group.width for group in self.space.plan.groups if group.name in ratios}
         self.max_ratio = max(float(dimension.at(1.0)) for dimension in ratios.values())
+        asked = self.space.spec.training.distillation
+        fixed = isinstance(asked.weight, int | float) and isinstance(asked.temperature, int | float)
+        self.distillation = DistillationConfig(asked.weight, asked.temperature) if fixed else DistillationConfig()
         self.trial_epochs = int(setting.space({})["training"]["epochs"])
 
     @property
@@ -199,6 +206,7 @@ class Lab:
             batch_size_schedule=batch_size_schedule,
             pruning=PruningConfig(widths=dict(widths), criterion=criterion),
             parent=parent,
+            distillation=self.distillation,
         )
         *_, result = self.worker.run(config)
         if not isinstance(result, TrialResult) or result.state != "finished":

@@ -1,6 +1,7 @@
 """The search-quality benchmark: its measures against hand-worked values, and runs of a few epochs on digits."""
 
 import io
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -134,6 +135,16 @@ def test_a_method_without_its_package_says_what_it_needs(
     monkeypatch.delenv("AUTOPRUNE_MODELOPT_PYTHON", raising=False)
     with pytest.raises(MethodUnavailableError, match="AUTOPRUNE_MODELOPT_PYTHON"):
         METHODS["fastnas"].run(lab(budget=5))
+
+
+@pytest.mark.parametrize(("method", "weights"), [("tree_distilled", {0.0, 0.7}), ("ladder_distilled", {0.7})])
+def test_distilled_methods_follow_the_dense_network(
+    method: str, weights: set[float], work: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    command.run_one(replace(SETTINGS["digits"], budget=14), method, 0, work, out)
+    trainings = [json.loads(text) for text in results.read(out)["schedules"]]
+    assert {training.get("distillation", {}).get("weight", 0.0) for training in trainings} == weights
 
 
 def test_every_method_name_fits_the_table() -> None:
