@@ -25,6 +25,18 @@ os.environ |= {
     "RAY_preload_python_modules": "autoprune.engines.ray_tune,autoprune.worker",
 }
 
+# What numpy, scikit-learn, Ray and its Tune would add while several threads run, here or in the workers. An added
+# variable may move all of them, and a thread that reads one from C at that moment ends the process with a segmentation
+# fault; one that is there is changed in place.
+os.environ |= {
+    "OPENBLAS_MAIN_FREE": "1",
+    "KMP_DUPLICATE_LIB_OK": "True",
+    "KMP_INIT_AT_FORK": "FALSE",
+    "PYTHONBREAKPOINT": "",
+    "TUNE_MAX_PENDING_TRIALS_PG": "auto",
+    "TUNE_ORIG_WORKING_DIR": "",
+} | os.environ
+
 import ray
 from ray._private import parameter
 

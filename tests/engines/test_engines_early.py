@@ -3,12 +3,42 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from engines_cli import searching
 
 from autoprune.engines import started_early
+
+WATCHED = """
+import os, runpy, sys, threading
+
+putenv, start = os.putenv, threading.Thread.start
+started, added = [], []
+
+
+def noted(name, value):
+    if started and os.fsencode(name) not in os.environ._data:
+        added.append(os.fsdecode(name))
+    putenv(name, value)
+
+
+def begun(thread):
+    started.append(thread)
+    start(thread)
+
+
+threading.Thread.start = begun
+os.putenv = noted
+sys.argv = ["autoprune", "search", sys.argv[1]]
+try:
+    runpy.run_module("autoprune", run_name="__main__")
+finally:
+    print("added:", added, file=sys.stderr)
+"""
+"""A search that says which environment variables were added since it has had a second thread."""
 
 CHANGES = {"search": {"trials": 2, "ladder": 0}}
 
@@ -30,6 +60,23 @@ def test_nothing_is_started_in_vain(trained_tiny: Path, tmp_path: Path) -> None:
                 import ray
 
                 assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_no_environment_variable_is_added_beside_another_thread(trained_tiny: Path, tmp_path: Path) -> None:
+    """A variable that is added may move all of them, and a library that reads them from C then ends the process."""
+    with searching(tmp_path, trained_tiny, CHANGES) as search:
+        ours = ("RAY_", "TUNE_", "OPENBLAS_", "KMP_", "PYTHONBREAKPOINT")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, search.space],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "added: []\n")
 
 
 @pytest.mark.slow
