@@ -29,7 +29,15 @@ from autoprune.store import StudyFolder
 from autoprune.tasks import SubsetSplit, build_task, check_task, load_weights
 from autoprune.tasks.paths import expand
 from autoprune.tasks.task import Task
-from autoprune.training import Numerics, Trainer, evaluate, free_memory, load_checkpoint, save_checkpoint
+from autoprune.training import (
+    Numerics,
+    Trainer,
+    evaluate,
+    free_memory,
+    load_checkpoint,
+    save_checkpoint,
+    with_fewer_at_once,
+)
 from autoprune.trial import Cost, to_dict
 
 N_BLOCK_EXAMPLES = 1024
@@ -259,8 +267,12 @@ def rank_plan(spec: SearchSpec, task: Task, plan: PruningPlan, model: nn.Module,
     first = SubsetSplit(train, torch.arange(min(N_BLOCK_EXAMPLES, len(train))))
     model = model.to(device)
     if layer.importance == "angular":
-        parts = torch.split(torch.arange(len(first)), BLOCK_BATCH)
-        return rank_blocks_by_angle(plan, model, (first.batch(part)[0] for part in parts))
+
+        def ranked(n_at_once: int) -> PruningPlan:
+            parts = torch.split(torch.arange(len(first)), n_at_once)
+            return rank_blocks_by_angle(plan, model, (first.batch(part)[0] for part in parts))
+
+        return with_fewer_at_once(ranked, BLOCK_BATCH, device, "ranking blocks")[0]
     return rank_blocks(plan, model, lambda candidate: evaluate(candidate, first, task, device).loss)
 
 

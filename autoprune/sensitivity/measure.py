@@ -12,7 +12,7 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
 from autoprune.tasks import TensorSplit
 from autoprune.tasks.task import Inputs, Loss, Task
-from autoprune.training import evaluate, has_running_statistics, recalibrate_on_batches
+from autoprune.training import evaluate, has_running_statistics, recalibrate_on_batches, with_fewer_at_once
 from autoprune.trial import PruningConfig
 
 KEPT_SHARES = (0.75, 0.5, 0.25, 0.1)
@@ -134,13 +134,16 @@ def task_meter(
     rest = order[n_examples:] if len(order) >= n_examples + n_recalibration else order.flip(0)
     others = TensorSplit(*train.batch(rest[: max(1, n_recalibration)]))
     adapts = n_recalibration > 0 and has_running_statistics(model)
-    batches = torch.split(torch.arange(len(others)), BATCH)
 
     def calibration() -> Iterator[tuple[Inputs, torch.Tensor]]:
-        return (others.batch(part) for part in batches)
+        return (others.batch(part) for part in torch.split(torch.arange(len(others)), BATCH))
 
     def recalibrate(candidate: nn.Module) -> None:
-        recalibrate_on_batches(candidate, (inputs for inputs, _ in calibration()), device)
+        def attempt(n_at_once: int) -> None:
+            parts = torch.split(torch.arange(len(others)), n_at_once)
+            recalibrate_on_batches(candidate, (others.batch(part)[0] for part in parts), device)
+
+        with_fewer_at_once(attempt, BATCH, device, "recalibrating batch norm")
 
     return SensitivityMeter(
         copy.deepcopy(model).to(device),

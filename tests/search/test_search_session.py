@@ -204,6 +204,24 @@ def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:
     assert list(plan.block_names) == sorted(angles, key=lambda name: angles[name])
 
 
+def test_angles_are_measured_with_fewer_examples_at_once_where_memory_is_not_enough(tmp_path: Path) -> None:
+    checked = check_space_file(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    expected = rank_plan(checked.spec, checked.task, checked.plan, checked.model, torch.device("cpu"))
+    sizes: list[int] = []
+
+    def hungry(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(args[0]))
+        if len(args[0]) > 40:
+            raise torch.OutOfMemoryError(f"no room for {len(args[0])} examples")
+
+    checked.model.get_submodule("block2").register_forward_pre_hook(hungry)
+    plan = rank_plan(checked.spec, checked.task, checked.plan, checked.model, torch.device("cpu"))
+    assert sizes == [128, 64, *[32] * 6, 8]
+    assert plan.block_names == expected.block_names
+    for block, other in zip(plan.blocks, expected.blocks, strict=True):
+        assert block.importance == pytest.approx(other.importance)
+
+
 def test_hidden_sizes_are_groups_where_the_space_file_asks(tmp_path: Path) -> None:
     task = TINY_TASK.replace('("head",', '("up", nn.Linear(128, 12)), ("norm", nn.LayerNorm(12)), ("head",').replace(
         "nn.Linear(128, 10)", "nn.Linear(12, 10)"

@@ -1,7 +1,9 @@
 """Measured sensitivity against the same cut done by hand, with torch's own recalibration of batch norm."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
@@ -124,6 +126,29 @@ def test_all_of_a_small_split_is_used(trained: tuple[Task, nn.Sequential]) -> No
     task, model = trained
     meter = task_meter(model, make_plan(model, task.example_inputs(2)), task)
     assert meter.examples_per_point == 1400 + 512
+
+
+class Hungry(nn.Module):
+    sizes: ClassVar[list[int]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(len(x))
+        if len(x) > 20:
+            raise torch.OutOfMemoryError(f"no room for {len(x)} examples")
+        return x
+
+
+def test_out_of_memory_is_as_smaller_batches_beforehand(
+    trained: tuple[Task, nn.Sequential], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, model = trained
+    plan = make_plan(model, task.example_inputs(2))
+    hungry = nn.Sequential(OrderedDict([*copy.deepcopy(model).named_children(), ("hungry", Hungry())]))
+    found = task_meter(hungry, plan, task).point("conv", 3)
+    recalibration = [size for size in Hungry.sizes if size > 2][:34]
+    assert recalibration == [64, 32, *[16] * 32]
+    monkeypatch.setattr("autoprune.sensitivity.measure.BATCH", 16)
+    assert found == task_meter(model, plan, task).point("conv", 3)
 
 
 def test_a_network_without_batch_norm_costs_no_recalibration() -> None:
