@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -21,6 +22,9 @@ MAX_CONDITIONED = 500
 TOLERANCE = 1e-4
 """Relative rise of the likelihood below which the kernel's parameters are good enough: at scikit-learn's own, it is
 computed 36 times instead of 14, to move a parameter on which it does not depend."""
+
+ONE_THREAD = 1
+"""More threads of the linear algebra take twice as long on matrices as small as these, and the trials' cores."""
 
 _BOUNDS = (1e-3, 1e3)
 
@@ -77,12 +81,12 @@ class AccuracyModel:
             + WhiteKernel(0.1, (1e-3, 10.0))
         )
         process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=_fitted, random_state=0)
-        with warnings.catch_warnings():
+        with threadpool_limits(ONE_THREAD), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             process.fit(features[-MAX_FITTED:], targets[-MAX_FITTED:])
-        if len(features) > MAX_FITTED:
-            process = GaussianProcessRegressor(process.kernel_, alpha=1e-8, optimizer=None)
-            process.fit(features, targets)
+            if len(features) > MAX_FITTED:
+                process = GaussianProcessRegressor(process.kernel_, alpha=1e-8, optimizer=None)
+                process.fit(features, targets)
         self._process = process
 
     def predict(self, features: Floats) -> Floats:
@@ -96,7 +100,8 @@ class AccuracyModel:
             ``WEIGHTS``.
         """
         assert self._process is not None
-        mean, deviation = self._process.predict(features, return_std=True)
+        with threadpool_limits(ONE_THREAD):
+            mean, deviation = self._process.predict(features, return_std=True)
         own = self._spread * np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6))
         level = self._mean + self._spread * mean
         outcomes = level[:, None] + own[:, None] * _PLACES

@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from threadpoolctl import threadpool_info, threadpool_limits
 
+from autoprune.search.cost_aware import surrogate
 from autoprune.search.cost_aware.candidates import Candidate, Candidates
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
@@ -87,3 +90,26 @@ def test_where_no_trial_tells_how_a_stopped_one_would_have_ended_it_does_not_cou
     history._curves = {0: [0.8]}
     history._stopped = {12: (Pending(draws.first_guess, None, "x", draws.cuts.dense, (), 4), [0.2])}
     assert history.stopped() == []
+
+
+def test_the_model_takes_one_thread_and_leaves_the_others_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info()}
+
+    seen: list[set[int]] = []
+    for name in ("fit", "predict"):
+        method = getattr(GaussianProcessRegressor, name)
+
+        def watched(*args: Any, method: Any = method, **options: Any) -> Any:
+            seen.append(threads())
+            return method(*args, **options)
+
+        monkeypatch.setattr(GaussianProcessRegressor, name, watched)
+    rng = np.random.default_rng(0)
+    features = rng.random((surrogate.MAX_FITTED + 1, 3))
+    model = surrogate.AccuracyModel(0.9, 0.8 + 0.1 * features[:, 0])
+    with threadpool_limits(2):
+        model.fit(features)
+        model.predict(features[:5])
+        assert threads() == {2}
+    assert seen == [{1}] * 3
