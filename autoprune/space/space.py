@@ -55,7 +55,7 @@ class SearchSpace:
         self._batch_size = kinds_of("batch_size_schedule", training.batch_size_schedule, "kind", BATCH_SIZE_SCHEDULES)
         self._gradual = value_of("gradual_pruning", training.gradual_pruning)
         self._distillation = value_of(DISTILLATION, training.distillation.weight)
-        self._temperature = value_of(TEMPERATURE, training.distillation.temperature)
+        self._temperature = value_of(TEMPERATURE, training.distillation.temperature) if self._distillation else 0.0
         neuron, layer, weight = spec.method("neuron"), spec.method("layer"), spec.method("weight")
         self._groups = {group.name: group for group in plan.groups}
         problems: list[str] = []
@@ -76,8 +76,7 @@ class SearchSpace:
     def dimensions(self) -> list[Dimension]:
         """Every dimension of the space, conditional ones included."""
         found: list[Dimension] = []
-        distils = isinstance(self._distillation, Dimension) or float(self._distillation) > 0
-        for value in (self._epochs, self._gradual, self._distillation, *([self._temperature] if distils else [])):
+        for value in (self._epochs, self._gradual, self._distillation, self._temperature):
             found += [value] if isinstance(value, Dimension) else []
         for family in (self._optimizer, self._lr, self._batch_size):
             if len(family.kinds) > 1:

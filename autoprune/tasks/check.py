@@ -9,6 +9,7 @@ from autoprune.errors import AutopruneError, TaskError, describe_error
 from autoprune.tasks.classification import accuracy, cross_entropy, logits_of
 from autoprune.tasks.forward import call_model
 from autoprune.tasks.task import Data, Inputs, Split, Task
+from autoprune.trial import DistillationConfig
 
 N_EXAMPLES = 3
 """Examples of each split that are run: not 1 or 2, which a wrong shape might be broadcast over by luck."""
@@ -36,7 +37,9 @@ def check_task(task: Task) -> None:
         losses = {"task.loss": _run("the loss", lambda: task.loss(outputs, targets))}
         if task.distillation_loss is not None:
             compare = task.distillation_loss
-            distilled = _run("the distillation loss", lambda: compare(outputs, outputs, 4.0))
+            distilled = _run(
+                "the distillation loss", lambda: compare(outputs, outputs, DistillationConfig().temperature)
+            )
             losses["task.distillation_loss"] = distilled
         metric = _run("the metric", lambda: task.metric(outputs, targets))
         if task.augment is not None:

@@ -19,9 +19,6 @@ class Distillation:
     Args:
         dense: The dense network, on the device of the training; left in evaluation mode, its parameters fixed.
 
-    Raises:
-        TaskError: If the task does not say how outputs are compared.
-
     Source:
         Hinton, Vinyals & Dean 2015, Distilling the Knowledge in a Neural Network, section 2.
     """
@@ -43,6 +40,9 @@ class Distillation:
 
         Returns:
             Shape ``()``.
+
+        Raises:
+            TaskError: If the task does not say how outputs are compared.
         """
         if task.distillation_loss is None:
             raise TaskError("task.distillation_loss must say how outputs are compared, as task.loss is your own.")

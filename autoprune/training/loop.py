@@ -268,6 +268,7 @@ class Trainer:
             inputs, targets = self._task.data.train.batch(part)
             if self._task.augment is not None:
                 inputs = self._task.augment(inputs, generator)
+            inputs = to_device(inputs, self._device)  # once, for both networks
             with self._numerics.telling():
                 outputs = self._numerics.forward(self._network, inputs, self._device)
             loss = self._task.loss(outputs, to_device(targets, self._device))

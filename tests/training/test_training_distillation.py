@@ -81,10 +81,10 @@ def test_same_steps_as_a_loop_by_hand(
     metrics = trainer.run_epoch()
 
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9)
-    inputs, order = torch.cat(seen), torch.cat(task.data.train.asked)  # type: ignore[attr-defined]
+    inputs, order = torch.cat(seen), torch.cat(task.data.train.asked)
     total = 0.0
     for begin in range(0, 90, 32):
-        part, targets = inputs[begin : begin + 32], task.data.train.targets[order[begin : begin + 32]]  # type: ignore[attr-defined]
+        part, targets = inputs[begin : begin + 32], task.data.train.targets[order[begin : begin + 32]]
         ours = reference(part)
         with torch.no_grad():
             wanted = functional.softmax(dense(part) / 2, 1)
