@@ -203,13 +203,17 @@ class ModelPlan:
         *,
         scope: Literal["group", "global"] = "group",
         widths: Mapping[str, int] | None = None,
+        reconstruct: bool = False,
     ) -> nn.Module:
         """A new model without the least important channels; its output is that of the given one with them masked.
 
+        With ``reconstruct`` it is nearer to that of the given one: the layers that read those channels are then fitted
+        to what they gave for the data. Batch norm's statistics are not: train the model, or recalibrate them.
+
         Args:
             ratio: As :meth:`widths` takes it.
-            criterion: l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz or random.
-            data: Batches of inputs and targets, for taylor, fisher, activation and apoz.
+            criterion: l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, obs or random.
+            data: Batches of inputs and targets, for taylor, fisher, activation, apoz, obs and ``reconstruct``.
             loss: Loss of outputs and targets, for taylor and fisher.
             blocks: Blocks to remove; importance is then that of the model without them. Not with ``scope="global"``.
             scope: ``"group"`` removes the ratio of every group; ``"global"`` removes it of all channels taken together,
@@ -239,7 +243,7 @@ class ModelPlan:
         pruned = prune(
             self._model,
             self._plan,
-            PruningConfig(widths=widths, criterion=criterion, removed_blocks=tuple(blocks)),
+            PruningConfig(widths=widths, criterion=criterion, reconstruct=reconstruct, removed_blocks=tuple(blocks)),
             example_inputs=self._inputs,
             calibration=None if batches is None else lambda: batches,
             loss=loss,
@@ -260,7 +264,7 @@ class ModelPlan:
         Args:
             evaluate: Accuracy, or any number that is better when higher, of a network in evaluation mode.
             data: Batches of inputs and targets. Each network's batch norm is recalibrated on them before it is
-                evaluated, and taylor, activation and apoz look at them; without them batch norm keeps its statistics.
+                evaluated, and the criteria that need data look at them; without them batch norm keeps its statistics.
             criterion: As :meth:`prune` takes it.
             loss: Loss of outputs and targets, for taylor.
             kept_shares: Shares of each group's channels to measure at, in (0, 1).

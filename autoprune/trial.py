@@ -57,6 +57,7 @@ class PruningConfig:
     Attributes:
         widths: Group name -> channels to keep, for the groups that lose some; a group not named keeps its width.
         criterion: Importance criterion for the neuron method.
+        reconstruct: Whether the layers that read lost channels are fitted to what they gave before.
         removed_blocks: Names of the blocks that are removed.
         weight_ratios: Parameter name -> share of its single weights set to zero, in [0, 1).
         weight_scope: ``"layer"`` ranks weights within each parameter; ``"global"`` ranks all named parameters together,
@@ -69,6 +70,7 @@ class PruningConfig:
 
     widths: Mapping[str, int] = field(default_factory=dict)
     criterion: str = "l2"
+    reconstruct: bool = False
     removed_blocks: tuple[str, ...] = ()
     weight_ratios: Mapping[str, float] = field(default_factory=dict)
     weight_scope: WeightScope = "layer"

@@ -14,7 +14,15 @@ from torch import nn
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
-from autoprune.pruning import Pruned, WeightMasks, gradual_weight_ratios, gradual_widths, kept_scores, needs_data, prune
+from autoprune.pruning import (
+    Pruned,
+    WeightMasks,
+    gradual_weight_ratios,
+    gradual_widths,
+    kept_scores,
+    looks_at_data,
+    prune,
+)
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.sensitivity import SensitivityMeter, task_meter
@@ -56,7 +64,7 @@ SIDE_LATENCY_S = 0.05
 """How long a latency is measured that is neither an objective nor under a ceiling."""
 
 N_CALIBRATION, CALIBRATION_BATCH = 512, 128
-"""Training examples, and examples a batch, that data-driven importance criteria look at."""
+"""Training examples, and examples a batch, that data-driven importance criteria and reconstruction look at."""
 
 
 class Worker:
@@ -314,7 +322,7 @@ class _Run:
 
     def _cut(self, model: nn.Module, pruning: PruningConfig, trainer: Trainer | None) -> nn.Module:
         """Prune to ``pruning``; in mid-training, ``trainer`` goes on with the smaller network."""
-        with_data = needs_data(pruning.criterion)
+        with_data = looks_at_data(pruning)
 
         def attempt(batch_size: int) -> Pruned:
             return prune(
@@ -353,6 +361,7 @@ class _Run:
         return PruningConfig(
             widths=gradual_widths(self.parent_widths, final.widths, t),
             criterion=final.criterion,
+            reconstruct=final.reconstruct,
             removed_blocks=final.removed_blocks,
             weight_ratios=gradual_weight_ratios(self.parent_weight_ratios, final.weight_ratios, t),
             weight_scope=final.weight_scope,

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoprune.pruning.apply import Pruned, prune
+    from autoprune.pruning.apply import Pruned, looks_at_data, prune
     from autoprune.pruning.blocks import find_blocks
     from autoprune.pruning.criteria import CRITERIA, needs_data
     from autoprune.pruning.gradual import cubic_ratio, gradual_weight_ratios, gradual_widths
@@ -34,6 +34,7 @@ __all__ = [
     "gradual_weight_ratios",
     "gradual_widths",
     "kept_scores",
+    "looks_at_data",
     "make_plan",
     "masked",
     "needs_data",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "apply": ("Pruned", "prune"),
+    "apply": ("Pruned", "looks_at_data", "prune"),
     "blocks": ("find_blocks",),
     "criteria": ("CRITERIA", "needs_data"),
     "gradual": ("cubic_ratio", "gradual_weight_ratios", "gradual_widths"),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
-from autoprune.pruning.atoms import at_widths, cut, from_plain
+from autoprune.pruning.atoms import ChannelGroup, at_widths, cut, from_plain
 from autoprune.pruning.criteria import check_criterion, needs_data
 from autoprune.pruning.importance import Calibration, channel_scores
 from autoprune.pruning.layer import is_removed
@@ -17,6 +17,7 @@ from autoprune.pruning.neuron import current_widths, least_important
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.proof import prove_cut
 from autoprune.pruning.provenance import untouched
+from autoprune.pruning.reconstruction import reconstruct
 from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Inputs, Loss
 from autoprune.trial import PruningConfig
@@ -53,19 +54,20 @@ def prune(
 
     Importance is that of the given network without the blocks. The result's output on the example inputs must equal
     that of the masked network before it is handed back; where channels of a group that is not exact leave, it must
-    have its shape and be finite; that such a network trains is what the plan has proved.
+    have its shape and be finite; that such a network trains is what the plan has proved. With ``config.reconstruct``
+    the layers behind the groups are fitted after that.
 
     Args:
         model: The dense network, or one pruned under the same plan; it is not touched.
         config: Absolute widths to keep, and blocks to remove. Blocks that the network already lacks stay removed;
             widths of groups inside a removed block are ignored.
-        calibration: Batches for the criteria that need data (``needs_data``).
-        loss: Loss for the ``taylor`` criterion.
-        seed: Seed of the ``random`` criterion.
+        calibration: Batches for what needs data (``looks_at_data``).
+        loss: Loss for the criteria that look at gradients.
+        seed: Of the ``random`` criterion, and of the places at which layers' inputs are looked at.
 
     Raises:
         PruningError: If a name is not in the plan, a width is below 1 or above what the network has, the criterion
-            lacks its data, or the pruned network does not do what the masked one does.
+            or the reconstruction lacks its data, or the pruned network does not do what the masked one does.
     """
     check_criterion(config.criterion)
     _check_names("group", config.widths, plan.group_widths)
@@ -79,16 +81,17 @@ def prune(
     borrowed = {name: tensor for name, tensor in lent(model).items() if plan.graph["same"].get(name) in cut_soon}
     pruned = replica(model, borrowed, removed_now)
     provenance = untouched(pruned)
-    exact = True
+    exact, readers = True, set[str]()
     if widths:
         analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
         groups = [group for group in analysis.groups if group.name in widths]
         # Forward passes may leave traces in a network.
-        scored = replica(model, lent(model), removed_now) if needs_data(config.criterion) else pruned
+        scored = replica(model, lent(model), removed_now) if looks_at_data(config) else pruned
         scores = channel_scores(scored, groups, config.criterion, calibration=calibration, loss=loss, seed=seed)
         lost = {name: least_important(scores[name], present[name] - width) for name, width in widths.items()}
         provenance = cut(pruned, analysis, lost)
         exact = all(group.exact for group in groups)
+        readers = _readers(groups)
     kept = current_widths(pruned, plan)
     for name, asked in widths.items():
         if kept[name] != asked:
@@ -102,8 +105,23 @@ def prune(
             raise PruningError(
                 f"the network can't be pruned as asked: {error}. Run `autoprune plan` for what can be pruned."
             ) from error
+    if config.reconstruct and widths:
+        if calibration is None:
+            raise PruningError("reconstruction needs calibration batches, got none. Pass them, or turn it off.")
+        reconstruct(pruned, scored, provenance, readers, (inputs for inputs, _ in calibration()), seed)
     gone = tuple(block.name for block in plan.blocks if block in removed_now or block not in present_blocks)
     return Pruned(pruned, kept, gone, provenance)
+
+
+def looks_at_data(config: PruningConfig) -> bool:
+    """Whether pruning as asked takes calibration batches."""
+    return config.reconstruct or needs_data(config.criterion)
+
+
+def _readers(groups: Collection[ChannelGroup]) -> set[str]:
+    """Weights that read channels of these groups, and none over which a norm takes its statistics."""
+    read = {(name, group.exact) for group in groups for name, dim in group.consumers if dim == 1}
+    return {name for name, exact in read if exact and (name, False) not in read}
 
 
 def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> None:

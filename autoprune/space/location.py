@@ -110,6 +110,7 @@ def _training(config: TrialConfig) -> tuple[Any, ...]:
         config.lr_schedule,
         config.batch_size_schedule,
         config.pruning.criterion,
+        config.pruning.reconstruct,
         config.pruning.gradual_share,
         config.distillation,
     )

@@ -62,6 +62,7 @@ class SearchSpace:
         ratio_rules = self._rules(neuron, list(self._groups), problems)
         self._ratios = _per_layer("neuron", neuron, ratio_rules)
         self._criterion = value_of("neuron.criterion", neuron.criterion) if self._ratios else "l2"
+        self._reconstruct = neuron.reconstruct if self._ratios else False
         block_rules = self._rules(layer, list(plan.block_names), problems)
         self._blocks = [name for name, rule in block_rules.items() if rule != "skip"]
         self._block_ratio = value_of("layer.ratio", layer.ratio) if self._blocks else 0.0
@@ -108,6 +109,7 @@ class SearchSpace:
         pruning = PruningConfig(
             widths={group: self.width(group, ratio) for group, ratio in ratios.items()},
             criterion=criterion,
+            reconstruct=self._reconstruct,
             removed_blocks=removed,
             weight_ratios={name: ratio for name, ratio in weight_ratios.items() if ratio > 0},
             weight_scope=scope,

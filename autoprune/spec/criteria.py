@@ -16,6 +16,7 @@ NEEDS: Mapping[str, Needs] = {
     "lamp": "nothing",
     "activation": "inputs",
     "apoz": "inputs",
+    "obs": "inputs",
     "random": "nothing",
 }
 

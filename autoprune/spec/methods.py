@@ -82,12 +82,14 @@ class _RatioPerLayer(Section):
 class NeuronMethod(_RatioPerLayer):
     """Remove channels and neurons, with a ratio for every group.
 
-    With ``hidden_sizes``, channels over which a norm takes its statistics are groups too.
+    With ``hidden_sizes``, channels over which a norm takes its statistics are groups too. With ``reconstruct``, the
+    layers behind a group are fitted to training examples after a cut, so that their outputs change least.
     """
 
     method: Literal["neuron"]
     criterion: Annotated[Dimension, searchable(ParamKind("choice", choices=CRITERIA), "criterion")] = "l2"
     ratio: Ratio = Range(low=0.0, high=0.9)
+    reconstruct: bool = True
     round_to: int = Field(1, ge=1)
     hidden_sizes: bool = False
 

@@ -232,7 +232,7 @@ def test_width_above_a_parents_is_refused() -> None:
         pruned_to(parent.model, plan, PruningConfig(widths={"1": 9}))
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "fisher", "activation", "apoz"])
+@pytest.mark.parametrize("criterion", ["taylor", "fisher", "activation", "apoz", "obs"])
 def test_criteria_that_need_data_say_so(criterion: str) -> None:
     model, plan = dense(mlp)
     config = PruningConfig(widths={"1": 3}, criterion=criterion)

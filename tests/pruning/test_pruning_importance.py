@@ -108,7 +108,7 @@ def test_group_without_batch_norm_falls_back_to_l2() -> None:
 
 
 def test_needs_data() -> None:
-    needing = {"taylor", "fisher", "activation", "apoz"}
+    needing = {"taylor", "fisher", "activation", "apoz", "obs"}
     assert {criterion for criterion in CRITERIA if needs_data(criterion)} == needing
     with pytest.raises(PruningError, match="did you mean 'taylor'"):
         needs_data("tayler")

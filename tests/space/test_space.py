@@ -170,6 +170,7 @@ def test_trial_of_given_values() -> None:
     assert config.pruning == PruningConfig(
         widths={"stem": 12, "stage1.conv1": 16, "stage2.conv1": 3},
         criterion="taylor",
+        reconstruct=True,
         removed_blocks=("stage1", "stage2"),
         weight_ratios={"stem.weight": 0.5, "head.weight": 0.8},
         weight_scope="layer",

@@ -162,7 +162,7 @@ def test_every_mistake_at_once_with_its_line() -> None:
     text = BAD.replace("{lr_kinds}", LR_KINDS)
     text = text.replace("{objectives}", "accuracy, params, nonzero_params, size_bytes, flops, latency_ms")
     text = text.replace("{constraints}", "accuracy_drop, params, nonzero_params, size_bytes, macs, flops, latency_ms")
-    text = text.replace("{criteria}", "l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, random")
+    text = text.replace("{criteria}", "l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, obs, random")
     sections = "study, task, objectives, constraints, dense, training, pruning, search, certify, resources"
     text = text.replace("{sections}", sections).replace("{training}", ", ".join(Training.model_fields))
     expected = [

@@ -61,6 +61,7 @@ methods = st.fixed_dictionaries(
                 "criterion": st.lists(st.sampled_from(CRITERIA), min_size=1, unique=True),
                 "layers": layers,
                 "round_to": st.integers(1, 16),
+                "reconstruct": st.booleans(),
                 "hidden_sizes": st.booleans(),
             },
         ),

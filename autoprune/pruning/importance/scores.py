@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.errors import PruningError
 from autoprune.pruning.atoms import ChannelGroup
 from autoprune.pruning.criteria import check_criterion, needs_data, needs_loss
-from autoprune.pruning.importance import activation, gradient, magnitude
+from autoprune.pruning.importance import activation, gradient, magnitude, surgeon
 from autoprune.pruning.importance._base import Calibration, Scorer, Subject
 from autoprune.tasks.task import Loss
 
@@ -23,6 +23,7 @@ SCORERS: Mapping[str, Callable[[Subject], Scorer]] = {
     "lamp": magnitude.lamp,
     "activation": activation.activation,
     "apoz": activation.apoz,
+    "obs": surgeon.obs,
     "random": magnitude.random,
 }
 """Criterion -> what it is; ``autoprune.spec.criteria`` says what each needs."""

@@ -1,0 +1,104 @@
+"""The criterion that looks at what the layers behind a group would make of the channels that stay."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from autoprune.pruning.atoms import ChannelGroup
+from autoprune.pruning.importance._base import Scorer, Subject
+from autoprune.pruning.layer_inputs import InputMoments, input_moments, reads_channels
+from autoprune.pruning.reconstruction import RIDGE
+
+
+def obs(subject: Subject) -> Scorer:
+    """Error that is left in the outputs behind the group when channels leave one by one, the least harmful first.
+
+    After each the layers behind the group are fitted anew, as by ``reconstruct``. A channel's score is the error once
+    it has left, relative to the variance of each layer's outputs.
+
+    The Optimal Brain Surgeon (Hassibi & Stork 1993) layer by layer (Dong et al. 2017, arXiv 1705.07565, eq. 4), for
+    whole channels (Kurtic et al. 2023, arXiv 2302.04089, eq. 4).
+    """
+    layers = {
+        name.removesuffix(".weight")
+        for group in subject.groups
+        for name, dim in group.consumers
+        if dim == 1 and name.endswith(".weight")
+    }
+    readers = [layer for layer in sorted(layers) if reads_channels(subject.model.get_submodule(layer))]
+    moments = input_moments(subject.model, readers, (inputs for inputs, _ in subject.batches()), subject.seed)
+    weights = subject.weights()
+
+    def score(group: ChannelGroup) -> torch.Tensor | None:
+        behind = []
+        for name, dim in sorted(group.consumers):
+            found = moments.get(name.removesuffix(".weight")) if dim == 1 else None
+            if found is not None:
+                reader = _Reader.of(weights[name], found, torch.from_numpy(group.members[name, dim]))
+                behind += [reader] if reader is not None else []
+        return _errors(behind, group.width) if behind else None
+
+    return score
+
+
+@dataclass
+class _Reader:
+    """A layer behind a group.
+
+    Attributes:
+        weight: Shape ``(n_outputs, n_inputs)``, of outputs whose variance is 1 in all.
+        inverse: Of the inputs' covariance, ``(n_inputs, n_inputs)``.
+        blocks: Inputs of each channel of the group, ``(width, n)``.
+    """
+
+    weight: torch.Tensor
+    inverse: torch.Tensor
+    blocks: torch.Tensor
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, moments: InputMoments, channels: torch.Tensor) -> "_Reader | None":
+        """The layer with this weight; ``None`` where its outputs never change."""
+        rows = moments.by_input(weight).reshape(-1, len(moments.mean))
+        covariance = moments.covariance
+        scale = covariance.diagonal().mean()
+        covariance = covariance + RIDGE * scale * torch.eye(len(covariance), dtype=torch.float64)
+        variance = (rows @ covariance * rows).sum()
+        if not bool(variance > 0):
+            return None
+        return cls(rows / variance.sqrt(), torch.linalg.inv(covariance), moments.columns(channels).flatten(1))
+
+    def errors(self, channels: torch.Tensor) -> torch.Tensor:
+        """What the loss of each of these channels, one alone, would add to the error."""
+        blocks = self.blocks[channels]
+        weights = self.weight[:, blocks].movedim(0, -1)
+        solved = torch.linalg.solve(self.inverse[blocks.unsqueeze(2), blocks.unsqueeze(1)], weights)
+        added: torch.Tensor = (weights * solved).sum((1, 2))
+        return added
+
+    def lose(self, channel: int) -> None:
+        """Take a channel out, and fit the others."""
+        block = self.blocks[channel]
+        towards = torch.linalg.solve(self.inverse[block][:, block], self.inverse[block])
+        self.weight -= self.weight[:, block] @ towards
+        self.inverse -= self.inverse[:, block] @ towards
+        self.weight[:, block] = 0
+
+
+def _errors(readers: Sequence[_Reader], width: int) -> torch.Tensor:
+    """The error once each channel has left, in the order in which they add least; shape ``(width,)``."""
+    present = torch.ones(width, dtype=torch.bool)
+    scores = torch.zeros(width, dtype=torch.float64)
+    error = 0.0
+    for left in range(width, 0, -1):
+        channels = present.nonzero().flatten()
+        added = torch.stack([reader.errors(channels) for reader in readers]).sum(0)
+        least = int(added.argmin())
+        channel = int(channels[least])
+        error += max(float(added[least]), 0.0)
+        scores[channel] = error
+        present[channel] = False
+        if left > 1:
+            for reader in readers:
+                reader.lose(channel)
+    return scores

@@ -1,0 +1,142 @@
+"""What reaches the layers of a network: how the inputs that their weights multiply vary together."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.modes import eval_mode
+from autoprune.tasks.task import Inputs
+
+MAX_INPUTS = 2304
+"""Inputs of an output, 256 channels under a 3 x 3 kernel, above which a kernel's positions are not told apart, and
+above which channels are too many to be looked at together."""
+
+N_ROWS = 4096
+"""Places at which one call of a layer is looked at, drawn at random where it has more."""
+
+
+@dataclass(frozen=True)
+class InputMoments:
+    """Moments of the inputs of a layer over calibration examples and places.
+
+    Attributes:
+        mean: Shape ``(n_inputs,)``, ``n_positions`` for each channel in turn; float64 on the CPU, as the covariance.
+        covariance: Around the mean, where the layer ``absorbs_means``, or else around 0; shape
+            ``(n_inputs, n_inputs)``.
+        n_positions: Inputs that each channel has: those under the kernel, or 1 where they are not told apart.
+    """
+
+    mean: torch.Tensor
+    covariance: torch.Tensor
+    n_positions: int
+
+    def by_input(self, weight: torch.Tensor) -> torch.Tensor:
+        """A layer's weight, or some of its rows, as float64 on the CPU, its last dimension the inputs looked at."""
+        exact = weight.detach().double().cpu()
+        return exact.flatten(1) if self.n_positions > 1 else exact.movedim(1, -1)
+
+    def columns(self, channels: torch.Tensor) -> torch.Tensor:
+        """The inputs of some channels, of any shape: one dimension more."""
+        return channels.unsqueeze(-1) * self.n_positions + torch.arange(self.n_positions)
+
+
+def reads_channels(module: nn.Module) -> bool:
+    """Whether it is a layer each of whose outputs is a weighted sum over all input channels."""
+    if isinstance(module, nn.Linear):
+        return module.in_features <= MAX_INPUTS
+    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return False
+    return module.groups == 1 and module.in_channels <= MAX_INPUTS
+
+
+def absorbs_means(module: nn.Module, model: nn.Module) -> bool:
+    """Whether a constant added to a layer's outputs is made up for: by its own bias, or by batch norm that adapts."""
+    if module.bias is not None:
+        return True
+    return isinstance(module, _ConvNd) and any(isinstance(other, _BatchNorm) for other in model.modules())
+
+
+def input_moments(
+    model: nn.Module, layers: Collection[str], batches: Iterable[Inputs], seed: int = 0
+) -> dict[str, InputMoments]:
+    """Run calibration inputs through a network in evaluation mode, and look at what some of its layers receive.
+
+    Args:
+        model: Its buffers may be written, as in any forward pass.
+        layers: Names of modules for which ``reads_channels`` holds.
+        seed: Of the places that are looked at.
+
+    Returns:
+        Layer -> its moments; layers that were not called are not there.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sums: dict[str, torch.Tensor] = {}
+
+    def hook_for(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            rows = _rows(module, args[0].detach(), generator).float()
+            rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+            total = (rows.T @ rows).double().cpu()
+            sums[name] = sums[name] + total if name in sums else total
+
+        return hook
+
+    device = next(model.parameters()).device
+    hooks = [model.get_submodule(name).register_forward_pre_hook(hook_for(name)) for name in layers]
+    try:
+        with torch.no_grad(), eval_mode(model):
+            for inputs in batches:
+                call_model(model, to_device(inputs, device))
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return {name: _moments(total, model.get_submodule(name), model) for name, total in sums.items()}
+
+
+def _moments(sums: torch.Tensor, module: nn.Module, model: nn.Module) -> InputMoments:
+    means = sums / sums[-1, -1]
+    mean, second = means[-1, :-1], means[:-1, :-1]
+    covariance = second - torch.outer(mean, mean) if absorbs_means(module, model) else second
+    return InputMoments(mean, covariance, _n_positions(module))
+
+
+def _n_positions(module: nn.Module) -> int:
+    if not isinstance(module, _ConvNd):
+        return 1
+    n_positions = prod(module.kernel_size)
+    return n_positions if module.in_channels * n_positions <= MAX_INPUTS else 1
+
+
+def _rows(module: nn.Module, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The inputs of some outputs, one row a place, columns as in ``InputMoments``."""
+    if not isinstance(module, _ConvNd):
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        return rows[_some(len(rows), generator).to(rows.device)]
+    n_dims = len(module.kernel_size)
+    inputs = inputs if inputs.dim() == n_dims + 2 else inputs.unsqueeze(0)
+    if _n_positions(module) == 1:
+        rows = inputs.movedim(1, -1).flatten(0, -2)
+        return rows[_some(len(rows), generator).to(rows.device)]
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    padded = nn.functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+    reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
+    sizes = [(n - r) // s + 1 for n, r, s in zip(padded.shape[2:], reach, module.stride, strict=True)]
+    chosen = _some(len(padded) * prod(sizes), generator)
+    example, *place = torch.unravel_index(chosen.to(padded.device), (len(padded), *sizes))
+    columns = []
+    for offsets in product(*(range(k) for k in module.kernel_size)):
+        steps = zip(place, module.stride, module.dilation, offsets, strict=True)
+        at = [p * s + d * o for p, s, d, o in steps]
+        columns.append(padded.movedim(1, -1)[(example, *at)])
+    return torch.stack(columns, dim=2).flatten(1)
+
+
+def _some(n: int, generator: torch.Generator) -> torch.Tensor:
+    return torch.randint(n, (N_ROWS,), generator=generator) if n > N_ROWS else torch.arange(n)

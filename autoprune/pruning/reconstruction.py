@@ -1,0 +1,98 @@
+"""Least-squares reconstruction: what channels contributed before they left is taken over by those that stay."""
+
+from collections.abc import Collection, Iterable
+
+import torch
+from torch import nn
+
+from autoprune.pruning.layer_inputs import InputMoments, input_moments, reads_channels
+from autoprune.pruning.provenance import Provenance
+from autoprune.tasks.task import Inputs
+
+RIDGE = 1e-2
+"""Of the mean variance of a layer's inputs, added to each: how far weights may go to meet the calibration examples."""
+
+
+def reconstruct(
+    pruned: nn.Module,
+    model: nn.Module,
+    provenance: Provenance,
+    readers: Collection[str],
+    batches: Iterable[Inputs],
+    seed: int = 0,
+) -> list[str]:
+    """Fit the layers that read channels which left, so that their outputs stay as near as they can to those before.
+
+    Each layer for itself, by the inputs that it had in the uncut network: those that left are predicted from those that
+    stay, and their weights are moved to these accordingly, as is what remains of their mean to the bias.
+
+    Args:
+        pruned: Its linear layers and ungrouped convolutions that read lost channels are changed in place. Those with
+            very many inputs, and weights that several layers share, stay as they are.
+        model: The network before the cut; its buffers may be written.
+        provenance: Of the cut.
+        readers: Names of weights that may be changed.
+        batches: Calibration inputs.
+        seed: Of the places that convolutions are looked at.
+
+    Returns:
+        Names of the layers that were fitted.
+
+    Source:
+        He, Zhang & Sun 2017 (arXiv 1707.06168), the second step of section 3.1, with a ridge
+    """
+    names = [name for name, _ in pruned.named_parameters(remove_duplicate=False)]
+    shared = _shared(pruned)
+    lost = {
+        name.removesuffix(".weight"): provenance.kept[name][1]
+        for name in names
+        if name in readers and name.endswith(".weight") and name not in shared and 1 in provenance.kept.get(name, {})
+    }
+    layers = [layer for layer in lost if reads_channels(model.get_submodule(layer))]
+    found = input_moments(model, layers, batches, seed)
+    fitted = []
+    with torch.no_grad():
+        for layer, moments in found.items():
+            rows = provenance.kept[f"{layer}.weight"].get(0)
+            if _fit(pruned.get_submodule(layer), model.get_submodule(layer), lost[layer], rows, moments):
+                fitted.append(layer)
+    return fitted
+
+
+def _shared(model: nn.Module) -> set[str]:
+    """Names of parameters that go by several."""
+    by_tensor: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        by_tensor.setdefault(id(parameter), []).append(name)
+    return {name for names in by_tensor.values() if len(names) > 1 for name in names}
+
+
+def _fit(
+    pruned: nn.Module, layer: nn.Module, kept: torch.Tensor, rows: torch.Tensor | None, moments: InputMoments
+) -> bool:
+    """Fit one layer; ``False`` where its inputs say nothing, and it stays as it is.
+
+    Args:
+        pruned: The layer in the pruned network.
+        layer: The layer before the cut.
+        kept: Input channels that stay.
+        rows: Outputs that stay; ``None`` is all.
+    """
+    weight: torch.Tensor = layer.weight if rows is None else layer.weight[rows]  # type: ignore[assignment, index]
+    parts = moments.by_input(weight)
+    stays = torch.zeros(parts.shape[-1], dtype=torch.bool)
+    stays[moments.columns(kept)] = True
+    among, towards = moments.covariance[stays][:, stays], moments.covariance[stays][:, ~stays]
+    scale = among.diagonal().mean()
+    if not bool(scale > 0):
+        return False
+    predicted = torch.linalg.solve(among + RIDGE * scale * torch.eye(len(among), dtype=torch.float64), towards)
+    moved = parts[..., stays] + parts[..., ~stays] @ predicted.T
+    rest = parts[..., ~stays] @ (moments.mean[~stays] - predicted.T @ moments.mean[stays])
+    if not bool(moved.isfinite().all()):
+        return False
+    fitted: torch.Tensor = pruned.weight  # type: ignore[assignment]
+    fitted.copy_((moved if moments.n_positions > 1 else moved.movedim(-1, 1)).reshape(fitted.shape))
+    if isinstance(pruned.bias, torch.Tensor):
+        pruned.bias.add_(rest.reshape(len(rest), -1).sum(1).to(pruned.bias))
+    return True
