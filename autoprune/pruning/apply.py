@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from numbers import Integral
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from autoprune.errors import PruningError
 from autoprune.pruning.atoms import ChannelGroup, at_widths, cut, from_plain
 from autoprune.pruning.criteria import check_criterion, needs_data
-from autoprune.pruning.importance import Calibration, channel_scores
+from autoprune.pruning.importance import Calibration, channel_scores, inputs_on
 from autoprune.pruning.layer import is_removed
 from autoprune.pruning.neuron import current_widths, least_important
 from autoprune.pruning.plan import PruningPlan
@@ -70,6 +71,8 @@ def prune(
             or the reconstruction lacks its data, or the pruned network does not do what the masked one does.
     """
     check_criterion(config.criterion)
+    if config.reconstruct and calibration is None:
+        raise PruningError("reconstruction needs calibration batches, got none. Pass them, or turn it off.")
     _check_names("group", config.widths, plan.group_widths)
     _check_names("block", config.removed_blocks, plan.block_names)
     present_blocks = [block for block in plan.blocks if not is_removed(model, block.name)]
@@ -81,17 +84,21 @@ def prune(
     borrowed = {name: tensor for name, tensor in lent(model).items() if plan.graph["same"].get(name) in cut_soon}
     pruned = replica(model, borrowed, removed_now)
     provenance = untouched(pruned)
-    exact, readers = True, set[str]()
+    exact, fit = True, None
     if widths:
         analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
         groups = [group for group in analysis.groups if group.name in widths]
         # Forward passes may leave traces in a network.
         scored = replica(model, lent(model), removed_now) if looks_at_data(config) else pruned
-        scores = channel_scores(scored, groups, config.criterion, calibration=calibration, loss=loss, seed=seed)
+        inputs = inputs_on(scored, calibration or list, seed)
+        scores = channel_scores(
+            scored, groups, config.criterion, calibration=calibration, loss=loss, seed=seed, inputs=inputs
+        )
         lost = {name: least_important(scores[name], present[name] - width) for name, width in widths.items()}
         provenance = cut(pruned, analysis, lost)
         exact = all(group.exact for group in groups)
-        readers = _readers(groups)
+        if config.reconstruct:
+            fit = partial(reconstruct, pruned, scored, provenance, _readers(groups), inputs)
     kept = current_widths(pruned, plan)
     for name, asked in widths.items():
         if kept[name] != asked:
@@ -105,10 +112,8 @@ def prune(
             raise PruningError(
                 f"the network can't be pruned as asked: {error}. Run `autoprune plan` for what can be pruned."
             ) from error
-    if config.reconstruct and widths:
-        if calibration is None:
-            raise PruningError("reconstruction needs calibration batches, got none. Pass them, or turn it off.")
-        reconstruct(pruned, scored, provenance, readers, (inputs for inputs, _ in calibration()), seed)
+    if fit is not None:
+        fit()
     gone = tuple(block.name for block in plan.blocks if block in removed_now or block not in present_blocks)
     return Pruned(pruned, kept, gone, provenance)
 

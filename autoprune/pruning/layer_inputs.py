@@ -63,41 +63,59 @@ def absorbs_means(module: nn.Module, model: nn.Module) -> bool:
     return isinstance(module, _ConvNd) and any(isinstance(other, _BatchNorm) for other in model.modules())
 
 
-def input_moments(
-    model: nn.Module, layers: Collection[str], batches: Iterable[Inputs], seed: int = 0
-) -> dict[str, InputMoments]:
-    """Run calibration inputs through a network in evaluation mode, and look at what some of its layers receive.
+class LayerInputs:
+    """What some layers of a network receive when it runs on calibration inputs, in evaluation mode.
+
+    Each layer is looked at once, when it is first asked for.
 
     Args:
         model: Its buffers may be written, as in any forward pass.
-        layers: Names of modules for which ``reads_channels`` holds.
+        batches: Gives the calibration inputs, the same ones at every call.
         seed: Of the places that are looked at.
-
-    Returns:
-        Layer -> its moments; layers that were not called are not there.
     """
-    generator = torch.Generator().manual_seed(seed)
-    sums: dict[str, torch.Tensor] = {}
 
-    def hook_for(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            rows = _rows(module, args[0].detach(), generator).float()
-            rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-            total = (rows.T @ rows).double().cpu()
-            sums[name] = sums[name] + total if name in sums else total
+    def __init__(self, model: nn.Module, batches: Callable[[], Iterable[Inputs]], seed: int = 0) -> None:
+        self._model, self._batches, self._seed = model, batches, seed
+        self._found: dict[str, InputMoments | None] = {}
 
-        return hook
+    def moments(self, layers: Collection[str]) -> dict[str, InputMoments]:
+        """Moments by layer, of those for which ``reads_channels`` holds and that were called with a tensor."""
+        readers = [layer for layer in layers if reads_channels(self._model.get_submodule(layer))]
+        missing = [layer for layer in readers if layer not in self._found]
+        if missing:
+            sums = self._sums(missing)
+            self._found |= {
+                layer: _moments(sums[layer], self._model.get_submodule(layer), self._model) if layer in sums else None
+                for layer in missing
+            }
+        return {layer: found for layer in readers if (found := self._found[layer]) is not None}
 
-    device = next(model.parameters()).device
-    hooks = [model.get_submodule(name).register_forward_pre_hook(hook_for(name)) for name in layers]
-    try:
-        with torch.no_grad(), eval_mode(model):
-            for inputs in batches:
-                call_model(model, to_device(inputs, device))
-    finally:
-        for handle in hooks:
-            handle.remove()
-    return {name: _moments(total, model.get_submodule(name), model) for name, total in sums.items()}
+    def _sums(self, layers: Collection[str]) -> dict[str, torch.Tensor]:
+        """Sums over places of the products of two inputs each, the last input being 1."""
+        generator = torch.Generator().manual_seed(self._seed)
+        sums: dict[str, torch.Tensor] = {}
+
+        def hook_for(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                if not args:
+                    return
+                rows = _rows(module, args[0].detach(), generator).float()
+                rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+                total = (rows.T @ rows).cpu().double()
+                sums[name] = sums[name] + total if name in sums else total
+
+            return hook
+
+        device = next(self._model.parameters()).device
+        hooks = [self._model.get_submodule(name).register_forward_pre_hook(hook_for(name)) for name in layers]
+        try:
+            with torch.no_grad(), eval_mode(self._model):
+                for inputs in self._batches():
+                    call_model(self._model, to_device(inputs, device))
+        finally:
+            for handle in hooks:
+                handle.remove()
+        return sums
 
 
 def _moments(sums: torch.Tensor, module: nn.Module, model: nn.Module) -> InputMoments:

@@ -136,6 +136,8 @@ class Lab:
         max_ratio: Greatest pruning ratio of any group.
         trial_epochs: Epochs of a short trial, as the setting's space file has it.
         distillation: That of every training, where the space file does not have it searched.
+        criterion: That of every cut, where the space file does not have it searched.
+        reconstruct: Whether layers are fitted after every cut.
     """
 
     def __init__(
@@ -165,6 +167,9 @@ class Lab:
         asked = self.space.spec.training.distillation
         fixed = isinstance(asked.weight, int | float) and isinstance(asked.temperature, int | float)
         self.distillation = DistillationConfig(asked.weight, asked.temperature) if fixed else DistillationConfig()
+        neuron = self.space.spec.method("neuron")
+        self.criterion = neuron.criterion if isinstance(neuron.criterion, str) else "l2"
+        self.reconstruct = neuron.reconstruct
         self.trial_epochs = int(setting.space({})["training"]["epochs"])
 
     @property
@@ -181,7 +186,6 @@ class Lab:
         parent: int | None = None,
         optimizer: OptimizerConfig = OPTIMIZER,
         batch_size_schedule: ScheduleConfig = BATCH_SIZE,
-        criterion: str = "l2",
     ) -> TrialResult:
         """Cut a network and train it.
 
@@ -204,7 +208,7 @@ class Lab:
             optimizer=optimizer,
             lr_schedule=lr_schedule,
             batch_size_schedule=batch_size_schedule,
-            pruning=PruningConfig(widths=dict(widths), criterion=criterion),
+            pruning=PruningConfig(widths=dict(widths), criterion=self.criterion, reconstruct=self.reconstruct),
             parent=parent,
             distillation=self.distillation,
         )

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from autoprune.errors import PruningError
 from autoprune.pruning.atoms import ChannelGroup
+from autoprune.pruning.layer_inputs import LayerInputs
 from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Inputs, Loss
+
+T = TypeVar("T")
 
 Calibration = Callable[[], Iterable[tuple[Inputs, torch.Tensor]]]
 """Gives calibration batches, the same ones at every call."""
@@ -32,6 +36,7 @@ class Subject:
         groups: The groups that will be scored.
         calibration: Given to the criteria that need data.
         loss: Given to those that need it.
+        inputs: What the network's layers receive on the calibration batches.
     """
 
     model: nn.Module
@@ -39,20 +44,27 @@ class Subject:
     calibration: Calibration
     loss: Loss
     seed: int
+    inputs: LayerInputs
 
     def batches(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """Calibration batches on the network's device."""
         device = next(self.model.parameters()).device
-        empty = True
-        for inputs, targets in self.calibration():
-            empty = False
+        for inputs, targets in at_least_one(self.calibration()):
             yield to_device(inputs, device), targets.to(device)
-        if empty:
-            raise PruningError("there must be at least one calibration batch, got none. Enlarge the training split.")
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The parameters that scale activations: all but biases."""
         return {name: p.detach() for name, p in self.model.named_parameters() if not name.endswith("bias")}
+
+
+def at_least_one(batches: Iterable[T]) -> Iterator[T]:
+    """The batches; raises PruningError if there are none."""
+    empty = True
+    for batch in batches:
+        empty = False
+        yield batch
+    if empty:
+        raise PruningError("there must be at least one calibration batch, got none. Enlarge the training split.")
 
 
 def mean_over(group: ChannelGroup, places: Iterable[Place], score: PlaceScores) -> torch.Tensor | None:

@@ -10,7 +10,8 @@ from autoprune.errors import PruningError
 from autoprune.pruning.atoms import ChannelGroup
 from autoprune.pruning.criteria import check_criterion, needs_data, needs_loss
 from autoprune.pruning.importance import activation, gradient, magnitude, surgeon
-from autoprune.pruning.importance._base import Calibration, Scorer, Subject
+from autoprune.pruning.importance._base import Calibration, Scorer, Subject, at_least_one
+from autoprune.pruning.layer_inputs import LayerInputs
 from autoprune.tasks.task import Loss
 
 SCORERS: Mapping[str, Callable[[Subject], Scorer]] = {
@@ -37,6 +38,7 @@ def channel_scores(
     calibration: Calibration | None = None,
     loss: Loss | None = None,
     seed: int = 0,
+    inputs: LayerInputs | None = None,
 ) -> dict[str, torch.Tensor]:
     """Score the channels of groups; scores compare within a group only (``global_scores`` makes them compare).
 
@@ -50,6 +52,7 @@ def channel_scores(
         calibration: Batches for the criteria that need data.
         loss: Loss for those that need it.
         seed: Of ``random``.
+        inputs: Of the network's layers on the calibration batches, if these have been, or will be, looked at elsewhere.
 
     Returns:
         Group name -> scores, shape ``(n_channels,)``, float64 on the CPU.
@@ -61,9 +64,15 @@ def channel_scores(
     if (needs_data(criterion) and calibration is None) or (needs_loss(criterion) and loss is None):
         what = "calibration batches and a loss" if needs_loss(criterion) else "calibration batches"
         raise PruningError(f"criterion '{criterion}' needs {what}, got none. Pass them, or choose l2.")
-    subject = Subject(model, groups, calibration or list, loss or _no_loss, seed)
+    given = calibration or list
+    subject = Subject(model, groups, given, loss or _no_loss, seed, inputs or inputs_on(model, given, seed))
     scorer, l2 = SCORERS[criterion](subject), magnitude.l2(subject)
     return {group.name: _finite(group, scorer, l2) for group in groups}
+
+
+def inputs_on(model: nn.Module, calibration: Calibration, seed: int) -> LayerInputs:
+    """What a network's layers receive on the inputs of calibration batches."""
+    return LayerInputs(model, lambda: at_least_one(inputs for inputs, _ in calibration()), seed)
 
 
 def _no_loss(outputs: Any, targets: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from autoprune.pruning.atoms import ChannelGroup
 from autoprune.pruning.importance._base import Scorer, Subject
-from autoprune.pruning.layer_inputs import InputMoments, input_moments, reads_channels
+from autoprune.pruning.layer_inputs import InputMoments
 from autoprune.pruning.reconstruction import RIDGE
 
 
@@ -26,8 +26,7 @@ def obs(subject: Subject) -> Scorer:
         for name, dim in group.consumers
         if dim == 1 and name.endswith(".weight")
     }
-    readers = [layer for layer in sorted(layers) if reads_channels(subject.model.get_submodule(layer))]
-    moments = input_moments(subject.model, readers, (inputs for inputs, _ in subject.batches()), subject.seed)
+    moments = subject.inputs.moments(sorted(layers))
     weights = subject.weights()
 
     def score(group: ChannelGroup) -> torch.Tensor | None:

@@ -6,8 +6,17 @@ from benchmarks.search_quality.methods.distilled import DISTILLED
 from benchmarks.search_quality.methods.fastnas import FASTNAS
 from benchmarks.search_quality.methods.global_ranking import GLOBAL_RANKINGS
 from benchmarks.search_quality.methods.ladders import LADDERS
+from benchmarks.search_quality.methods.reconstructed import RECONSTRUCTED
 from benchmarks.search_quality.methods.search import SEARCHES
 
-METHODS: dict[str, Method] = {**SEARCHES, **LADDERS, **GLOBAL_RANKINGS, **FASTNAS, **DISTILLED, **ABLATIONS}
+METHODS: dict[str, Method] = {
+    **SEARCHES,
+    **LADDERS,
+    **GLOBAL_RANKINGS,
+    **FASTNAS,
+    **DISTILLED,
+    **RECONSTRUCTED,
+    **ABLATIONS,
+}
 
 __all__ = ["METHODS", "Method", "MethodUnavailableError"]

@@ -35,17 +35,20 @@ class Method:
     Attributes:
         run: Trains networks in the lab until the epochs are spent or it has no use for more.
         space: What it changes in the space file.
+        neuron: What it changes in the neuron method there.
         chooses_epochs: Whether it searches how long a trial trains, too.
     """
 
     run: Callable[[Lab], None]
     space: Mapping[str, Any] = field(default_factory=dict)
+    neuron: Mapping[str, Any] = field(default_factory=dict)
     chooses_epochs: bool = False
 
     def changes(self, setting: Setting) -> dict[str, Any]:
         """What it changes in a setting's space file."""
         epochs = {"training": {"epochs": {"low": 1, "high": setting.longest}}} if self.chooses_epochs else {}
-        changed: dict[str, Any] = merged(self.space, epochs)
+        methods = [merged(each, self.neuron) for each in setting.space({})["pruning"]]  # there is no other
+        changed: dict[str, Any] = merged({"pruning": methods, **self.space}, epochs)
         return changed
 
 

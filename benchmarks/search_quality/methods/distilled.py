@@ -12,12 +12,13 @@ WEIGHT = 0.7
 """Share of the loss: a usual choice, not tuned."""
 
 
-def _distillation(weight: Any) -> dict[str, Any]:
+def distillation(weight: Any) -> dict[str, Any]:
+    """What turns it on in a space file."""
     return {"training": {"distillation": {"weight": weight}}}
 
 
 DISTILLED = {
-    "tree_distilled": Method(Lab.search, TREE | _distillation([WEIGHT, 0]), chooses_epochs=True),
-    "ladder_distilled": Method(ladder_inherit_long, _distillation(WEIGHT)),
-    "tp_distilled": Method(tp_global_iterative, _distillation(WEIGHT)),
+    "tree_distilled": Method(Lab.search, TREE | distillation([WEIGHT, 0]), chooses_epochs=True),
+    "ladder_distilled": Method(ladder_inherit_long, distillation(WEIGHT)),
+    "tp_distilled": Method(tp_global_iterative, distillation(WEIGHT)),
 }
