@@ -213,6 +213,28 @@ def test_a_distilled_trial_follows_the_dense_network_and_goes_on_to_the_same_bit
     assert near < far
 
 
+@pytest.mark.parametrize("criterion", ["l2", "obs"])
+def test_a_reconstructed_network_begins_nearer_to_the_dense_one(worker: Worker, criterion: str) -> None:
+    losses = {}
+    for number, reconstruct in enumerate((False, True)):
+        pruning = PruningConfig({"stem": 4, "block1.conv1": 4, "block2.conv1": 4}, criterion, reconstruct)
+        result, model = finished(worker, trial(pruning, number, lr=1e-9, epochs=1))
+        assert_pruned_as_asked(result, model, pruning)
+        losses[reconstruct] = result.loss
+    assert losses[True] < losses[False]
+
+
+@pytest.mark.parametrize("gradual", [False, True], ids=["at once", "gradually"])
+def test_a_reconstructed_trial_goes_on_to_the_same_bits(worker: Worker, gradual: bool) -> None:
+    pruning = PruningConfig(NEURON.widths, "obs", reconstruct=True)
+    pruning = gradually(pruning) if gradual else pruning
+    whole, expected = finished(worker, trial(pruning, 0))
+    dropped_after(worker.run(trial(pruning, 1)), 1)
+    again, model = finished(Worker(worker.folder), trial(pruning, 1))
+    assert (again.accuracy, again.loss) == (whole.accuracy, whole.loss)
+    torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
 def test_a_damaged_checkpoint_starts_the_trial_anew(worker: Worker, damage: str) -> None:
     whole = run(worker, trial(NEURON, 0))

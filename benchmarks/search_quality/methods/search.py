@@ -8,7 +8,9 @@ from benchmarks.search_quality.methods._base import Method
 
 def search(sampler: str, start: str, *, chooses_epochs: bool = False, **changes: Any) -> Method:
     """The search under ``search: {sampler, start, ...}``."""
-    return Method(Lab.search, {"search": {"sampler": sampler, "start": start, **changes}}, chooses_epochs=chooses_epochs)
+    return Method(
+        Lab.search, {"search": {"sampler": sampler, "start": start, **changes}}, chooses_epochs=chooses_epochs
+    )
 
 
 SEARCHES = {
