@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
-from autoprune.pruning.atoms import ChannelGroup, at_widths, cut, from_plain
+from autoprune.pruning.atoms import ChannelGroup, Place, at_widths, cut, from_plain
 from autoprune.pruning.criteria import check_criterion, needs_data
 from autoprune.pruning.importance import Calibration, channel_scores, inputs_on
 from autoprune.pruning.layer import is_removed
@@ -123,10 +123,10 @@ def looks_at_data(config: PruningConfig) -> bool:
     return config.reconstruct or needs_data(config.criterion)
 
 
-def _readers(groups: Collection[ChannelGroup]) -> set[str]:
-    """Weights that read channels of these groups, and none over which a norm takes its statistics."""
-    read = {(name, group.exact) for group in groups for name, dim in group.consumers if dim == 1}
-    return {name for name, exact in read if exact and (name, False) not in read}
+def _readers(groups: Collection[ChannelGroup]) -> set[Place]:
+    """What reads channels of these groups, and none over which a norm takes its statistics."""
+    read = {(place, group.exact) for group in groups for place in group.consumers}
+    return {place for place, exact in read if exact and (place, False) not in read}
 
 
 def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> None:

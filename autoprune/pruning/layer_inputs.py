@@ -1,9 +1,10 @@
 """What reaches the layers of a network: how the inputs that their weights multiply vary together."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,8 +16,10 @@ from autoprune.tasks.modes import eval_mode
 from autoprune.tasks.task import Inputs
 
 MAX_INPUTS = 2304
-"""Inputs of an output, 256 channels under a 3 x 3 kernel, above which a kernel's positions are not told apart, and
-above which channels are too many to be looked at together."""
+"""Inputs of an output, 256 channels under a 3 x 3 kernel, above which a kernel's positions are not told apart."""
+
+MAX_CHANNELS = 4096
+"""Input channels above which a layer is not looked at: the time that it takes grows with their third power."""
 
 N_ROWS = 4096
 """Places at which one call of a layer is looked at, drawn at random where it has more."""
@@ -47,18 +50,32 @@ class InputMoments:
         return channels.unsqueeze(-1) * self.n_positions + torch.arange(self.n_positions)
 
 
-def reads_channels(module: nn.Module) -> bool:
-    """Whether it is a layer each of whose outputs is a weighted sum over all input channels."""
+def _may_read(module: nn.Module, dim: int) -> bool:
+    """Whether each output of a layer may be a weighted sum over the channels that a dimension of its weight reads."""
     if isinstance(module, nn.Linear):
-        return module.in_features <= MAX_INPUTS
-    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return dim == 1 and module.in_features <= MAX_CHANNELS
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return dim == 1 and module.groups == 1 and module.in_channels <= MAX_CHANNELS
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, nn.Parameter) and weight.dim() == 2 and weight.shape[dim] <= MAX_CHANNELS
+
+
+def _is_linear(module: nn.Module, dim: int, inputs: torch.Tensor, output: Any) -> bool:
+    """Whether a layer of a kind of its own has just done what ``nn.Linear`` would do with its weight and bias."""
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    bias = getattr(module, "bias", None)
+    try:
+        expected = nn.functional.linear(inputs, weight.movedim(dim, 1), bias)
+    except RuntimeError:
         return False
-    return module.groups == 1 and module.in_channels <= MAX_INPUTS
+    if not isinstance(output, torch.Tensor) or output.shape != expected.shape:
+        return False
+    return bool((output - expected).abs().max() <= 1e-3 * expected.abs().max())
 
 
 def absorbs_means(module: nn.Module, model: nn.Module) -> bool:
     """Whether a constant added to a layer's outputs is made up for: by its own bias, or by batch norm that adapts."""
-    if module.bias is not None:
+    if getattr(module, "bias", None) is not None:
         return True
     return isinstance(module, _ConvNd) and any(isinstance(other, _BatchNorm) for other in model.modules())
 
@@ -78,10 +95,15 @@ class LayerInputs:
         self._model, self._batches, self._seed = model, batches, seed
         self._found: dict[str, InputMoments | None] = {}
 
-    def moments(self, layers: Collection[str]) -> dict[str, InputMoments]:
-        """Moments by layer, of those for which ``reads_channels`` holds and that were called with a tensor."""
-        readers = [layer for layer in layers if reads_channels(self._model.get_submodule(layer))]
-        missing = [layer for layer in readers if layer not in self._found]
+    def moments(self, readers: Mapping[str, int]) -> dict[str, InputMoments]:
+        """Moments by layer, of linear layers and ungrouped convolutions that are called as modules.
+
+        Args:
+            readers: Layer -> the dimension of its weight that reads channels. Of layers of kinds of their own those
+                count that do with a matrix what a linear layer does.
+        """
+        readers = {layer: dim for layer, dim in readers.items() if _may_read(self._model.get_submodule(layer), dim)}
+        missing = {layer: dim for layer, dim in readers.items() if layer not in self._found}
         if missing:
             sums = self._sums(missing)
             self._found |= {
@@ -90,14 +112,18 @@ class LayerInputs:
             }
         return {layer: found for layer in readers if (found := self._found[layer]) is not None}
 
-    def _sums(self, layers: Collection[str]) -> dict[str, torch.Tensor]:
+    def _sums(self, layers: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """Sums over places of the products of two inputs each, the last input being 1."""
         generator = torch.Generator().manual_seed(self._seed)
         sums: dict[str, torch.Tensor] = {}
 
-        def hook_for(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-                if not args:
+        others = set[str]()
+
+        def hook_for(name: str, dim: int) -> Callable[..., None]:
+            def hook(module: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
+                known = isinstance(module, nn.Linear | _ConvNd)
+                if not args or not (known or _is_linear(module, dim, args[0], output)):
+                    others.add(name)
                     return
                 rows = _rows(module, args[0].detach(), generator).float()
                 rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
@@ -107,7 +133,9 @@ class LayerInputs:
             return hook
 
         device = next(self._model.parameters()).device
-        hooks = [self._model.get_submodule(name).register_forward_pre_hook(hook_for(name)) for name in layers]
+        hooks = [
+            self._model.get_submodule(name).register_forward_hook(hook_for(name, dim)) for name, dim in layers.items()
+        ]
         try:
             with torch.no_grad(), eval_mode(self._model):
                 for inputs in self._batches():
@@ -115,7 +143,7 @@ class LayerInputs:
         finally:
             for handle in hooks:
                 handle.remove()
-        return sums
+        return {name: total for name, total in sums.items() if name not in others}
 
 
 def _moments(sums: torch.Tensor, module: nn.Module, model: nn.Module) -> InputMoments:

@@ -17,7 +17,7 @@ def reconstruct(
     pruned: nn.Module,
     model: nn.Module,
     provenance: Provenance,
-    readers: Collection[str],
+    readers: Collection[tuple[str, int]],
     inputs: LayerInputs,
 ) -> list[str]:
     """Fit the layers that read channels which left, so that their outputs stay as near as they can to those before.
@@ -27,10 +27,10 @@ def reconstruct(
 
     Args:
         pruned: Its linear layers and ungrouped convolutions that read lost channels are changed in place. Those with
-            very many inputs, and weights that several layers share, stay as they are.
+            very many inputs, and those that share their weight, stay as they are.
         model: The network before the cut.
         provenance: Of the cut.
-        readers: Names of weights that may be changed.
+        readers: (name of a parameter, its dimension) that read channels that left.
         inputs: Of its layers.
 
     Returns:
@@ -39,18 +39,20 @@ def reconstruct(
     Source:
         He, Zhang & Sun 2017 (arXiv 1707.06168), the second step of section 3.1, with a ridge
     """
-    names = [name for name, _ in pruned.named_parameters(remove_duplicate=False)]
     shared = _shared(pruned)
-    lost = {
-        name.removesuffix(".weight"): provenance.kept[name][1]
-        for name in names
-        if name in readers and name.endswith(".weight") and name not in shared and 1 in provenance.kept.get(name, {})
+    dims = {
+        name.removesuffix(".weight"): dim
+        for name, dim in readers
+        if name.endswith(".weight") and name not in shared and dim in provenance.kept.get(name, {})
     }
     fitted = []
     with torch.no_grad():
-        for layer, moments in inputs.moments(lost).items():
-            rows = provenance.kept[f"{layer}.weight"].get(0)
-            if _fit(pruned.get_submodule(layer), model.get_submodule(layer), lost[layer], rows, moments):
+        for layer, moments in inputs.moments(dims).items():
+            kept, dim = provenance.kept[f"{layer}.weight"], dims[layer]
+            weight: torch.Tensor = model.get_submodule(layer).weight.movedim(dim, 1)  # type: ignore[operator]
+            rows = kept.get(0 if dim else 1)
+            weight = weight if rows is None else weight[rows.to(weight.device)]
+            if _fit(pruned.get_submodule(layer), dim, weight, kept[dim], moments):
                 fitted.append(layer)
     return fitted
 
@@ -63,18 +65,15 @@ def _shared(model: nn.Module) -> set[str]:
     return {name for names in by_tensor.values() if len(names) > 1 for name in names}
 
 
-def _fit(
-    pruned: nn.Module, layer: nn.Module, kept: torch.Tensor, rows: torch.Tensor | None, moments: InputMoments
-) -> bool:
+def _fit(pruned: nn.Module, dim: int, weight: torch.Tensor, kept: torch.Tensor, moments: InputMoments) -> bool:
     """Fit one layer; ``False`` where its inputs say nothing, and it stays as it is.
 
     Args:
         pruned: The layer in the pruned network.
-        layer: The layer before the cut.
+        dim: Of its weight, that reads the channels.
+        weight: That of the uncut network for the outputs that stay, shape ``(n_outputs, n_channels, ...)``.
         kept: Input channels that stay.
-        rows: Outputs that stay; ``None`` is all.
     """
-    weight: torch.Tensor = layer.weight if rows is None else layer.weight[rows]  # type: ignore[assignment, index]
     parts = moments.by_input(weight)
     stays = torch.zeros(parts.shape[-1], dtype=torch.bool)
     stays[moments.columns(kept)] = True
@@ -87,8 +86,9 @@ def _fit(
     rest = parts[..., ~stays] @ (moments.mean[~stays] - predicted.T @ moments.mean[stays])
     if not bool(moved.isfinite().all()):
         return False
-    fitted: torch.Tensor = pruned.weight  # type: ignore[assignment]
+    fitted: torch.Tensor = pruned.weight.movedim(dim, 1)  # type: ignore[operator]
     fitted.copy_((moved if moments.n_positions > 1 else moved.movedim(-1, 1)).reshape(fitted.shape))
-    if isinstance(pruned.bias, torch.Tensor):
-        pruned.bias.add_(rest.reshape(len(rest), -1).sum(1).to(pruned.bias))
+    bias = getattr(pruned, "bias", None)
+    if bias is not None:
+        bias.add_(rest.reshape(len(rest), -1).sum(1).to(bias))
     return True

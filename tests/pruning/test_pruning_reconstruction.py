@@ -75,6 +75,23 @@ def flattened() -> tuple[nn.Module, str, Batches]:
     return model, "0", batches(3, 4, 4)
 
 
+class Transposed(nn.Module):
+    """A linear layer of its own kind, its weight the other way round, as GPT-2 has them."""
+
+    def __init__(self, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(n_inputs, n_outputs)), nn.Parameter(torch.zeros(n_outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight + self.bias
+
+
+def transposed() -> tuple[nn.Module, str, Batches]:
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), Transposed(6, 7), nn.ReLU(), nn.Linear(7, 4))
+    doubled(model[0])
+    return model, "0", batches(3, 5)
+
+
 def changed(model: nn.Module, group: str, data: Batches, *, reconstruct: bool) -> float:
     """How far the outputs are from the uncut network's after a channel has left, relative to these."""
     inputs = data[0][0]
@@ -89,7 +106,7 @@ def changed(model: nn.Module, group: str, data: Batches, *, reconstruct: bool) -
         return float((pruned.eval()(inputs) - expected).norm() / (expected - expected.mean()).norm())
 
 
-NETWORKS = (linear, tokens, conv1d, conv2d, circular, conv3d, flattened)
+NETWORKS = (linear, tokens, conv1d, conv2d, circular, conv3d, flattened, transposed)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
@@ -164,6 +181,27 @@ def test_shared_weights_stay_as_they_are() -> None:
     )
     torch.testing.assert_close(fitted.state_dict(), plain.state_dict(), rtol=0, atol=0)
     assert fitted.left.weight is fitted.right.weight
+
+
+def test_a_layer_that_does_something_else_with_its_weight_stays_as_it_is() -> None:
+    class Squared(Transposed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).square()
+
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(5, 6), Squared(6, 4)), batches(5)
+    plan = make_plan(model, data[0][0][:2])
+    plain, fitted = (
+        prune(
+            model,
+            plan,
+            PruningConfig(widths={"0": 4}, reconstruct=reconstruct),
+            example_inputs=data[0][0][:2],
+            calibration=lambda: data,
+        ).model
+        for reconstruct in (False, True)
+    )
+    torch.testing.assert_close(fitted.state_dict(), plain.state_dict(), rtol=0, atol=0)
 
 
 def test_without_data_it_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from autoprune.pruning.atoms.analysis import Analysis, ChannelGroup, analyse, no_analysis
 from autoprune.pruning.atoms.blocked import Blocked
+from autoprune.pruning.atoms.components import Place
 from autoprune.pruning.atoms.cut import cut
 from autoprune.pruning.atoms.narrowing import at_widths, narrowed
 from autoprune.pruning.atoms.plain import from_plain, to_plain
@@ -11,6 +12,7 @@ __all__ = [
     "Analysis",
     "Blocked",
     "ChannelGroup",
+    "Place",
     "about_half",
     "analyse",
     "at_widths",

@@ -20,21 +20,21 @@ def obs(subject: Subject) -> Scorer:
     The Optimal Brain Surgeon (Hassibi & Stork 1993) layer by layer (Dong et al. 2017, arXiv 1705.07565, eq. 4), for
     whole channels (Kurtic et al. 2023, arXiv 2302.04089, eq. 4).
     """
-    layers = {
-        name.removesuffix(".weight")
+    readers = {
+        name.removesuffix(".weight"): dim
         for group in subject.groups
-        for name, dim in group.consumers
-        if dim == 1 and name.endswith(".weight")
+        for name, dim in sorted(group.consumers)
+        if name.endswith(".weight")
     }
-    moments = subject.inputs.moments(sorted(layers))
+    moments = subject.inputs.moments(readers)
     weights = subject.weights()
 
     def score(group: ChannelGroup) -> torch.Tensor | None:
         behind = []
         for name, dim in sorted(group.consumers):
-            found = moments.get(name.removesuffix(".weight")) if dim == 1 else None
+            found = moments.get(name.removesuffix(".weight"))
             if found is not None:
-                reader = _Reader.of(weights[name], found, torch.from_numpy(group.members[name, dim]))
+                reader = _Reader.of(weights[name].movedim(dim, 1), found, torch.from_numpy(group.members[name, dim]))
                 behind += [reader] if reader is not None else []
         return _errors(behind, group.width) if behind else None
 
