@@ -60,7 +60,7 @@ def make_study(root: Path, seconds: float) -> None:
             "lr_schedule": {"kind": "constant", "lr": {"low": 0.001, "high": 0.1, "log": True}},
             "batch_size_schedule": {"kind": "constant", "size": driver_overhead_task.N_EXAMPLES},
         },
-        "pruning": [{"method": "neuron", "criterion": "l2", "ratio": {"low": 0.0, "high": 0.8}}],
+        "pruning": [{"method": "neuron", "reconstruct": False, "ratio": {"low": 0.0, "high": 0.8}}],
         "search": {"trials": 1_000_000, "sampler": "random", "start": "dense", "ladder": 0},
         "resources": {"workers": WORKERS},
     }
