@@ -10,7 +10,8 @@ from autoprune.pruning.provenance import Provenance
 
 RIDGE = 1.0
 """Of the mean variance of a layer's inputs, added to each. With less the outputs are met better, by larger weights that
-cancel each other, and the network trains worse from there: digits, a chain of 12 cuts, lost .04 of hypervolume."""
+cancel each other, and the network trains worse from there: with .01, a chain of 12 cuts on digits ended .03 lower in
+hypervolume over the logarithm of the cost."""
 
 
 def reconstruct(
