@@ -62,8 +62,7 @@ def _may_read(module: nn.Module, dim: int) -> bool:
 
 def _is_linear(module: nn.Module, dim: int, inputs: torch.Tensor, output: Any) -> bool:
     """Whether a layer of a kind of its own has just done what ``nn.Linear`` would do with its weight and bias."""
-    weight: torch.Tensor = module.weight  # type: ignore[assignment]
-    bias = getattr(module, "bias", None)
+    weight, bias = module.get_parameter("weight"), getattr(module, "bias", None)
     try:
         expected = nn.functional.linear(inputs, weight.movedim(dim, 1), bias)
     except RuntimeError:

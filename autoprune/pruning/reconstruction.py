@@ -1,10 +1,12 @@
 """Least-squares reconstruction: what channels contributed before they left is taken over by those that stay."""
 
+from collections import Counter
 from collections.abc import Collection
 
 import torch
 from torch import nn
 
+from autoprune.pruning.atoms import Place
 from autoprune.pruning.layer_inputs import InputMoments, LayerInputs
 from autoprune.pruning.provenance import Provenance
 
@@ -18,9 +20,9 @@ def reconstruct(
     pruned: nn.Module,
     model: nn.Module,
     provenance: Provenance,
-    readers: Collection[tuple[str, int]],
+    readers: Collection[Place],
     inputs: LayerInputs,
-) -> list[str]:
+) -> None:
     """Fit the layers that read channels which left, so that their outputs stay as near as they can to those before.
 
     Each layer for itself, by the inputs that it had in the uncut network: those that left are predicted from those that
@@ -34,40 +36,27 @@ def reconstruct(
         readers: (name of a parameter, its dimension) that read channels that left.
         inputs: Of its layers.
 
-    Returns:
-        Names of the layers that were fitted.
-
     Source:
         He, Zhang & Sun 2017 (arXiv 1707.06168), the second step of section 3.1, with a ridge
     """
-    shared = _shared(pruned)
+    parameters = dict(pruned.named_parameters(remove_duplicate=False))
+    n_names = Counter(map(id, parameters.values()))
     dims = {
         name.removesuffix(".weight"): dim
         for name, dim in readers
-        if name.endswith(".weight") and name not in shared and dim in provenance.kept.get(name, {})
+        if name.endswith(".weight") and dim in provenance.kept.get(name, {}) and n_names[id(parameters.get(name))] == 1
     }
-    fitted = []
     with torch.no_grad():
         for layer, moments in inputs.moments(dims).items():
             kept, dim = provenance.kept[f"{layer}.weight"], dims[layer]
-            weight: torch.Tensor = model.get_submodule(layer).weight.movedim(dim, 1)  # type: ignore[operator]
+            weight = model.get_parameter(f"{layer}.weight").movedim(dim, 1)
             rows = kept.get(0 if dim else 1)
             weight = weight if rows is None else weight[rows.to(weight.device)]
-            if _fit(pruned.get_submodule(layer), dim, weight, kept[dim], moments):
-                fitted.append(layer)
-    return fitted
+            _fit(pruned.get_submodule(layer), dim, weight, kept[dim], moments)
 
 
-def _shared(model: nn.Module) -> set[str]:
-    """Names of parameters that go by several."""
-    by_tensor: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        by_tensor.setdefault(id(parameter), []).append(name)
-    return {name for names in by_tensor.values() if len(names) > 1 for name in names}
-
-
-def _fit(pruned: nn.Module, dim: int, weight: torch.Tensor, kept: torch.Tensor, moments: InputMoments) -> bool:
-    """Fit one layer; ``False`` where its inputs say nothing, and it stays as it is.
+def _fit(pruned: nn.Module, dim: int, weight: torch.Tensor, kept: torch.Tensor, moments: InputMoments) -> None:
+    """Fit one layer; one whose inputs say nothing stays as it is.
 
     Args:
         pruned: The layer in the pruned network.
@@ -81,15 +70,14 @@ def _fit(pruned: nn.Module, dim: int, weight: torch.Tensor, kept: torch.Tensor, 
     among, towards = moments.covariance[stays][:, stays], moments.covariance[stays][:, ~stays]
     scale = among.diagonal().mean()
     if not bool(scale > 0):
-        return False
+        return
     predicted = torch.linalg.solve(among + RIDGE * scale * torch.eye(len(among), dtype=torch.float64), towards)
     moved = parts[..., stays] + parts[..., ~stays] @ predicted.T
     rest = parts[..., ~stays] @ (moments.mean[~stays] - predicted.T @ moments.mean[stays])
     if not bool(moved.isfinite().all()):
-        return False
-    fitted: torch.Tensor = pruned.weight.movedim(dim, 1)  # type: ignore[operator]
+        return
+    fitted = pruned.get_parameter("weight").movedim(dim, 1)
     fitted.copy_((moved if moments.n_positions > 1 else moved.movedim(-1, 1)).reshape(fitted.shape))
     bias = getattr(pruned, "bias", None)
     if bias is not None:
         bias.add_(rest.reshape(len(rest), -1).sum(1).to(bias))
-    return True

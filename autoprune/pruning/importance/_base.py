@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
-from autoprune.pruning.atoms import ChannelGroup
+from autoprune.pruning.atoms import ChannelGroup, Place
 from autoprune.pruning.layer_inputs import LayerInputs
 from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Inputs, Loss
@@ -17,9 +17,6 @@ T = TypeVar("T")
 
 Calibration = Callable[[], Iterable[tuple[Inputs, torch.Tensor]]]
 """Gives calibration batches, the same ones at every call."""
-
-Place = tuple[str, int]
-"""Name of a parameter or buffer, and one of its dimensions."""
 
 PlaceScores = Callable[[Place], torch.Tensor | None]
 """Scores the indices of a dimension, shape ``(size,)``; ``None`` skips it."""

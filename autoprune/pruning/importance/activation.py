@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.pruning.importance._base import Place, Scorer, Subject, mean_over
+from autoprune.pruning.atoms import Place
+from autoprune.pruning.importance._base import Scorer, Subject, mean_over
 from autoprune.tasks.forward import call_model
 from autoprune.tasks.modes import eval_mode
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 
-from autoprune.pruning.importance._base import Place, Scorer, Subject, mean_over, summed
+from autoprune.pruning.atoms import Place
+from autoprune.pruning.importance._base import Scorer, Subject, mean_over, summed
 
 
 def l1(subject: Subject) -> Scorer:

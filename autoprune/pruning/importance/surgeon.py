@@ -17,8 +17,8 @@ def obs(subject: Subject) -> Scorer:
     After each the layers behind the group are fitted anew, as by ``reconstruct``. A channel's score is the error once
     it has left, relative to the variance of each layer's outputs.
 
-    The Optimal Brain Surgeon (Hassibi & Stork 1993) layer by layer (Dong et al. 2017, arXiv 1705.07565, eq. 4), for
-    whole channels (Kurtic et al. 2023, arXiv 2302.04089, eq. 4).
+    The Optimal Brain Surgeon (Hassibi & Stork 1993) layer by layer (Dong et al. 2017, arXiv 1705.07565), for
+    whole channels (Kurtic et al. 2023, arXiv 2302.04089).
     """
     readers = {
         name.removesuffix(".weight"): dim
