@@ -21,8 +21,8 @@ MAX_INPUTS = 2304
 MAX_CHANNELS = 4096
 """Input channels above which a layer is not looked at: the time that it takes grows with their third power."""
 
-N_ROWS = 4096
-"""Places at which one call of a layer is looked at, drawn at random where it has more."""
+N_PLACES = 16
+"""Places of an example at which a layer is looked at, on average, drawn at random where it has more."""
 
 
 @dataclass(frozen=True)
@@ -163,17 +163,17 @@ def _rows(module: nn.Module, inputs: torch.Tensor, generator: torch.Generator) -
     """The inputs of some outputs, one row a place, columns as in ``InputMoments``."""
     if not isinstance(module, _ConvNd):
         rows = inputs.reshape(-1, inputs.shape[-1])
-        return rows[_some(len(rows), generator).to(rows.device)]
+        return rows[_some(len(rows), len(inputs), generator).to(rows.device)]
     n_dims = len(module.kernel_size)
     inputs = inputs if inputs.dim() == n_dims + 2 else inputs.unsqueeze(0)
     if _n_positions(module) == 1:
         rows = inputs.movedim(1, -1).flatten(0, -2)
-        return rows[_some(len(rows), generator).to(rows.device)]
+        return rows[_some(len(rows), len(inputs), generator).to(rows.device)]
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padded = nn.functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
     reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
     sizes = [(n - r) // s + 1 for n, r, s in zip(padded.shape[2:], reach, module.stride, strict=True)]
-    chosen = _some(len(padded) * prod(sizes), generator)
+    chosen = _some(len(padded) * prod(sizes), len(padded), generator)
     example, *place = torch.unravel_index(chosen.to(padded.device), (len(padded), *sizes))
     columns = []
     for offsets in product(*(range(k) for k in module.kernel_size)):
@@ -183,5 +183,6 @@ def _rows(module: nn.Module, inputs: torch.Tensor, generator: torch.Generator) -
     return torch.stack(columns, dim=2).flatten(1)
 
 
-def _some(n: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randint(n, (N_ROWS,), generator=generator) if n > N_ROWS else torch.arange(n)
+def _some(n_places: int, n_examples: int, generator: torch.Generator) -> torch.Tensor:
+    n = N_PLACES * n_examples
+    return torch.randint(n_places, (n,), generator=generator) if n_places > n else torch.arange(n_places)

@@ -9,6 +9,8 @@ from torch import nn
 
 from autoprune.errors import PruningError
 from autoprune.pruning import layer_inputs, make_plan, prune
+from autoprune.pruning.atoms import analyse
+from autoprune.pruning.importance import channel_scores, inputs_on, surgeon
 from autoprune.trial import PruningConfig
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
@@ -231,3 +233,29 @@ def test_obs_takes_the_channel_first_that_others_stand_for_and_then_the_least_ha
     assert kept[1] < kept[0] < set(range(6))
     assert 1 not in kept[1]
     assert len(kept[1] & {0, 5}) == 1
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+@pytest.mark.parametrize("make", [linear, tokens, conv1d, conv2d, circular])
+def test_obs_scores_are_the_errors_that_are_left_when_the_layer_behind_is_fitted(
+    make: Callable[[], tuple[nn.Module, str, Batches]], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surgeon, "BLOCK", block)
+    torch.manual_seed(0)
+    model, name, data = make()
+    (group,) = [group for group in analyse(model, data[0][0][:2]).groups if group.name == name]
+    scores = channel_scores(model, [group], "obs", calibration=lambda: data)[name]
+    ((layer, dim),) = {(key.removesuffix(".weight"), dim) for key, dim in group.consumers}
+    moments = inputs_on(model, lambda: data, seed=0).moments({layer: dim})[layer]
+    weight = model.get_parameter(f"{layer}.weight").detach().double().flatten(1)
+    covariance = moments.covariance
+    covariance = covariance + surgeon.RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance))
+    total = (weight @ covariance * weight).sum()
+    order = scores.argsort()
+    for n_lost in range(1, len(order) + 1):
+        lost = torch.zeros(len(covariance), dtype=torch.bool)
+        lost[moments.columns(order[:n_lost]).flatten()] = True
+        fit = torch.linalg.solve(covariance[~lost][:, ~lost], covariance[~lost][:, lost])
+        unexplained = covariance[lost][:, lost] - covariance[lost][:, ~lost] @ fit
+        error = (weight[:, lost] @ unexplained * weight[:, lost]).sum() / total
+        assert float(scores[order[n_lost - 1]]) == pytest.approx(float(error), rel=1e-6)

@@ -10,6 +10,9 @@ from autoprune.pruning.importance._base import Scorer, Subject
 from autoprune.pruning.layer_inputs import InputMoments
 from autoprune.pruning.reconstruction import RIDGE
 
+BLOCK = 128
+"""Channels among which the next to leave is sought before all errors are computed anew."""
+
 
 def obs(subject: Subject) -> Scorer:
     """Error that is left in the outputs behind the group when channels leave one by one, the least harmful first.
@@ -43,12 +46,12 @@ def obs(subject: Subject) -> Scorer:
 
 @dataclass
 class _Reader:
-    """A layer behind a group.
+    """A layer behind some channels.
 
     Attributes:
         weight: Shape ``(n_outputs, n_inputs)``, of outputs whose variance is 1 in all.
         inverse: Of the inputs' covariance, ``(n_inputs, n_inputs)``.
-        blocks: Inputs of each channel of the group, ``(width, n)``.
+        blocks: Inputs of each channel, ``(n_channels, n)``.
     """
 
     weight: torch.Tensor
@@ -75,29 +78,52 @@ class _Reader:
         added: torch.Tensor = (weights * solved).sum((1, 2))
         return added
 
-    def lose(self, channel: int) -> None:
-        """Take a channel out, and fit the others."""
-        block = self.blocks[channel]
-        towards = torch.linalg.solve(self.inverse[block][:, block], self.inverse[block])
-        self.weight -= self.weight[:, block] @ towards
-        self.inverse -= self.inverse[:, block] @ towards
-        self.weight[:, block] = 0
+    def lose(self, channels: torch.Tensor) -> None:
+        """Take channels out, and fit the others."""
+        lost = self.blocks[channels].flatten()
+        rows = self.inverse[lost]
+        towards = torch.linalg.solve(rows[:, lost], rows)
+        self.weight.addmm_(self.weight[:, lost], towards, alpha=-1)
+        self.inverse.addmm_(rows.T, towards, alpha=-1)
+
+    def part(self, channels: torch.Tensor) -> "_Reader":
+        """Of some channels alone, the others staying, with no more outputs than it takes for the same errors."""
+        blocks = self.blocks[channels]
+        inputs = blocks.flatten()
+        weight = torch.linalg.qr(self.weight[:, inputs], mode="r").R
+        return _Reader(weight, self.inverse[inputs][:, inputs], torch.arange(len(inputs)).view(blocks.shape))
 
 
 def _errors(readers: Sequence[_Reader], width: int) -> torch.Tensor:
-    """The error once each channel has left, in the order in which they add least; shape ``(width,)``."""
-    present = torch.ones(width, dtype=torch.bool)
-    scores = torch.zeros(width, dtype=torch.float64)
-    error = 0.0
-    for left in range(width, 0, -1):
-        channels = present.nonzero().flatten()
-        added = torch.stack([reader.errors(channels) for reader in readers]).sum(0)
-        least = int(added.argmin())
-        channel = int(channels[least])
-        error += max(float(added[least]), 0.0)
-        scores[channel] = error
-        present[channel] = False
-        if left > 1:
+    """The error once each channel has left, in the order in which they add least; shape ``(width,)``.
+
+    Once some have left, the others are as a rule harder to lose. So those that would have added more than a whole block
+    of others are not looked at again until the least in the block adds as much (lazy greedy: Minoux 1978).
+    """
+    scores, error = torch.zeros(width, dtype=torch.float64), 0.0
+    present = torch.arange(width)
+    while len(present):
+        added = torch.stack([reader.errors(present) for reader in readers]).sum(0)
+        order = added.argsort(stable=True)
+        block, others = present[order[:BLOCK]], order[BLOCK:]
+        bound = float(added[others[0]]) if len(others) else float("inf")
+        parts = [reader.part(block) for reader in readers]
+        left = torch.arange(len(block))
+        while len(left):
+            added = torch.stack([part.errors(left) for part in parts]).sum(0)
+            least = int(added.argmin())
+            if len(left) < len(block) and added[least] > bound:
+                break
+            channel = left[least : least + 1]
+            error += max(float(added[least]), 0.0)
+            scores[block[channel]] = error
+            left = left[left != channel]
+            if len(left):
+                for part in parts:
+                    part.lose(channel)
+        lost = block[~torch.isin(torch.arange(len(block)), left)]
+        present = present[~torch.isin(present, lost)]
+        if len(present):
             for reader in readers:
-                reader.lose(channel)
+                reader.lose(lost)
     return scores
