@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,10 @@ class _Run:
             gradual = self.config.pruning.gradual_share > 0
             ceilings = {} if self.config.is_repeat else self.worker.spec.constraints.ceilings
             if ceilings or not gradual:
-                pruned = self._cut(model, self.config.pruning, None)
+                pruning = self.config.pruning
+                if gradual:  # this cut is only measured, and what it costs does not depend on which channels go
+                    pruning = replace(pruning, criterion="l1", reconstruct=False)
+                pruned = self._cut(model, pruning, None)
                 broken = self._broken_ceiling(pruned, ceilings)
                 if broken is not None:
                     yield TrialResult(self.config.number, "infeasible", seed=self.config.seed, error=broken)
