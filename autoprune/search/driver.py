@@ -18,7 +18,6 @@ from autoprune.cost.table import CostTable
 from autoprune.search.ceilings import Ceilings
 from autoprune.search.cost_aware import SearchKnowledge
 from autoprune.search.critical import CriticalSection
-from autoprune.search.final import final_front
 from autoprune.search.front import Front
 from autoprune.search.networks import Networks
 from autoprune.search.parents import nearest_parent
@@ -33,7 +32,6 @@ from autoprune.search.records import (
     RESULT,
     RETRIES,
     TARGET,
-    TrialTable,
     config_of,
     curve_of,
     result_of,
@@ -52,15 +50,10 @@ from autoprune.search.seeds import derive_seed
 from autoprune.search.status import StudyStatus
 from autoprune.search.stopping import Rungs
 from autoprune.search.storage import open_study
+from autoprune.search.tables import StudyTables
 from autoprune.space import SearchSpace
 from autoprune.store import StudyFolder
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
-
-WRITE_INTERVAL_S = 5.0
-"""Least time between two writes of trials.parquet and front.parquet while trials run."""
-
-WRITE_SHARE = 0.05
-"""Most of the driver's time that these writes may take: for a large table they come more seldom."""
 
 _OPTUNA_STATE = {
     "finished": TrialState.COMPLETE,
@@ -99,7 +92,6 @@ class Driver:
         self._on_change = on_change
         self._ceilings = Ceilings(self.spec, table, dense)
         self._started = time.monotonic()
-        self._next_write = self._started + WRITE_INTERVAL_S
         self._n_told_now = 0
         self._patience = Patience(self.spec.search.max_failures)
         self._running: dict[int, optuna.Trial] = {}
@@ -112,7 +104,7 @@ class Driver:
         self._sampler_name = sampler_name(self.spec, space.plan)
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
-        self._ended = TrialTable([group.name for group in space.plan.groups], space.dimensions())
+        self._tables = StudyTables(folder, space, self.front)
         self._parents: list[tuple[TrialConfig, TrialResult]] = []
         self._waiting: list[int] = []
         self._n_created = 0
@@ -205,7 +197,7 @@ class Driver:
             return
         with self._critical:
             self._tell(result, measured=True)
-            self._write_now_and_then()
+            self._tables.write_now_and_then()
         self._on_change(self)
 
     def fail(self, number: int, error: str) -> None:
@@ -246,17 +238,11 @@ class Driver:
 
     def write(self) -> None:
         """Write trials.parquet and front.parquet."""
-        began = time.monotonic()
-        frame = self.frame()
-        self.folder.write_frame(self.folder.trials, frame)
-        front = frame[frame["on_front"]].sort_values("accuracy", ascending=False)
-        self.folder.write_frame(self.folder.front, final_front(self.folder, front, self.spec))
-        ended = time.monotonic()
-        self._next_write = ended + max(WRITE_INTERVAL_S, (ended - began) / WRITE_SHARE)
+        self._tables.write()
 
     def frame(self) -> pd.DataFrame:
         """The study as a table, one row a trial that has ended."""
-        return self._ended.frame(self.front.members)
+        return self._tables.frame()
 
     def interruptible(self) -> AbstractContextManager[None]:
         """A context in which Ctrl-C raises KeyboardInterrupt, but never in the middle of a change to the study.
@@ -387,7 +373,7 @@ class Driver:
             self.n_epochs += result.epochs
         else:
             self._n_taken_over += 1
-        self._ended.add(config, result, source)
+        self._tables.add(config, result, source)
         dominated = []
         if result.state == "finished" and result.accuracy is not None:
             self._rungs.record_end(result.number, result.accuracy)
@@ -446,7 +432,3 @@ class Driver:
 
     def _requeue(self, trial_id: int) -> None:
         self.study._storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
-
-    def _write_now_and_then(self) -> None:
-        if time.monotonic() >= self._next_write:
-            self.write()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import sqlalchemy
 
-from autoprune.search import driver as driver_module
+from autoprune.search import tables
 from autoprune.search.cost_aware.history import History, Node, trial_key
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session
@@ -77,12 +77,12 @@ def test_the_table_that_grew_is_that_of_a_study_opened_again(tiny_study: Callabl
 def test_tables_that_take_long_are_written_more_seldom(
     tiny_study: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver_module, "WRITE_INTERVAL_S", 0.0)
+    monkeypatch.setattr(tables, "WRITE_INTERVAL_S", 0.0)
     session = tiny_study(SEARCH)
     driver = driver_of(session)
     tell(driver, next_trial(driver))
     assert len(pd.read_parquet(session.folder.trials)) == 1
-    monkeypatch.setattr(driver_module, "WRITE_SHARE", 1e-9)
+    monkeypatch.setattr(tables, "WRITE_SHARE", 1e-9)
     driver.write()
     tell(driver, next_trial(driver))
     assert len(pd.read_parquet(session.folder.trials)) == 1
