@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.history import History, Node
 
-RATES = (0.5, 0.2)
+RATES = (0.5, 0.2, 0.0)
 """Learning rates of the first step, as places on their range's axis from 0 to 1, of which the first that does no harm
 is taken: trained from inherited weights with a schedule that settles, networks come out better at high rates, until
 they break."""
@@ -14,7 +14,7 @@ they break."""
 LAST_RATE = 0.9
 """The rate of the last step, to which those between rise: narrow networks bear higher ones than wide networks."""
 
-HARM = 0.03
+HARM = 0.02
 """Share of the dense accuracy whose loss at the first step means that the rate was too high."""
 
 

@@ -26,6 +26,11 @@ computed 36 times instead of 14, to move a parameter on which it does not depend
 ONE_THREAD = 1
 """More threads of the linear algebra take twice as long on matrices as small as these, and the trials' cores."""
 
+SPREAD = 0.2
+"""Share of the process's standard deviation that predictions have. With all of it, expected improvement prefers what
+the model knows least of, and did no better than taking candidates at random: on digits hypervolume came out at .428 and
+.427 on the log axis, five seeds' mean; with half of it at .429, with this at .431, with none at .430."""
+
 _BOUNDS = (1e-3, 1e3)
 
 _PLACES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
@@ -92,8 +97,8 @@ class AccuracyModel:
     def predict(self, features: Floats) -> Floats:
         """Accuracies that candidates may come out with.
 
-        The spread is that of the accuracy itself, without the noise of a single trial: a candidate that could only be
-        lucky is no improvement.
+        The spread is a share of that of the accuracy itself, without the noise of a single trial: a candidate that
+        could only be lucky is no improvement.
 
         Returns:
             Shape ``(n_candidates, n_outcomes)``: at the places of Gauss-Hermite quadrature, whose probabilities are
@@ -102,7 +107,7 @@ class AccuracyModel:
         assert self._process is not None
         with threadpool_limits(ONE_THREAD):
             mean, deviation = self._process.predict(features, return_std=True)
-        own = self._spread * np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6))
+        own = SPREAD * self._spread * np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6))
         level = self._mean + self._spread * mean
         outcomes = level[:, None] + own[:, None] * _PLACES
         accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)

@@ -64,21 +64,21 @@ def test_each_step_starts_from_the_last_and_waits_for_it() -> None:
 
 
 def test_a_rate_that_does_harm_is_followed_by_a_lower_one_that_rises_again() -> None:
-    high, low = (f"rate {rate:g}" for rate in RATES)
+    high, low, lowest = (f"rate {rate:g}" for rate in RATES)
     second = step_after(history_of((high, 0.3)))
     assert second is not None
     assert (second.origin, second.rate) == (low, RATES[1])
-    ended, rates = [(high, 0.3), (low, 0.7)], [RATES[1]]
+    ended, rates = [(high, 0.3), (low, 0.89)], [RATES[1]]
     while (step := step_after(history_of(*ended))) is not None and step.rate is not None:
         ended.append((step.origin, 0.8))
         rates.append(step.rate)
     assert (np.diff(rates) > 0).all()
     assert rates[-1] == pytest.approx(LAST_RATE)
-    after = step_after(history_of((high, 0.7), (low, 0.6)))
+    after = step_after(history_of((high, 0.6), (low, 0.7), (lowest, 0.5)))
     assert after is not None
     assert after.rate is not None
-    assert (after.origin, after.parent.number) == ("descent 1", 0)
-    assert RATES[0] < after.rate < LAST_RATE
+    assert (after.origin, after.parent.number) == ("descent 1", 1)
+    assert RATES[1] < after.rate < LAST_RATE
     unrated = step_after(history_of((high, 0.6)), rated=False)
     assert unrated is not None
     assert unrated.origin == "descent 1"

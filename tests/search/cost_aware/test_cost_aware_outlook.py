@@ -113,3 +113,13 @@ def test_the_model_takes_one_thread_and_leaves_the_others_as_they_were(monkeypat
         model.predict(features[:5])
         assert threads() == {2}
     assert seen == [{1}] * 3
+
+
+def test_what_the_model_knows_nothing_of_is_no_better_than_what_it_knows_to_be_as_good() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.random((40, 3))
+    model = surrogate.AccuracyModel(0.9, 0.8 + 0.01 * rng.standard_normal(40))
+    model.fit(features)
+    outcomes = model.predict(np.concatenate([features[:1], features[:1] + 10]))
+    spread = np.sqrt((outcomes - outcomes[:, [surrogate.MEDIAN]]) ** 2 @ surrogate.WEIGHTS)
+    assert spread[0] < spread[1] < 0.01
