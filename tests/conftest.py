@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from postgres_server import PASSWORD, Postgres, missing_programs, running_postgres
@@ -15,6 +16,8 @@ from autoprune.search.session import Session, open_session
 from autoprune.store import StudyFolder
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("unhurried", deadline=None)  # the wall's time depends on what else runs
+hypothesis.settings.load_profile("unhurried")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

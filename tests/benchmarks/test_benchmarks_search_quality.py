@@ -137,14 +137,22 @@ def test_a_method_without_its_package_says_what_it_needs(
         METHODS["fastnas"].run(lab(budget=5))
 
 
-@pytest.mark.parametrize(("method", "weights"), [("tree_distilled", {0.0, 0.7}), ("ladder_distilled", {0.7})])
+@pytest.mark.parametrize(
+    ("method", "searched", "weights"),
+    [("tree_distilled", [0.7, 0], {0.7, 0.0}), ("ladder_distilled", 0.7, {0.7})],
+    ids=["tree", "ladder"],
+)
 def test_distilled_methods_follow_the_dense_network(
-    method: str, weights: set[float], work: Path, tmp_path: Path
+    method: str, searched: object, weights: set[float], work: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.parquet"
-    command.run_one(replace(SETTINGS["digits"], budget=14), method, 0, work, out)
+    setting = replace(SETTINGS["digits"], budget=14)
+    command.run_one(setting, method, 0, work, out)
     trainings = [json.loads(text) for text in results.read(out)["schedules"]]
-    assert {training.get("distillation", {}).get("weight", 0.0) for training in trainings} == weights
+    first, *others = [training.get("distillation", {}).get("weight", 0.0) for training in trainings]
+    assert first == 0.7
+    assert set(others) <= weights
+    assert METHODS[method].changes(setting)["training"]["distillation"]["weight"] == searched
 
 
 def test_every_method_name_fits_the_table() -> None:

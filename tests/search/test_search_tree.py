@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autoprune.engines.inline import run_inline
+from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.driver import Driver
 from autoprune.search.records import ORIGIN, config_of, result_of
 from autoprune.search.session import Session
@@ -118,7 +119,7 @@ def test_first_trials_begin_below_a_ceiling(tiny_study: Callable[..., Session]) 
     driver, worker = driver_of(session), Worker(session.folder)
     run_probes(driver, worker)
     origins = []
-    for _ in range(4):
+    for _ in range(1 + len(RATES) + 1):  # a ladder's, at most all rates, and a step of the descent
         config = driver.suggest()
         assert config is not None
         assert driver.table.cost(config.pruning.widths).macs <= 0.4 * driver.table.cost({}).macs

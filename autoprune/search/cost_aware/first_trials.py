@@ -7,9 +7,9 @@ from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.history import History, Node
 
 RATES = (0.5, 0.2, 0.0)
-"""Learning rates of the first step, as places on their range's axis from 0 to 1, of which the first that does no harm
-is taken: trained from inherited weights with a schedule that settles, networks come out better at high rates, until
-they break."""
+"""Learning rates of the first step, as places on their range's axis from 0 to 1. They are tried in turn until one does
+no harm, or is no better than the one before: trained from inherited weights with a schedule that settles, networks come
+out better at high rates, until they break."""
 
 LAST_RATE = 0.9
 """The rate of the last step, to which those between rise: narrow networks bear higher ones than wide networks."""
@@ -71,7 +71,9 @@ def _steps(
         if origin in running:
             return
         tried = by_origin.get(origin)
-        if tried is not None and (best is None or tried.accuracy > best.accuracy):
+        if tried is not None and best is not None and tried.accuracy <= best.accuracy:
+            break
+        if tried is not None:
             best, first = tried, rate
         if best is not None and best.accuracy >= root.accuracy - HARM * abs(root.accuracy):
             break

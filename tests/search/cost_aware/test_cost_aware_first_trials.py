@@ -74,12 +74,23 @@ def test_a_rate_that_does_harm_is_followed_by_a_lower_one_that_rises_again() -> 
         rates.append(step.rate)
     assert (np.diff(rates) > 0).all()
     assert rates[-1] == pytest.approx(LAST_RATE)
-    after = step_after(history_of((high, 0.6), (low, 0.7), (lowest, 0.5)))
+    third = step_after(history_of((high, 0.6), (low, 0.7)))
+    assert third is not None
+    assert (third.origin, third.rate) == (lowest, RATES[2])
+
+
+@pytest.mark.parametrize(("accuracies", "taken"), [((0.7, 0.6), 0), ((0.6, 0.7, 0.5), 1), ((0.5, 0.6, 0.7), 2)])
+def test_the_best_rate_is_taken_where_all_do_harm(accuracies: tuple[float, ...], taken: int) -> None:
+    tried = [(f"rate {rate:g}", accuracy) for rate, accuracy in zip(RATES, accuracies, strict=False)]
+    after = step_after(history_of(*tried))
     assert after is not None
     assert after.rate is not None
-    assert (after.origin, after.parent.number) == ("descent 1", 1)
-    assert RATES[1] < after.rate < LAST_RATE
-    unrated = step_after(history_of((high, 0.6)), rated=False)
+    assert (after.origin, after.parent.number) == ("descent 1", taken)
+    assert RATES[taken] < after.rate < LAST_RATE
+
+
+def test_where_no_rate_is_searched_there_is_one_first_step() -> None:
+    unrated = step_after(history_of((f"rate {RATES[0]:g}", 0.6)), rated=False)
     assert unrated is not None
     assert unrated.origin == "descent 1"
 
