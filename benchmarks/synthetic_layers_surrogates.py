@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from autoprune.search.cost_aware import outlook
-from autoprune.search.cost_aware.surrogate import _PLACES, AccuracyModel, Floats
+from autoprune.search.cost_aware.surrogate import _PLACES, SPREAD, AccuracyModel, Floats
 
 Prediction = Callable[[Floats], tuple[Floats, Floats]]
 
@@ -30,7 +30,8 @@ class _OtherModel(AccuracyModel):
 
     def predict(self, features: Floats) -> Floats:
         mean, deviation = self._predicted(features)
-        outcomes = self._mean + self._spread * (mean[:, None] + np.maximum(deviation, 1e-3)[:, None] * _PLACES)
+        own = SPREAD * np.maximum(deviation, 1e-3)
+        outcomes = self._mean + self._spread * (mean[:, None] + own[:, None] * _PLACES)
         accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)
         return accuracies
 
