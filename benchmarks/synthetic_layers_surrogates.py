@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from autoprune.search.cost_aware import outlook
-from autoprune.search.cost_aware.surrogate import _PLACES, SPREAD, AccuracyModel, Floats
+from autoprune.search.cost_aware.surrogate import AccuracyModel, Floats
 
 Prediction = Callable[[Floats], tuple[Floats, Floats]]
 
@@ -30,10 +30,7 @@ class _OtherModel(AccuracyModel):
 
     def predict(self, features: Floats) -> Floats:
         mean, deviation = self._predicted(features)
-        own = SPREAD * np.maximum(deviation, 1e-3)
-        outcomes = self._mean + self._spread * (mean[:, None] + own[:, None] * _PLACES)
-        accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)
-        return accuracies
+        return self._outcomes(mean, np.maximum(deviation, 1e-3))
 
 
 class ForestModel(_OtherModel):

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from autoprune.search.cost_aware import surrogate
 from autoprune.trial import OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig
 from benchmarks.search_quality import __main__ as command
 from benchmarks.search_quality import measures, results
@@ -137,22 +138,15 @@ def test_a_method_without_its_package_says_what_it_needs(
         METHODS["fastnas"].run(lab(budget=5))
 
 
-@pytest.mark.parametrize(
-    ("method", "searched", "weights"),
-    [("tree_distilled", [0.7, 0], {0.7, 0.0}), ("ladder_distilled", 0.7, {0.7})],
-    ids=["tree", "ladder"],
-)
+@pytest.mark.parametrize(("method", "weights"), [("tree_distilled", {0.0, 0.7}), ("ladder_distilled", {0.7})])
 def test_distilled_methods_follow_the_dense_network(
-    method: str, searched: object, weights: set[float], work: Path, tmp_path: Path
+    method: str, weights: set[float], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(surrogate, "SPREAD", 1.0)  # what is known least of is tried soon
     out = tmp_path / "out.parquet"
-    setting = replace(SETTINGS["digits"], budget=14)
-    command.run_one(setting, method, 0, work, out)
+    command.run_one(replace(SETTINGS["digits"], budget=14), method, 0, work, out)
     trainings = [json.loads(text) for text in results.read(out)["schedules"]]
-    first, *others = [training.get("distillation", {}).get("weight", 0.0) for training in trainings]
-    assert first == 0.7
-    assert set(others) <= weights
-    assert METHODS[method].changes(setting)["training"]["distillation"]["weight"] == searched
+    assert {training.get("distillation", {}).get("weight", 0.0) for training in trainings} == weights
 
 
 def test_every_method_name_fits_the_table() -> None:

@@ -108,20 +108,19 @@ def _errors(readers: Sequence[_Reader], width: int) -> torch.Tensor:
         block, others = present[order[:BLOCK]], order[BLOCK:]
         bound = float(added[others[0]]) if len(others) else float("inf")
         parts = [reader.part(block) for reader in readers]
-        left = torch.arange(len(block))
+        left, lost = torch.arange(len(block)), torch.tensor([], dtype=torch.long)
         while len(left):
             added = torch.stack([part.errors(left) for part in parts]).sum(0)
             least = int(added.argmin())
-            if len(left) < len(block) and added[least] > bound:
+            if len(lost) and added[least] > bound:
                 break
             channel = left[least : least + 1]
             error += max(float(added[least]), 0.0)
             scores[block[channel]] = error
-            left = left[left != channel]
+            left, lost = left[left != channel], torch.cat([lost, block[channel]])
             if len(left):
                 for part in parts:
                     part.lose(channel)
-        lost = block[~torch.isin(torch.arange(len(block)), left)]
         present = present[~torch.isin(present, lost)]
         if len(present):
             for reader in readers:

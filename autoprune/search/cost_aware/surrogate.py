@@ -107,7 +107,11 @@ class AccuracyModel:
         assert self._process is not None
         with threadpool_limits(ONE_THREAD):
             mean, deviation = self._process.predict(features, return_std=True)
-        own = SPREAD * self._spread * np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6))
+        return self._outcomes(mean, np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6)))
+
+    def _outcomes(self, mean: Floats, deviation: Floats) -> Floats:
+        """The accuracies that a mean and a deviation stand for, both of targets of mean 0 and deviation 1."""
+        own = SPREAD * self._spread * deviation
         level = self._mean + self._spread * mean
         outcomes = level[:, None] + own[:, None] * _PLACES
         accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)

@@ -15,6 +15,7 @@ from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node, Pending
+from autoprune.search.cost_aware.improvement import Staircase
 from autoprune.search.cost_aware.outlook import Outlook
 from autoprune.search.session import Session
 
@@ -115,11 +116,15 @@ def test_the_model_takes_one_thread_and_leaves_the_others_as_they_were(monkeypat
     assert seen == [{1}] * 3
 
 
-def test_what_the_model_knows_nothing_of_is_no_better_than_what_it_knows_to_be_as_good() -> None:
+def test_what_the_model_knows_nothing_of_does_not_beat_what_it_knows_to_be_good() -> None:
     rng = np.random.default_rng(0)
     features = rng.random((40, 3))
-    model = surrogate.AccuracyModel(0.9, 0.8 + 0.01 * rng.standard_normal(40))
+    model = surrogate.AccuracyModel(0.9, 0.8 + 0.05 * features[:, 0] + 0.002 * rng.standard_normal(40))
     model.fit(features)
-    outcomes = model.predict(np.concatenate([features[:1], features[:1] + 10]))
-    spread = np.sqrt((outcomes - outcomes[:, [surrogate.MEDIAN]]) ** 2 @ surrogate.WEIGHTS)
-    assert spread[0] < spread[1] < 0.01
+    outcomes = model.predict(np.array([[0.95, 0.5, 0.5], [0.5, -4.5, 5.5]]))
+    known, unknown = outcomes[:, surrogate.MEDIAN]
+    assert 0.84 < unknown < known
+    gained = Staircase(np.array([[0.5]]), np.array([0.84]), 0.5).expected_improvement(
+        np.full((2, 1), 0.5), outcomes, surrogate.WEIGHTS
+    )
+    assert 0 < gained[1] < gained[0]
