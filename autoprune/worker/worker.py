@@ -1,10 +1,10 @@
 """One trial from beginning to end: load the parent, prune, retrain epoch by epoch, measure, save."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, replace
-from functools import cached_property, partial
+from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,7 @@ from torch import nn
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
-from autoprune.pruning import (
-    Pruned,
-    WeightMasks,
-    gradual_weight_ratios,
-    gradual_widths,
-    kept_scores,
-    looks_at_data,
-    prune,
-)
+from autoprune.pruning import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.sensitivity import SensitivityMeter, task_meter
@@ -30,7 +22,7 @@ from autoprune.spec import SearchSpec, load_spec
 from autoprune.spec.model import Ceiling
 from autoprune.store import StudyFolder
 from autoprune.tasks import build_task
-from autoprune.tasks.task import Inputs, Split, Task
+from autoprune.tasks.task import Split, Task
 from autoprune.training import (
     Distillation,
     Evaluation,
@@ -41,30 +33,15 @@ from autoprune.training import (
     load_checkpoint,
     recalibrate_batch_norm,
     save_checkpoint,
-    with_fewer_at_once,
 )
-from autoprune.trial import (
-    Cost,
-    EpochReport,
-    PruningConfig,
-    TrialConfig,
-    TrialResult,
-    report_from_dict,
-    result_from_dict,
-    to_dict,
-)
-
-N_GRADUAL_CUTS = 10
-"""Cuts that gradual pruning is spread over."""
+from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult, report_from_dict, result_from_dict, to_dict
+from autoprune.worker.cuts import TrialCuts
 
 N_PROBED = 512
 """Training examples that a probe is judged on at most; half as many others recalibrate its batch norm."""
 
 SIDE_LATENCY_S = 0.05
 """How long a latency is measured that is neither an objective nor under a ceiling."""
-
-N_CALIBRATION, CALIBRATION_BATCH = 512, 128
-"""Training examples, and examples a batch, that data-driven importance criteria and reconstruction look at."""
 
 
 class Worker:
@@ -166,42 +143,40 @@ class _Run:
     def __init__(self, worker: Worker, config: TrialConfig) -> None:
         self.worker, self.config = worker, config
         self.folder, self.task, self.plan = worker.folder, worker.task, worker.plan
-        self.example = self.task.example_inputs(2)
-        self.masks: WeightMasks | None = None
-        self.kept: dict[str, int] = {}
-        self.removed_blocks: tuple[str, ...] = ()
-        self.n_cuts = 0
         self.cost: Cost | None = None
         self.train_time_s = 0.0
         self.evaluation_batch: int | None = None
-        self.parent_widths = self.plan.group_widths
-        self.parent_weight_ratios: dict[str, float] = {}
+        parent_widths = self.plan.group_widths
         self.lineage = config.epochs
         if config.parent is not None:
             self.folder.bring(config.parent)
             parent = result_from_dict(self.folder.read_json(self.folder.record(config.parent))["result"])
-            self.parent_widths = dict(parent.kept)
+            parent_widths = dict(parent.kept)
             self.lineage += parent.epochs_lineage
+        self.cuts = TrialCuts(
+            self.task,
+            self.plan,
+            config.pruning,
+            parent_widths,
+            seed=config.seed,
+            device=worker.device,
+            numerics=worker.numerics,
+        )
 
     def steps(self) -> Iterator[EpochReport | TrialResult]:
         self.folder.bring_training(self.config.number)
         checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.number))
         if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
             model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
-            gradual = self.config.pruning.gradual_share > 0
             ceilings = {} if self.config.is_repeat else self.worker.spec.constraints.ceilings
-            if ceilings or not gradual:
-                pruning = self.config.pruning
-                if gradual:  # this cut is only measured, and what it costs does not depend on which channels go
-                    pruning = replace(pruning, criterion="l1", reconstruct=False)
-                pruned = self._cut(model, pruning, None)
+            if ceilings or not self.cuts.is_gradual:
+                pruned = self.cuts.whole(model)
                 broken = self._broken_ceiling(pruned, ceilings)
                 if broken is not None:
                     yield TrialResult(self.config.number, "infeasible", seed=self.config.seed, error=broken)
                     return
-            if gradual:
-                self.masks = None
-                self.parent_weight_ratios = _zero_shares(model, self.config.pruning.weight_ratios)
+            if self.cuts.is_gradual:
+                self.cuts.begin_gradually(model)
             else:
                 model = pruned
             trainer = self._trainer(model)
@@ -210,7 +185,7 @@ class _Run:
             yield report_from_dict(checkpoint["report"])
         while trainer.epoch < self.config.epochs:
             yield self._epoch(trainer)
-        if self.config.pruning.gradual_share:
+        if self.cuts.is_gradual:
             self._cut_gradually(trainer, 1.0)  # the cuts that came due within the last step
         yield self._finish(trainer)
 
@@ -229,10 +204,8 @@ class _Run:
             reference_batch_size=training.reference_batch_size,
             numerics=self.worker.numerics,
             distillation=self._distillation(),
-            before_step=(lambda progress: self._cut_gradually(trainer, progress))
-            if config.pruning.gradual_share
-            else None,
-            after_step=self._apply_masks,
+            before_step=(lambda progress: self._cut_gradually(trainer, progress)) if self.cuts.is_gradual else None,
+            after_step=self.cuts.apply_masks,
         )
         return trainer
 
@@ -241,6 +214,10 @@ class _Run:
             return None
         dense = load_model(self.folder.dense, self.task.build_model).to(self.worker.device)
         return Distillation(self.worker.numerics.lay_out(dense), self.config.distillation)
+
+    def _cut_gradually(self, trainer: Trainer, progress: float) -> None:
+        if self.cuts.go_on(trainer, progress):
+            self.cost = None
 
     def _epoch(self, trainer: Trainer) -> EpochReport:
         metrics = trainer.run_epoch()
@@ -258,8 +235,8 @@ class _Run:
             lr=metrics.lr,
             batch_size=metrics.batch_size,
             train_time_s=self.train_time_s,
-            kept=self.kept,
-            removed_blocks=self.removed_blocks,
+            kept=self.cuts.kept,
+            removed_blocks=self.cuts.removed_blocks,
             cost=self.cost,
             device_batch=trainer.device_batch,
         )
@@ -306,9 +283,9 @@ class _Run:
             accuracy=validation.accuracy,
             loss=validation.loss,
             cost=cost,
-            kept=self.kept,
-            removed_blocks=self.removed_blocks,
-            left_dense=self._left_dense(model),
+            kept=self.cuts.kept,
+            removed_blocks=self.cuts.removed_blocks,
+            left_dense=self.cuts.left_dense(model),
             epochs=self.config.epochs,
             epochs_lineage=self.lineage,
             train_time_s=self.train_time_s,
@@ -322,69 +299,6 @@ class _Run:
         self.folder.write_json(self.folder.record(self.config.number), record)
         self.folder.keep_model(self.config.number)
         return result
-
-    def _cut(self, model: nn.Module, pruning: PruningConfig, trainer: Trainer | None) -> nn.Module:
-        """Prune to ``pruning``; in mid-training, ``trainer`` goes on with the smaller network."""
-        with_data = looks_at_data(pruning)
-
-        def attempt(batch_size: int) -> Pruned:
-            return prune(
-                model,
-                self.plan,
-                pruning,
-                example_inputs=self.example,
-                calibration=partial(self._calibration, batch_size) if with_data else None,
-                loss=self.task.loss,
-                seed=self.config.seed,
-            )
-
-        pruned, _ = with_fewer_at_once(attempt, CALIBRATION_BATCH if with_data else 1, self.worker.device, "pruning")
-        self.kept, self.removed_blocks, self.cost = pruned.kept, pruned.removed_blocks, None
-        if trainer is not None:
-            trainer.resize(pruned.model, pruned.provenance)
-        self.masks = (
-            WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope, pruning.weight_pattern)
-            if pruning.weight_ratios
-            else None
-        )
-        self._apply_masks()
-        return pruned.model
-
-    def _cut_gradually(self, trainer: Trainer, progress: float) -> None:
-        """Make the cuts that are due on the cubic schedule (Zhu & Gupta 2017), in N_GRADUAL_CUTS steps of progress."""
-        share = self.config.pruning.gradual_share
-        due = min(N_GRADUAL_CUTS, 1 + int(progress / share * N_GRADUAL_CUTS))
-        if due <= self.n_cuts:
-            return
-        self.n_cuts = due
-        self._cut(self.worker.numerics.lay_back(trainer.model), self._pruning_at(due / N_GRADUAL_CUTS), trainer)
-
-    def _pruning_at(self, t: float) -> PruningConfig:
-        final = self.config.pruning
-        return PruningConfig(
-            widths=gradual_widths(self.parent_widths, final.widths, t),
-            criterion=final.criterion,
-            reconstruct=final.reconstruct,
-            removed_blocks=final.removed_blocks,
-            weight_ratios=gradual_weight_ratios(self.parent_weight_ratios, final.weight_ratios, t),
-            weight_scope=final.weight_scope,
-            weight_pattern=final.weight_pattern,
-        )
-
-    def _apply_masks(self) -> None:
-        if self.masks is not None:
-            self.masks.apply_()
-
-    def _left_dense(self, model: nn.Module) -> tuple[str, ...]:
-        """Parameters that were to lose weights and have no mask, as the pattern does not fit them."""
-        masks = self.masks.masks if self.masks else {}
-        present = dict(model.named_parameters(remove_duplicate=False))
-        return tuple(name for name in self.config.pruning.weight_ratios if name in present and name not in masks)
-
-    def _calibration(self, batch_size: int) -> Iterable[tuple[Inputs, torch.Tensor]]:
-        generator = torch.Generator().manual_seed(self.config.seed)
-        order = torch.randperm(len(self.task.data.train), generator=generator)[:N_CALIBRATION]
-        return (self.task.data.train.batch(part) for part in torch.split(order, batch_size))
 
     def _broken_ceiling(self, pruned: nn.Module, ceilings: Mapping[str, Ceiling]) -> str | None:
         """The ceiling that the trial's final network breaks, measured on that network before it is trained."""
@@ -418,13 +332,8 @@ class _Run:
             "trainer": trainer.state_dict(),
             "report": to_dict(report),
             "architecture": asdict(self._architecture(trainer.model)),
-            "masks": self.masks.masks if self.masks else {},
-            "kept": dict(self.kept),
-            "removed_blocks": list(self.removed_blocks),
-            "n_cuts": self.n_cuts,
-            "parent_weight_ratios": self.parent_weight_ratios,
             "train_time_s": self.train_time_s,
-        }
+        } | self.cuts.state_dict()
         with self.folder.writing():
             save_checkpoint(self.folder.training_checkpoint(self.config.number), state)
         self.folder.keep_training(self.config.number)
@@ -433,20 +342,6 @@ class _Run:
         architecture = Architecture(**checkpoint["architecture"])
         trainer = self._trainer(rebuild(self.task.build_model(), architecture))
         trainer.load_state_dict(checkpoint["trainer"])
-        if checkpoint["masks"]:
-            self.masks = WeightMasks.from_masks(trainer.model, checkpoint["masks"])
-        self.kept = checkpoint["kept"]
-        self.removed_blocks = tuple(checkpoint["removed_blocks"])
-        self.n_cuts = checkpoint["n_cuts"]
-        self.parent_weight_ratios = checkpoint["parent_weight_ratios"]
+        self.cuts.load_state_dict(trainer.model, checkpoint)
         self.train_time_s = checkpoint["train_time_s"]
         return trainer
-
-
-def _zero_shares(model: nn.Module, at_most: Mapping[str, float]) -> dict[str, float]:
-    """Parameter name -> share of its single weights that are zero, for the parameters named in ``at_most``."""
-    return {
-        name: min(at_most[name], float((parameter == 0).float().mean()))
-        for name, parameter in model.named_parameters()
-        if name in at_most
-    }

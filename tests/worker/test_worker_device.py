@@ -8,9 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from test_worker import NEURON, TOGETHER, WEIGHT, assert_pruned_as_asked, dropped_after, finished, gradually, run, trial
 from tiny import TINY_TASK
 from torch import nn
+from worker_trials import (
+    NEURON,
+    TOGETHER,
+    WEIGHT,
+    assert_pruned_as_asked,
+    dropped_after,
+    finished,
+    gradually,
+    run,
+    trial,
+)
 
 from autoprune.saved_model import load_model
 from autoprune.search.session import Session

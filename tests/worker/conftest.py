@@ -1,0 +1,23 @@
+"""A worker on a study of the tiny network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tiny import TINY_TASK
+
+from autoprune.search.session import Session
+from autoprune.worker import Worker
+
+
+@pytest.fixture
+def make_worker(tiny_study: Callable[..., Session]) -> Callable[..., Worker]:
+    def make(changes: dict[str, Any] | None = None, name: str = "a", task: str = TINY_TASK) -> Worker:
+        return Worker(tiny_study(changes, name, task).folder)
+
+    return make
+
+
+@pytest.fixture
+def worker(make_worker: Callable[..., Worker]) -> Worker:
+    return make_worker()
