@@ -9,6 +9,8 @@ from tiny import TINY_TASK
 from autoprune.search.session import Session
 from autoprune.worker import Worker
 
+pytest.register_assert_rewrite("worker_trials")
+
 
 @pytest.fixture
 def make_worker(tiny_study: Callable[..., Session]) -> Callable[..., Worker]:
