@@ -220,10 +220,10 @@ def test_what_can_not_be_compiled_is_an_error_and_no_slow_training(
 ) -> None:
     import torch._inductor.config
 
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     trainer = Trainer(cnn, make_task(n_train=96), **settings, numerics=Numerics(compile=True))
-    with pytest.raises(CompileError, match=r"^training.compile: .*no-such-compiler.*\. Set training.compile to false"):
+    told = r"^training.compile: .*no-such-compiler.*\. Set training.compile to false"
+    with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(CompileError, match=told):
         trainer.run_epoch()
 
 
