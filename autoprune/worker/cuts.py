@@ -60,10 +60,10 @@ class TrialCuts:
         """Whether the cuts are spread over the training."""
         return self._pruning.gradual_share > 0
 
-    def whole(self, model: nn.Module) -> nn.Module:
-        """The network with all that is to be gone cut at once.
+    def cut_all(self, model: nn.Module) -> nn.Module:
+        """Cut all that is to be gone at once; returns the smaller network.
 
-        Where the cuts are gradual, this one is only there to be measured: what it costs does not depend on which
+        Where the cuts are gradual, that one is only there to be measured: what it costs does not depend on which
         channels go, so they are not chosen with care.
         """
         pruning = self._pruning
@@ -76,7 +76,7 @@ class TrialCuts:
         self._masks = None
         self._parent_weight_ratios = _zero_shares(model, self._pruning.weight_ratios)
 
-    def go_on(self, trainer: Trainer, progress: float) -> bool:
+    def cut_due(self, trainer: Trainer, progress: float) -> bool:
         """Make the gradual cuts that are due; ``trainer`` goes on with the smaller network.
 
         They follow the cubic schedule of Zhu & Gupta 2017 (https://arxiv.org/abs/1710.01878, equation 1), in
@@ -141,7 +141,7 @@ class TrialCuts:
             )
 
         pruned, _ = with_fewer_at_once(attempt, CALIBRATION_BATCH if with_data else 1, self._device, "pruning")
-        self.kept, self.removed_blocks = dict(pruned.kept), pruned.removed_blocks
+        self.kept, self.removed_blocks = pruned.kept, pruned.removed_blocks
         self._masks = (
             WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope, pruning.weight_pattern)
             if pruning.weight_ratios

@@ -170,7 +170,7 @@ class _Run:
             model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
             ceilings = {} if self.config.is_repeat else self.worker.spec.constraints.ceilings
             if ceilings or not self.cuts.is_gradual:
-                pruned = self.cuts.whole(model)
+                pruned = self.cuts.cut_all(model)
                 broken = self._broken_ceiling(pruned, ceilings)
                 if broken is not None:
                     yield TrialResult(self.config.number, "infeasible", seed=self.config.seed, error=broken)
@@ -216,7 +216,7 @@ class _Run:
         return Distillation(self.worker.numerics.lay_out(dense), self.config.distillation)
 
     def _cut_gradually(self, trainer: Trainer, progress: float) -> None:
-        if self.cuts.go_on(trainer, progress):
+        if self.cuts.cut_due(trainer, progress):
             self.cost = None
 
     def _epoch(self, trainer: Trainer) -> EpochReport:
