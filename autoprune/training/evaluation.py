@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
 
 from autoprune.errors import TaskError
 from autoprune.tasks.forward import to_device
 from autoprune.tasks.modes import eval_mode
+from autoprune.tasks.outputs import join_outputs, map_outputs
 from autoprune.tasks.task import Split, Task
 from autoprune.training.memory import with_fewer_at_once
 from autoprune.training.numerics import FLOAT32, Numerics
@@ -70,7 +70,7 @@ def evaluate(
         inputs, target = split.batch(torch.arange(n_done, min(n_done + n_at_once, n_examples)))
         output = numerics.forward(model, inputs, device)
         loss = float(task.loss(output, to_device(target, device)))
-        return to_device(output, "cpu"), target, loss
+        return map_outputs(torch.Tensor.cpu, output), target, loss
 
     with eval_mode(model):
         while n_done < n_examples:
@@ -80,18 +80,5 @@ def evaluate(
             n_done, total_loss = n_done + n_judged, total_loss + loss * n_judged
             outputs.append(output)
             targets.append(target)
-    accuracy = float(task.metric(tree_map(_join, *outputs), torch.cat(targets)))
+    accuracy = float(task.metric(join_outputs(outputs), torch.cat(targets)))
     return Evaluation(accuracy=accuracy, loss=total_loss / n_examples, batch_size=batch_size)
-
-
-def _join(first: Any, *rest: Any) -> Any:
-    """Concatenate one output over the batches; what has no batch dimension stays as the first batch gave it."""
-    if not isinstance(first, torch.Tensor) or first.dim() == 0:
-        return first
-    try:
-        return torch.cat([first, *rest])
-    except RuntimeError as error:
-        raise TaskError(
-            f"task.model: outputs must have the same shape for every example of a split, got {error} "
-            "Pad the inputs of a split to one length."
-        ) from error

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 from autoprune.errors import AutopruneError
 from autoprune.spec.model import Precision, Training
 from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.outputs import map_outputs
 from autoprune.tasks.task import Inputs
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,7 +48,7 @@ class Numerics:
             inputs = tree_map_only(torch.Tensor, _channels_last, inputs)
         with self._autocast(torch.device(device)):
             outputs = call_model(network, inputs)
-        return outputs if self.precision == "float32" else tree_map_only(torch.Tensor, _widened, outputs)
+        return outputs if self.precision == "float32" else map_outputs(_widened, outputs)
 
     def lay_out(self, model: nn.Module) -> nn.Module:
         """Put a network's parameters and buffers into the memory layout, in place; leaves it alone by default."""

@@ -1,7 +1,8 @@
 """Evaluation, batch-norm recalibration and the optimizers."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 from torch.nn import functional
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from autoprune.errors import AutopruneError, TaskError
+from autoprune.tasks.classification import accuracy, cross_entropy
 from autoprune.tasks.task import Task
 from autoprune.training import OPTIMIZERS, build_optimizer, evaluate, recalibrate_batch_norm
 from autoprune.trial import OptimizerConfig
@@ -29,6 +32,34 @@ def test_accuracy_and_loss_are_those_of_scikit_learn(
     result = evaluate(mlp, split, task, batch_size=batch_size)
     assert result.accuracy == pytest.approx(accuracy_score(split.targets, probabilities.argmax(1)))
     assert result.loss == pytest.approx(log_loss(split.targets, probabilities), rel=1e-5)
+
+
+@dataclass(frozen=True)
+class Scores:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+class Returning(nn.Module):
+    """Returns its scores inside of something."""
+
+    def __init__(self, body: nn.Module, kind: Callable[..., Any]) -> None:
+        super().__init__()
+        self.body, self.kind = body, kind
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return self.kind(logits=self.body(inputs))
+
+
+@pytest.mark.parametrize("kind", [SequenceClassifierOutput, SimpleNamespace, Scores])
+def test_scores_may_be_in_an_object_over_many_batches(
+    make_task: MakeTask, mlp: nn.Module, kind: Callable[..., Any]
+) -> None:
+    plain = replace(make_task(), loss=cross_entropy, metric=accuracy)
+    expected = evaluate(mlp, plain.data.validation, plain, batch_size=77)
+    assert evaluate(Returning(mlp, kind), plain.data.validation, plain, batch_size=77) == expected
+    own = replace(plain, metric=lambda outputs, targets: accuracy(outputs.logits, targets))
+    assert evaluate(Returning(mlp, kind), own.data.validation, own, batch_size=77) == expected
 
 
 def test_modes_are_restored_module_by_module(make_task: MakeTask, cnn: nn.Sequential) -> None:
