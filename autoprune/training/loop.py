@@ -16,6 +16,7 @@ from autoprune.schedules import rate_and_batch
 from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Task
 from autoprune.training.distillation import Distillation
+from autoprune.training.feed import Batch, Feed
 from autoprune.training.memory import with_fewer_at_once
 from autoprune.training.numerics import FLOAT32, Numerics
 from autoprune.training.optimizers import build_optimizer
@@ -130,32 +131,19 @@ class Trainer:
             raise ValueError(f"`epoch < epochs` must hold, but got epoch={self.epoch}, epochs={self._epochs}.")
         start_time = time.perf_counter()
         generator = self._seed_epoch()
-        n_train = len(self._task.data.train)
-        order = torch.randperm(n_train, generator=generator)
+        steps, full_batch_size = self._lay_out_epoch(generator)
         self.model.train()
-        n_seen, total_loss, full_batch_size = 0, 0.0, 0
-        while n_seen < n_train:
-            progress = (self.epoch * n_train + n_seen) / (self._epochs * n_train)
-            if self._before_step is not None:
-                self._before_step(progress)
-            lr, batch_size = rate_and_batch(
-                self._lr_schedule,
-                self._batch_size_schedule,
-                progress,
-                self._epochs,
-                self.validation_losses,
-                self._reference_batch_size,
-                n_train,
-            )
-            if n_train - n_seen >= batch_size:
-                full_batch_size = batch_size
-            if n_train - n_seen == batch_size + 1:
-                batch_size += 1  # batch norm can't normalise a last batch of one example
-            indices = order[n_seen : n_seen + batch_size]
-            total_loss += self._step(indices, lr, generator) * len(indices)
-            n_seen += len(indices)
+        total_loss = 0.0
+        batches = [step.indices for step in steps]
+        with Feed(self._task, batches, self.device_batch, generator, ahead=self._device.type == "cuda") as feed:
+            for step in steps:
+                if self._before_step is not None:
+                    feed.wait()
+                    self._before_step(step.progress)
+                total_loss += self._take(step, feed) * len(step.indices)
         self.epoch += 1
-        return EpochMetrics(total_loss / n_train, lr, full_batch_size, time.perf_counter() - start_time)
+        mean_loss = total_loss / len(self._task.data.train)
+        return EpochMetrics(mean_loss, steps[-1].lr, full_batch_size, time.perf_counter() - start_time)
 
     def record_validation(self, loss: float) -> None:
         """Tell the mean validation loss of the epoch just done.
@@ -238,21 +226,51 @@ class Trainer:
         torch.manual_seed(int(global_seed))
         return torch.Generator().manual_seed(int(own_seed))
 
-    def _step(self, indices: torch.Tensor, lr: float, generator: torch.Generator) -> float:
+    def _lay_out_epoch(self, generator: torch.Generator) -> "tuple[list[_Step], int]":
+        """The steps of the next epoch, and the batch size of the last full one."""
+        n_train = len(self._task.data.train)
+        order = torch.randperm(n_train, generator=generator)
+        steps: list[_Step] = []
+        n_seen, full_batch_size = 0, 0
+        while n_seen < n_train:
+            progress = (self.epoch * n_train + n_seen) / (self._epochs * n_train)
+            lr, batch_size = rate_and_batch(
+                self._lr_schedule,
+                self._batch_size_schedule,
+                progress,
+                self._epochs,
+                self.validation_losses,
+                self._reference_batch_size,
+                n_train,
+            )
+            if n_train - n_seen >= batch_size:
+                full_batch_size = batch_size
+            if n_train - n_seen == batch_size + 1:
+                batch_size += 1  # batch norm can't normalise a last batch of one example
+            steps.append(_Step(progress, lr, order[n_seen : n_seen + batch_size]))
+            n_seen += len(steps[-1].indices)
+        return steps, full_batch_size
+
+    def _take(self, step: "_Step", feed: Feed) -> float:
         """Take one optimizer step; returns the mean loss over the batch."""
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        n_parts = math.ceil(len(indices) / (self.device_batch or len(indices)))
-        largest = math.ceil(len(indices) / n_parts)
-        before = _StepState.of(self.model, generator, self._device)
+            group["lr"] = step.lr
+        batch = feed.next()
+        feed.look_ahead()
+        before = _StepState.of(self.model, self._device)
+
+        def compute_gradients(n_at_once: int) -> float:
+            parts = batch if n_at_once == batch.largest else feed.again(batch, n_at_once)
+            return self._compute_gradients(parts, step.lr)
+
         batch_loss, fitting = with_fewer_at_once(
-            lambda n_at_once: self._compute_gradients(indices, lr, generator, n_at_once),
-            largest,
+            compute_gradients,
+            batch.largest,
             self._device,
             f"epoch {self.epoch + 1}: training",
-            undo=lambda: before.restore(self.model, generator, self._device),
+            undo=lambda: before.restore(self.model, self._device),
         )
-        if fitting < largest:
+        if fitting < batch.largest:
             self.device_batch = fitting
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -260,54 +278,66 @@ class Trainer:
             self._after_step()
         return batch_loss
 
-    def _compute_gradients(self, indices: torch.Tensor, lr: float, generator: torch.Generator, n_at_once: int) -> float:
-        """Accumulate the gradients of a batch in even parts; returns the mean loss over it."""
+    def _compute_gradients(self, batch: Batch, lr: float) -> float:
+        """Accumulate the gradients of a batch part by part; returns the mean loss over it."""
         self._optimizer.zero_grad()
         batch_loss = 0.0
-        for part in indices.tensor_split(math.ceil(len(indices) / n_at_once)):
-            inputs, targets = self._task.data.train.batch(part)
-            if self._task.augment is not None:
-                inputs = self._task.augment(inputs, generator)
-            inputs = to_device(inputs, self._device)  # once, for both networks
+        for part in batch.parts:
+            inputs = to_device(part.inputs, self._device)  # once, for both networks
             with self._numerics.telling():
                 outputs = self._numerics.forward(self._network, inputs, self._device)
-            loss = self._task.loss(outputs, to_device(targets, self._device))
+            loss = self._task.loss(outputs, to_device(part.targets, self._device))
             if self._distillation is not None:
                 loss = self._distillation.mixed(loss, outputs, inputs, self._task, self._numerics, self._device)
-            loss = loss * (len(part) / len(indices))
-            batch_loss += loss.item()
+            loss = loss * part.share
+            with self._numerics.telling():
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            batch_loss += loss.item()  # only now: it waits until a GPU has computed all that it was given
             if not math.isfinite(batch_loss):
                 raise TrainingDiverged(
                     f"epoch {self.epoch + 1}: the training loss must be finite, got {batch_loss} at lr={lr:.3g}. "
                     "A lower learning rate may help."
                 )
-            with self._numerics.telling():
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return batch_loss
 
 
 @dataclass(frozen=True)
-class _StepState:
-    """What a step's forward passes change, as it was before them."""
+class _Step:
+    """What one optimizer step is to do."""
 
-    generators: list[torch.Tensor]
+    progress: float
+    lr: float
+    indices: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _StepState:
+    """What a step's forward passes change, but for the random numbers that a :class:`Feed` sets back."""
+
     buffers: list[torch.Tensor]
+    gpu_random_state: torch.Tensor | None
 
     @classmethod
-    def of(cls, model: nn.Module, generator: torch.Generator, device: torch.device) -> "_StepState":
-        states = [generator.get_state(), torch.get_rng_state()]
-        if device.type == "cuda":
-            states.append(torch.cuda.get_rng_state(device))
-        return cls(states, [buffer.clone() for buffer in model.buffers()])
+    def of(cls, model: nn.Module, device: torch.device) -> "_StepState":
+        gpu_random_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(_copied(list(model.buffers())), gpu_random_state)
 
     @torch.no_grad()
-    def restore(self, model: nn.Module, generator: torch.Generator, device: torch.device) -> None:
-        generator.set_state(self.generators[0])
-        torch.set_rng_state(self.generators[1])
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(self.generators[2], device)
+    def restore(self, model: nn.Module, device: torch.device) -> None:
+        if self.gpu_random_state is not None:
+            torch.cuda.set_rng_state(self.gpu_random_state, device)
         for buffer, before in zip(model.buffers(), self.buffers, strict=True):
             buffer.copy_(before)
+
+
+@torch.no_grad()
+def _copied(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Copies; those of one dtype in one kernel on a GPU, where a kernel for each took a tenth of a small step."""
+    copies = [torch.empty_like(tensor) for tensor in tensors]
+    for dtype in {tensor.dtype for tensor in tensors}:
+        to, of = ([each for each in side if each.dtype == dtype] for side in (copies, tensors))
+        torch._foreach_copy_(to, of)
+    return copies
 
 
 def _select(value: Any, shape: torch.Size, source: torch.Tensor | None) -> Any:

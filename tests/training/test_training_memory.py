@@ -20,11 +20,13 @@ from autoprune.training import (
     evaluate,
     free_memory,
     load_checkpoint,
+    loop,
     recalibrate_batch_norm,
     save_checkpoint,
     with_fewer_at_once,
 )
 from autoprune.training.evaluation import CPU_BATCH
+from autoprune.training.feed import Feed
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]
@@ -75,7 +77,10 @@ def assert_same_bits(one: nn.Module, other: nn.Module) -> None:
     ],
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("ahead", [False, True], ids=["read when needed", "read ahead"])
 def test_a_training_ends_as_with_that_size_beforehand(
+    ahead: bool,
+    monkeypatch: pytest.MonkeyPatch,
     make_task: MakeTask,
     settings: dict[str, Any],
     noise: Callable[..., Any],
@@ -85,6 +90,7 @@ def test_a_training_ends_as_with_that_size_beforehand(
     found: int,
     optimizer: str,
 ) -> None:
+    monkeypatch.setattr(loop, "Feed", lambda *args, **_: Feed(*args, ahead=ahead))  # ahead is for GPUs
     settings["optimizer"] = OptimizerConfig(optimizer, {})
     task = make_task(n_train=96, augment=noise)
     during = Trainer(network(Hungry(limit, fails_at)), task, **settings, max_device_batch=given)
