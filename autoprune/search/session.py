@@ -312,6 +312,7 @@ def _dense_stage(
         for epoch, accuracy in _train_dense(spec, task, model, folder, device):
             on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")
     on_stage("measuring the dense network")
+    model.to(device)
     validation = evaluate(model, task.data.validation, task, device, numerics=Numerics.of(spec.training))
     architecture = describe(task.build_model(), model, spec.task.model)
     with folder.writing():

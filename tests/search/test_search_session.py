@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,30 @@ def test_given_weights_are_taken_as_they_are(tiny_study: Callable[..., Session],
     session = tiny_study(name="b")
     assert session.dense["accuracy"] == trained.dense["accuracy"]
     assert session.folder.read_json(session.folder.reference)["epochs"] == 0
+
+
+def test_given_weights_are_judged_on_the_device_of_the_trials(
+    tiny_study: Callable[..., Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tiny_study().folder.dense / "model.safetensors"
+    space, devices = write_space(tmp_path / "b", {"task": {"weights": str(given)}}), []
+
+    def judged(model: nn.Module, *_: object, **__: object) -> None:
+        devices.append({parameter.device.type for parameter in model.parameters()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session_module, "evaluate", judged)
+    with pytest.raises(KeyboardInterrupt):
+        open_session(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("meta")))
+    assert devices == [{"meta"}]
+
+
+@pytest.mark.gpu
+def test_given_weights_on_a_gpu(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+    trained = tiny_study()
+    space = write_space(tmp_path / "b", {"task": {"weights": str(trained.folder.dense / "model.safetensors")}})
+    session = open_session(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("cuda")))
+    assert session.dense["accuracy"] == pytest.approx(trained.dense["accuracy"], abs=0.02)
 
 
 def test_another_space_file_is_refused(tiny_study: Callable[..., Session]) -> None:
