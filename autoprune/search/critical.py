@@ -3,10 +3,12 @@
 import atexit
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -22,19 +24,29 @@ class MachineTaken(KeyboardInterrupt):
 _INTERRUPTS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: MachineTaken, signal.SIGUSR1: MachineTaken}
 
 
+RETRY_S = 0.05
+"""How long after a signal was lost it is sent again."""
+
+
 def exit_code(interrupt: KeyboardInterrupt) -> int:
     """The exit code of a command that ended by this."""
     return EXIT_REQUEUE if isinstance(interrupt, MachineTaken) else EXIT_INTERRUPTED
 
 
 def raise_when_taken() -> None:
-    """From now on, raise MachineTaken on SIGTERM and SIGUSR1, as Python raises KeyboardInterrupt on Ctrl-C."""
+    """From now on, raise MachineTaken on SIGTERM and SIGUSR1, as Python raises KeyboardInterrupt on Ctrl-C.
+
+    None of them is lost: one that comes while an object is finalised, where Python can't pass on what a handler raises,
+    is sent again.
+    """
 
     def handle(signum: int, frame: FrameType | None) -> None:
         raise MachineTaken
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, handle)
+    if not isinstance(sys.unraisablehook, _LostSignals):
+        sys.unraisablehook = _LostSignals(sys.unraisablehook)
 
 
 def ignore_at_exit() -> None:
@@ -46,6 +58,28 @@ def ignore_at_exit() -> None:
         atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
+class _LostSignals:
+    """An unraisable hook: sends a signal again whose exception Python could not pass on.
+
+    Args:
+        before: The hook for all else.
+        on_lost: Called before.
+    """
+
+    def __init__(self, before: Callable[[Any], object], on_lost: Callable[[], object] = lambda: None) -> None:
+        self.before, self._on_lost = before, on_lost
+
+    def __call__(self, unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self.before(unraisable)
+            return
+        self._on_lost()
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, MachineTaken) else signal.SIGINT
+        again = threading.Timer(RETRY_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+
 class CriticalSection:
     """Holds Ctrl-C, SIGTERM and SIGUSR1 back while a change is written; a second one ends the process at once."""
 
@@ -53,6 +87,7 @@ class CriticalSection:
         self._depth = 0
         self._interrupt: KeyboardInterrupt | None = None
         self._raised = False
+        self._sent_again = False
 
     def __enter__(self) -> "CriticalSection":
         self._depth += 1
@@ -73,15 +108,19 @@ class CriticalSection:
             yield
             return
         before = {number: signal.getsignal(number) for number in _INTERRUPTS}
+        hook = sys.unraisablehook
+        sys.unraisablehook = _LostSignals(hook, self._forget)
         self.install()
         try:
             yield
+            self._raise_if_due()
         except KeyboardInterrupt as interrupt:
             raise self._interrupt or interrupt from None  # Ray's core raises one of its own in its place
         finally:
             if self._interrupt is None:
                 for number, handler in before.items():
                     signal.signal(number, handler)
+                sys.unraisablehook = hook
 
     def install(self) -> None:
         """Take the signals over, again where a library has taken them in between."""
@@ -90,11 +129,18 @@ class CriticalSection:
                 signal.signal(number, self._handle)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._interrupt is not None:
+        if self._sent_again:
+            self._sent_again = False
+        elif self._interrupt is not None:
             os.write(2, (b"\x1b[?25h" if os.isatty(2) else b"") + b"\nended at once; the same command goes on.\n")
             os._exit(exit_code(self._interrupt))
-        self._interrupt = _INTERRUPTS[signal.Signals(signum)]()
+        else:
+            self._interrupt = _INTERRUPTS[signal.Signals(signum)]()
         self._raise_if_due()
+
+    def _forget(self) -> None:
+        """What was raised has reached nobody."""
+        self._raised, self._sent_again = False, True
 
     def _raise_if_due(self) -> None:
         if self._interrupt is not None and self._depth == 0 and not self._raised:

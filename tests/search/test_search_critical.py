@@ -3,19 +3,43 @@
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from autoprune.search.critical import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection, MachineTaken
+from autoprune.search.critical import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection, MachineTaken, raise_when_taken
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    hook = sys.unraisablehook
     yield
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):  # a signal is still to be sent again
+            thread.join()
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+class Signalling:
+    """What Python finalises while a signal comes: it can't pass on what the signal's handler raises."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+def finalise_and_work_on(number: signal.Signals) -> None:
+    Signalling(number)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def test_outside_a_change_it_is_raised_at_once() -> None:
@@ -66,16 +90,70 @@ def test_without_ctrl_c_the_handler_is_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number: signal.Signals) -> None:
+    expected = KeyboardInterrupt if number == signal.SIGINT else MachineTaken
+    with pytest.raises(KeyboardInterrupt) as caught, CriticalSection().catching():
+        finalise_and_work_on(number)
+    assert type(caught.value) is expected
+
+
+def test_nor_amid_a_change() -> None:
+    section, written = CriticalSection(), []
+
+    def change() -> None:
+        with section:
+            Signalling(signal.SIGUSR1)
+            written.append(1)
+
+    with pytest.raises(MachineTaken), section.catching():
+        change()
+    assert written == [1]
+
+
+def test_nor_is_it_with_nothing_left_to_do() -> None:
+    with pytest.raises(MachineTaken), CriticalSection().catching():
+        Signalling(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_nor_is_it_before_the_trials(number: signal.Signals) -> None:
+    raise_when_taken()
+    raise_when_taken()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        finalise_and_work_on(number)
+    assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else MachineTaken)
+
+
+def test_what_else_is_ignored_is_told_as_before() -> None:
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError("ignored")
+
+    told: list[str] = []
+    sys.unraisablehook = lambda unraisable: told.append(str(unraisable.exc_value))
+    before = sys.unraisablehook
+    with CriticalSection().catching():
+        Failing()
+    assert told == ["ignored"]
+    assert sys.unraisablehook is before
+
+
 @pytest.mark.parametrize(("first", "code"), [("SIGINT", EXIT_INTERRUPTED), ("SIGUSR1", EXIT_REQUEUE)])
 @pytest.mark.parametrize("where", ["with section:", "if True:"], ids=["amid a change", "winding down"])
-def test_the_second_one_ends_the_process_at_once(where: str, first: str, code: int) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["", "the first one while an object is finalised"])
+def test_the_second_one_ends_the_process_at_once(where: str, lost: bool, first: str, code: int) -> None:
+    work = "Signalling(); time.sleep(10)" if lost else f"with section: signal.raise_signal(signal.{first})"
     program = f"""
-import signal
+import signal, time
 from autoprune.search.critical import CriticalSection
+class Signalling:
+    def __del__(self):
+        signal.raise_signal(signal.{first})
 section = CriticalSection()
 try:
-    with section.catching(), section:
-        signal.raise_signal(signal.{first})
+    with section.catching():
+        {work}
 except KeyboardInterrupt:
     pass
 {where}
