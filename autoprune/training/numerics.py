@@ -101,7 +101,8 @@ def _compile_errors() -> Iterator[None]:
     try:
         yield
     except (TorchDynamoException, CppCompileError) as error:
-        cause = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        cause = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise CompileError(
             f"training.compile: torch.compile can't compile this network: {cause.rstrip('.')}. "
             "Set training.compile to false."

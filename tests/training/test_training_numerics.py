@@ -227,6 +227,16 @@ def test_what_can_not_be_compiled_is_an_error_and_no_slow_training(
         trainer.run_epoch()
 
 
+def test_what_the_compiler_behind_the_compiler_raised_is_told() -> None:
+    def behind(graph: Any, inputs: Any) -> Any:
+        raise ValueError("this operation has no kernel")
+
+    compiled = torch.compile(nn.Linear(2, 2), backend=behind)
+    told = r"can't compile this network: backend='behind' raised: ValueError: this operation has no kernel\. Set tra"
+    with pytest.raises(CompileError, match=told), Numerics(compile=True).telling():
+        compiled(torch.ones(1, 2))
+
+
 @pytest.mark.slow
 @compiling
 def test_an_error_of_the_network_itself_is_told_as_it_is(
