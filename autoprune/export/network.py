@@ -14,11 +14,14 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tre
 from autoprune.errors import ExportError
 from autoprune.saved_model import Architecture
 from autoprune.tasks.forward import call_model, to_device
+from autoprune.tasks.outputs import plain_outputs
 from autoprune.tasks.task import Inputs
 
 
 class Network:
     """A copy of a trained network, on the CPU and in evaluation mode, and real inputs to compare its exports on.
+
+    It returns what has tensors in its outputs: a program can't return objects that torch doesn't know.
 
     Args:
         example_inputs: A tensor, or a tuple or dict of tensors, whose first dimension is the batch.
@@ -32,6 +35,7 @@ class Network:
         self, model: nn.Module, example_inputs: Inputs, architecture: Architecture, base_dir: Path | None = None
     ) -> None:
         self.model = copy.deepcopy(model).cpu().eval()
+        self.model.register_forward_hook(lambda module, args, outputs: plain_outputs(outputs))
         self.inputs = to_device(example_inputs, "cpu")
         self.architecture = architecture
         self.base_dir = base_dir
@@ -41,8 +45,7 @@ class Network:
         self.outputs = self.run(self.inputs)
         if not tensors(self.outputs):
             raise ExportError(
-                "the network must return tensors, in tuples or dicts, to be exported, "
-                f"got {type(self.outputs).__name__}."
+                "the network must return tensors, in tuples, dicts or attributes, to be exported, got none."
             )
 
     @property
@@ -112,7 +115,7 @@ def max_difference(outputs: Any, expected: Any) -> tuple[float, float]:
     Raises:
         ExportError: If the number of tensors, a shape or a dtype differs.
     """
-    got, wanted = tensors(outputs), tensors(expected)
+    got, wanted = tensors(plain_outputs(outputs)), tensors(plain_outputs(expected))
     kinds = [[(tuple(tensor.shape), tensor.dtype) for tensor in side] for side in (got, wanted)]
     if kinds[0] != kinds[1]:
         raise ExportError(f"the outputs must have shapes and dtypes {kinds[1]}, got {kinds[0]}")

@@ -28,6 +28,16 @@ def join_outputs(outputs: Sequence[Any]) -> Any:
     return tree_map(_join, *outputs)
 
 
+def plain_outputs(outputs: Any) -> Any:
+    """A network's outputs without what torch can't look into, such as a language model's cache.
+
+    Returns:
+        Tuples, lists and dicts of tensors, numbers and ``None``; the attributes of an object are a dict.
+    """
+    outputs = dict(vars(outputs)) if _is_object(outputs) else outputs
+    return tree_map(lambda leaf: leaf if isinstance(leaf, torch.Tensor | bool | int | float | str) else None, outputs)
+
+
 def _is_object(outputs: Any) -> bool:
     """Whether torch doesn't look into it, and it has attributes, as a dataclass has."""
     return not isinstance(outputs, torch.Tensor) and tree_is_leaf(outputs) and hasattr(outputs, "__dict__")

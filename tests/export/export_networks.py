@@ -1,5 +1,6 @@
 """Small networks to export, imported by name when one is loaded again."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,6 +42,48 @@ class TextNet(nn.Module):
 
 def text_net(width: int = 6) -> nn.Module:
     return TextNet(width)
+
+
+class Cache:
+    """Tensors that torch knows nothing of, as language models keep them for the next token."""
+
+    def __init__(self, keys: torch.Tensor) -> None:
+        self.keys = keys
+
+
+class Caching(nn.Module):
+    """Returns its scores and a cache."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, width)
+        self.head = nn.Linear(width, 3)
+
+    def forward(self, inputs: torch.Tensor) -> dict[str, Any]:
+        keys = self.body(inputs).relu()
+        return {"cache": Cache(keys), "logits": self.head(keys)}
+
+
+def caching(width: int = 6) -> nn.Module:
+    return Caching(width)
+
+
+@dataclass(frozen=True)
+class Scores:
+    logits: torch.Tensor
+    cache: Cache
+    loss: torch.Tensor | None = None
+
+
+class Scoring(Caching):
+    """Returns them in an object."""
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return Scores(**super().forward(inputs))
+
+
+def scoring(width: int = 6) -> nn.Module:
+    return Scoring(width)
 
 
 class TwoInputs(nn.Module):
