@@ -140,7 +140,7 @@ class Trainer:
                 if self._before_step is not None:
                     feed.wait()
                     self._before_step(step.progress)
-                total_loss += self._take(step, feed) * len(step.indices)
+                total_loss += self._step(step, feed) * len(step.indices)
         self.epoch += 1
         mean_loss = total_loss / len(self._task.data.train)
         return EpochMetrics(mean_loss, steps[-1].lr, full_batch_size, time.perf_counter() - start_time)
@@ -251,7 +251,7 @@ class Trainer:
             n_seen += len(steps[-1].indices)
         return steps, full_batch_size
 
-    def _take(self, step: "_Step", feed: Feed) -> float:
+    def _step(self, step: "_Step", feed: Feed) -> float:
         """Take one optimizer step; returns the mean loss over the batch."""
         for group in self._optimizer.param_groups:
             group["lr"] = step.lr
