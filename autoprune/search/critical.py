@@ -140,7 +140,7 @@ class CriticalSection:
 
     def _forget(self) -> None:
         """What was raised has reached nobody."""
-        self._raised, self._sent_again = False, True
+        self._raised, self._sent_again = False, self._interrupt is not None
 
     def _raise_if_due(self) -> None:
         if self._interrupt is not None and self._depth == 0 and not self._raised:

@@ -1,51 +1,98 @@
 """What a network returns: a tensor, tensors in tuples, lists and dicts, or an object that has them as attributes."""
 
 import copy
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_is_leaf, tree_map, tree_map_only
+from torch.utils._pytree import tree_is_leaf, tree_map
 
 from autoprune.errors import TaskError
 
 
-def map_outputs(function: Callable[[torch.Tensor], torch.Tensor], outputs: Any) -> Any:
-    """Apply a function to every tensor in a network's outputs; they keep their type."""
-    if _is_object(outputs):
-        return _with_attributes(outputs, map_outputs(function, vars(outputs)))
-    return tree_map_only(torch.Tensor, function, outputs)
+def map_outputs(
+    function: Callable[[torch.Tensor], torch.Tensor], outputs: Any, other: Callable[[Any], Any] = lambda leaf: leaf
+) -> Any:
+    """Apply a function to every tensor in a network's outputs.
+
+    Looked into are the containers that torch knows, mappings, dataclasses and ``SimpleNamespace`` at any depth, and any
+    other object with attributes if it is the whole of the outputs. All keep their type but mappings that torch doesn't
+    know, which become dicts.
+
+    Args:
+        other: Applied to what can't be looked into, such as a language model's cache.
+    """
+
+    def visit(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return function(leaf)
+        if _is_plain(leaf):
+            return leaf
+        parts = _parts(leaf, whole=leaf is outputs)
+        if parts is None:
+            return other(leaf)
+        return _rebuilt(leaf, {name: map_outputs(function, part, other) for name, part in parts.items()})
+
+    return visit(outputs) if tree_is_leaf(outputs) else tree_map(visit, outputs)
 
 
 def join_outputs(outputs: Sequence[Any]) -> Any:
-    """Join a network's outputs for one or more batches along the batch dimension, the first one; they keep their type.
+    """Join a network's outputs for one or more batches along the batch dimension, the first one.
 
     Raises:
         TaskError: If the outputs of the batches don't have the same shape for every example.
     """
-    if _is_object(outputs[0]):
-        return _with_attributes(outputs[0], join_outputs([vars(each) for each in outputs]))
-    return tree_map(_join, *outputs)
+
+    def visit(first: Any, *rest: Any) -> Any:
+        if isinstance(first, torch.Tensor) or _is_plain(first):
+            return _join(first, *rest)
+        parts = [_parts(leaf, whole=first is outputs[0]) for leaf in (first, *rest)]
+        if parts[0] is None:
+            return first
+        return _rebuilt(first, {name: join_outputs([each[name] for each in parts if each]) for name in parts[0]})
+
+    return visit(*outputs) if tree_is_leaf(outputs[0]) else tree_map(visit, *outputs)
 
 
 def plain_outputs(outputs: Any) -> Any:
-    """A network's outputs without what torch can't look into, such as a language model's cache.
+    """A network's outputs without what can't be looked into: see :func:`map_outputs`.
 
     Returns:
         Tuples, lists and dicts of tensors, numbers and ``None``; the attributes of an object are a dict.
     """
-    outputs = dict(vars(outputs)) if _is_object(outputs) else outputs
-    return tree_map(lambda leaf: leaf if isinstance(leaf, torch.Tensor | bool | int | float | str) else None, outputs)
+
+    def visit(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor) or _is_plain(leaf):
+            return leaf
+        parts = _parts(leaf, whole=leaf is outputs)
+        return None if parts is None else {name: plain_outputs(part) for name, part in parts.items()}
+
+    return visit(outputs) if tree_is_leaf(outputs) else tree_map(visit, outputs)
 
 
-def _is_object(outputs: Any) -> bool:
-    """Whether torch doesn't look into it, and it has attributes, as a dataclass has."""
-    return not isinstance(outputs, torch.Tensor) and tree_is_leaf(outputs) and hasattr(outputs, "__dict__")
+def _is_plain(leaf: Any) -> bool:
+    return leaf is None or isinstance(leaf, bool | int | float | str)
 
 
-def _with_attributes(outputs: Any, attributes: dict[str, Any]) -> Any:
-    changed = copy.copy(outputs)
-    vars(changed).update(attributes)
+def _parts(leaf: Any, *, whole: bool) -> dict[Any, Any] | None:
+    """What is in an object that torch doesn't look into, by name; ``None`` where we don't either."""
+    if isinstance(leaf, Mapping):
+        return dict(leaf)
+    if dataclasses.is_dataclass(leaf):
+        return {field.name: getattr(leaf, field.name) for field in dataclasses.fields(leaf)}
+    if isinstance(leaf, SimpleNamespace) or (whole and hasattr(leaf, "__dict__")):
+        return dict(vars(leaf))
+    return None
+
+
+def _rebuilt(leaf: Any, parts: dict[Any, Any]) -> Any:
+    if isinstance(leaf, Mapping):
+        return parts
+    changed = copy.copy(leaf)
+    for name, part in parts.items():
+        object.__setattr__(changed, name, part)  # a dataclass may be frozen
     return changed
 
 

@@ -70,7 +70,7 @@ def evaluate(
         inputs, target = split.batch(torch.arange(n_done, min(n_done + n_at_once, n_examples)))
         output = numerics.forward(model, inputs, device)
         loss = float(task.loss(output, to_device(target, device)))
-        return map_outputs(torch.Tensor.cpu, output), target, loss
+        return map_outputs(torch.Tensor.cpu, output, lambda cache: None), target, loss
 
     with eval_mode(model):
         while n_done < n_examples:

@@ -125,6 +125,18 @@ def test_nor_is_it_before_the_trials(number: signal.Signals) -> None:
     assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else MachineTaken)
 
 
+def test_nor_is_one_that_a_librarys_handler_raised_meanwhile() -> None:
+    def library(section: CriticalSection) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        Signalling(signal.SIGINT)
+        section.install()
+        time.sleep(10)
+
+    section = CriticalSection()
+    with pytest.raises(KeyboardInterrupt), section.catching():
+        library(section)
+
+
 def test_what_else_is_ignored_is_told_as_before() -> None:
     class Failing:
         def __del__(self) -> None:

@@ -1,5 +1,6 @@
 """Evaluation, batch-norm recalibration and the optimizers."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -40,6 +41,22 @@ class Scores:
     loss: torch.Tensor | None = None
 
 
+@dataclass(slots=True)
+class Slots:
+    logits: torch.Tensor
+
+
+class Attributes(dict[str, Any]):
+    """Gives its items as attributes, as many libraries' dicts do."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+def nested(logits: torch.Tensor) -> SimpleNamespace:
+    return SimpleNamespace(logits=logits, all={"of": Slots(logits), "them": [Scores(logits)]})
+
+
 class Returning(nn.Module):
     """Returns its scores inside of something."""
 
@@ -51,7 +68,7 @@ class Returning(nn.Module):
         return self.kind(logits=self.body(inputs))
 
 
-@pytest.mark.parametrize("kind", [SequenceClassifierOutput, SimpleNamespace, Scores])
+@pytest.mark.parametrize("kind", [SequenceClassifierOutput, SimpleNamespace, Scores, Slots, nested])
 def test_scores_may_be_in_an_object_over_many_batches(
     make_task: MakeTask, mlp: nn.Module, kind: Callable[..., Any]
 ) -> None:
@@ -60,6 +77,49 @@ def test_scores_may_be_in_an_object_over_many_batches(
     assert evaluate(Returning(mlp, kind), plain.data.validation, plain, batch_size=77) == expected
     own = replace(plain, metric=lambda outputs, targets: accuracy(outputs.logits, targets))
     assert evaluate(Returning(mlp, kind), own.data.validation, own, batch_size=77) == expected
+
+
+def test_outputs_keep_their_types_and_what_is_in_them_is_joined(make_task: MakeTask, mlp: nn.Module) -> None:
+    task = make_task()
+    n_examples, seen = len(task.data.validation), []
+
+    def metric(outputs: Any, targets: torch.Tensor) -> float:
+        seen.append(outputs)
+        return 0.0
+
+    task = replace(task, loss=lambda outputs, targets: targets.sum() * 0.0, metric=metric)
+    for kind in (nested, Attributes):
+        evaluate(Returning(mlp, kind), task.data.validation, task, batch_size=77)
+    whole, mapping = seen
+    assert isinstance(whole.all["of"], Slots)
+    tensors = [whole.logits, whole.all["of"].logits, whole.all["them"][0].logits, mapping["logits"]]
+    assert [len(tensor) for tensor in tensors] == [n_examples] * 4
+
+
+def test_no_cache_of_a_batch_is_kept(make_task: MakeTask, mlp: nn.Module) -> None:
+    class Cache:
+        def __init__(self, keys: torch.Tensor) -> None:
+            self.keys = keys
+
+    caches: list[weakref.ref[Cache]] = []
+
+    def caching(logits: torch.Tensor) -> Any:
+        cache = Cache(logits)
+        caches.append(weakref.ref(cache))
+        return SequenceClassifierOutput(logits=logits, hidden_states=cache)
+
+    plain = replace(make_task(), loss=cross_entropy)
+    alive = []
+
+    def metric(outputs: Any, targets: torch.Tensor) -> float:
+        alive.append(sum(cache() is not None for cache in caches))
+        return accuracy(outputs, targets)
+
+    task = replace(plain, metric=metric)
+    found = evaluate(Returning(mlp, caching), task.data.validation, task, batch_size=77)
+    assert found.accuracy == evaluate(mlp, plain.data.validation, plain, batch_size=77).accuracy
+    assert len(caches) > 1
+    assert alive == [0]
 
 
 def test_modes_are_restored_module_by_module(make_task: MakeTask, cnn: nn.Sequential) -> None:
