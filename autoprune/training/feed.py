@@ -1,7 +1,9 @@
 """The batches of an epoch, read and augmented; for a GPU, while the step before is still computed there."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,6 +13,9 @@ from torch.utils._pytree import tree_map_only
 
 from autoprune.tasks.forward import plain_inputs
 from autoprune.tasks.task import Inputs, Task
+
+GRACE_S = 5.0
+"""How long the reading thread may go on when the epoch has failed."""
 
 
 @dataclass(frozen=True)
@@ -26,30 +31,15 @@ class Part:
     share: float
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The examples of one optimizer step.
-
-    Attributes:
-        parts: Can be gone through once.
-        largest: Examples of the largest part.
-    """
-
-    indices: torch.Tensor
-    parts: Iterable[Part]
-    largest: int
-    random_states: tuple[torch.Tensor, torch.Tensor]
-
-
 class Feed:
-    """Gives an epoch's batches one by one; to be used as a context manager.
+    """Gives an epoch's batches one by one, each in nearly equal parts; to be used as a context manager.
 
-    Ahead, a thread prepares the next batch, down to pinned memory, from :meth:`look_ahead` on. Else a part is read when
-    it is asked for.
+    A part is read when it is asked for. Ahead, though, a thread prepares the next batch that is a single part, down to
+    pinned memory, from :meth:`look_ahead` on.
 
     Args:
         batches: Indices of the examples of every step.
-        n_at_once: Most examples in a part, which are nearly equal in size; ``None`` leaves a batch whole.
+        n_at_once: Most examples in a part; ``None`` leaves a batch whole.
         generator: Source of the augmentation's random numbers.
     """
 
@@ -66,9 +56,10 @@ class Feed:
         self._batches = batches
         self._n_at_once = n_at_once
         self._generator = generator
-        self._thread = ThreadPoolExecutor(1, "autoprune-feed") if ahead else None
-        self._coming: Future[Batch] | None = None
+        self._thread = _Thread() if ahead else None
+        self._coming: Future[list[Part]] | None = None
         self._n_given = 0
+        self._states: dict[int, torch.Tensor] = {}
 
     def __enter__(self) -> "Feed":
         return self
@@ -77,62 +68,101 @@ class Feed:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
+            self._thread.end(GRACE_S if error is not None else None)
 
-    def next(self) -> Batch:
-        """The next batch.
+    @property
+    def largest(self) -> int:
+        """Examples of the largest part of the next batch."""
+        return len(self._divided(self._n_given)[0])
+
+    def next(self) -> Iterable[Part]:
+        """The parts of the next batch, to be gone through once.
 
         Raises:
-            Exception: Whatever reading and augmenting raise.
+            Exception: Whatever reading and augmenting raise, here or when a part is asked for.
         """
-        coming, self._coming = self._coming, None
-        batch = self._prepared(self._batches[self._n_given]) if coming is None else coming.result()
+        number, coming = self._n_given, self._coming
+        self._coming = None
         self._n_given += 1
-        return batch
+        if coming is not None:
+            return coming.result()
+        return list(self._read(number)) if self._thread is not None and self._is_whole(number) else self._read(number)
 
     def look_ahead(self) -> None:
-        """Begin to prepare the batch after the one given last, if there is one and batches are prepared ahead."""
-        if self._thread is not None and self._coming is None and self._n_given < len(self._batches):
-            self._coming = self._thread.submit(self._prepared, self._batches[self._n_given])
+        """Begin to prepare the batch after the one given last, if there is one and each of the two is one part."""
+        number = self._n_given
+        if self._thread is None or self._coming is not None or number == len(self._batches):
+            return
+        if self._is_whole(number - 1) and self._is_whole(number):
+            self._coming = self._thread.submit(lambda: [_pinned(part) for part in self._read(number)])
 
     def wait(self) -> None:
         """Until the thread reads no data, so that they are never read by two threads at once."""
         if self._coming is not None:
             self._coming.exception()  # raised by `next`
 
-    def again(self, batch: Batch, n_at_once: int) -> Batch:
+    def again(self, n_at_once: int) -> Iterable[Part]:
         """The batch given last in parts that are at most so large, as are those of the batches after it.
 
-        Random numbers come as if the parts had been so large before.
+        The generator's numbers come as if the parts had been so large before.
         """
         self.wait()
         self._coming = None
         self._n_at_once = n_at_once
-        generator_state, global_state = batch.random_states
-        self._generator.set_state(generator_state)
-        torch.set_rng_state(global_state)
-        return self._prepared(batch.indices)
+        number = self._n_given - 1
+        self._generator.set_state(self._states[number])
+        return self._read(number)
 
-    def _prepared(self, indices: torch.Tensor) -> Batch:
-        states = self._generator.get_state(), torch.get_rng_state()
-        n_parts = -(-len(indices) // (self._n_at_once or len(indices)))
-        parts = indices.tensor_split(n_parts)
-        read = self._read(parts, len(indices))
-        return Batch(indices, read if self._thread is None else list(read), len(parts[0]), states)
+    def _divided(self, number: int) -> Sequence[torch.Tensor]:
+        indices = self._batches[number]
+        return indices.tensor_split(-(-len(indices) // (self._n_at_once or len(indices))))
 
-    def _read(self, parts: Sequence[torch.Tensor], n_examples: int) -> Iterator[Part]:
-        for part in parts:
-            inputs, targets = self._task.data.train.batch(part)
+    def _is_whole(self, number: int) -> bool:
+        return len(self._divided(number)) == 1
+
+    def _read(self, number: int) -> Iterator[Part]:
+        self._states = {known: state for known, state in self._states.items() if known == number - 1}
+        self._states[number] = self._generator.get_state()
+        for indices in self._divided(number):
+            inputs, targets = self._task.data.train.batch(indices)
             if self._task.augment is not None:
                 inputs = self._task.augment(inputs, self._generator)
-            if self._thread is not None and torch.cuda.is_available():
-                inputs, targets = _pinned(inputs), _pinned(targets)
-            yield Part(inputs, targets, len(part) / n_examples)
+            yield Part(inputs, targets, len(indices) / len(self._batches[number]))
 
 
-def _pinned(inputs: Any) -> Any:
-    return tree_map_only(
+class _Thread:
+    """Does one piece of work after the other; a daemon, for what it reads may never come."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="autoprune-feed", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[], Any]) -> "Future[Any]":
+        future: Future[Any] = Future()
+        self._work.put((work, future))
+        return future
+
+    def end(self, timeout: float | None) -> None:
+        """Begin nothing more, and wait for what is being done."""
+        self._work.put(None)
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            work, future = item
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+
+def _pinned(part: Part) -> Part:
+    if not torch.cuda.is_available():
+        return part
+    inputs, targets = tree_map_only(
         torch.Tensor,
         lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor,
-        plain_inputs(inputs),
+        (plain_inputs(part.inputs), part.targets),
     )
+    return Part(inputs, targets, part.share)

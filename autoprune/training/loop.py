@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from autoprune.schedules import rate_and_batch
 from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Task
 from autoprune.training.distillation import Distillation
-from autoprune.training.feed import Batch, Feed
+from autoprune.training.feed import Feed, Part
 from autoprune.training.memory import with_fewer_at_once
 from autoprune.training.numerics import FLOAT32, Numerics
 from autoprune.training.optimizers import build_optimizer
@@ -50,7 +51,8 @@ class Trainer:
 
     The order of the examples, the augmentation and torch's global random numbers (dropout) follow from ``seed`` and the
     epoch alone, so that training continued from a checkpoint gives the same network as training that was never
-    interrupted (bit for bit on the CPU, unless it is compiled).
+    interrupted (bit for bit on the CPU, unless it is compiled). For a GPU the next batch is read and augmented in a
+    thread of its own while a step is computed, never by two at once.
 
     Where the device's memory is not enough, the step's batch is divided into parts half as large, for the rest of the
     training too, and the step begins anew: with the gradients zero, and with the random numbers and the network's
@@ -255,22 +257,24 @@ class Trainer:
         """Take one optimizer step; returns the mean loss over the batch."""
         for group in self._optimizer.param_groups:
             group["lr"] = step.lr
-        batch = feed.next()
-        feed.look_ahead()
         before = _StepState.of(self.model, self._device)
+        largest, first = feed.largest, True
 
         def compute_gradients(n_at_once: int) -> float:
-            parts = batch if n_at_once == batch.largest else feed.again(batch, n_at_once)
+            nonlocal first
+            read, first = (feed.next if first else partial(feed.again, n_at_once)), False
+            parts = read()
+            feed.look_ahead()
             return self._compute_gradients(parts, step.lr)
 
         batch_loss, fitting = with_fewer_at_once(
             compute_gradients,
-            batch.largest,
+            largest,
             self._device,
             f"epoch {self.epoch + 1}: training",
             undo=lambda: before.restore(self.model, self._device),
         )
-        if fitting < batch.largest:
+        if fitting < largest:
             self.device_batch = fitting
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -278,11 +282,11 @@ class Trainer:
             self._after_step()
         return batch_loss
 
-    def _compute_gradients(self, batch: Batch, lr: float) -> float:
+    def _compute_gradients(self, parts: Iterable[Part], lr: float) -> float:
         """Accumulate the gradients of a batch part by part; returns the mean loss over it."""
         self._optimizer.zero_grad()
         batch_loss = 0.0
-        for part in batch.parts:
+        for part in parts:
             inputs = to_device(part.inputs, self._device)  # once, for both networks
             with self._numerics.telling():
                 outputs = self._numerics.forward(self._network, inputs, self._device)
@@ -312,18 +316,20 @@ class _Step:
 
 @dataclass(frozen=True)
 class _StepState:
-    """What a step's forward passes change, but for the random numbers that a :class:`Feed` sets back."""
+    """What a step changes before its optimizer, but for the generator that a :class:`Feed` sets back."""
 
     buffers: list[torch.Tensor]
+    random_state: torch.Tensor
     gpu_random_state: torch.Tensor | None
 
     @classmethod
     def of(cls, model: nn.Module, device: torch.device) -> "_StepState":
         gpu_random_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(_copied(list(model.buffers())), gpu_random_state)
+        return cls(_copied(list(model.buffers())), torch.get_rng_state(), gpu_random_state)
 
     @torch.no_grad()
     def restore(self, model: nn.Module, device: torch.device) -> None:
+        torch.set_rng_state(self.random_state)
         if self.gpu_random_state is not None:
             torch.cuda.set_rng_state(self.gpu_random_state, device)
         for buffer, before in zip(model.buffers(), self.buffers, strict=True):

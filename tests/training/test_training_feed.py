@@ -1,116 +1,143 @@
 """The batches of an epoch: the same ones ahead of time as when they are needed, and never read twice at once."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from autoprune.tasks.task import Task
-from autoprune.training.feed import Batch, Feed
+from autoprune.training import Trainer, loop
+from autoprune.training import feed as feed_module
+from autoprune.training.feed import Feed
 
 MakeTask = Callable[..., Task]
 BATCHES = torch.arange(70).split(16)
 
 
 def feed_of(task: Task, n_at_once: int | None, ahead: bool) -> Feed:
-    torch.manual_seed(3)
     return Feed(task, BATCHES, n_at_once, torch.Generator().manual_seed(5), ahead=ahead)
 
 
-def inputs_of(batch: Batch) -> list[torch.Tensor]:
-    return [part.inputs for part in batch.parts]
-
-
-def all_inputs(task: Task, n_at_once: int | None, ahead: bool) -> list[list[torch.Tensor]]:
+def all_inputs(task: Task, n_at_once: int | None, ahead: bool, again_at: int = -1) -> list[list[torch.Tensor]]:
+    """Inputs of all parts; one batch is asked for again, in parts of 8 and of 4."""
     found = []
     with feed_of(task, n_at_once, ahead) as feed:
-        for _ in BATCHES:
-            batch = feed.next()
+        for number, indices in enumerate(BATCHES):
+            largest = feed.largest
+            parts = list(feed.next())
+            assert len(parts[0].targets) == largest
             feed.look_ahead()
-            found.append(inputs_of(batch))
+            if number == again_at:
+                list(feed.again(8))
+                feed.look_ahead()
+                parts = list(feed.again(4))
+                feed.look_ahead()
+            assert sum(part.share for part in parts) == pytest.approx(1)
+            assert torch.equal(torch.cat([part.targets for part in parts]), task.data.train.batch(indices)[1])
+            found.append([part.inputs for part in parts])
     return found
 
 
-@pytest.mark.parametrize("n_at_once", [None, 5, 16])
+@pytest.mark.parametrize("n_at_once", [None, 5, 8, 16])
 def test_the_same_batches_ahead_as_when_needed(make_task: MakeTask, noise: Any, n_at_once: int | None) -> None:
     task = make_task(augment=noise)
     needed = all_inputs(task, n_at_once, ahead=False)
     assert [sum(map(len, parts)) for parts in needed] == [16, 16, 16, 16, 6]
-    assert [len(parts) for parts in needed] == ([1] * 5 if n_at_once in (None, 16) else [4, 4, 4, 4, 2])
+    n_parts = {None: [1] * 5, 5: [4, 4, 4, 4, 2], 8: [2, 2, 2, 2, 1], 16: [1] * 5}
+    assert [len(parts) for parts in needed] == n_parts[n_at_once]
     torch.testing.assert_close(all_inputs(task, n_at_once, ahead=True), needed, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("at", [0, 2, 4])
 def test_a_batch_again_in_smaller_parts_is_what_it_would_have_been(
-    make_task: MakeTask, noise: Any, ahead: bool
+    make_task: MakeTask, noise: Any, at: int, ahead: bool
 ) -> None:
     task = make_task(augment=noise)
-    found: list[list[torch.Tensor]] = []
-    with feed_of(task, None, ahead) as feed:
-        for number in range(len(BATCHES)):
-            batch = feed.next()
-            feed.look_ahead()
-            if number == 0:
-                inputs_of(batch)
-                inputs_of(feed.again(batch, 8))
-                batch = feed.again(batch, 4)
-                assert batch.largest == 4
-            found.append(inputs_of(batch))
-    torch.testing.assert_close(found, all_inputs(task, 4, ahead=False), rtol=0, atol=0)
-
-
-def test_shares_and_targets_are_those_of_the_examples(make_task: MakeTask) -> None:
-    task = make_task()
-    with feed_of(task, 5, ahead=True) as feed:
-        parts = list(feed.next().parts)
-    assert [part.share for part in parts] == [0.25] * 4
-    assert torch.equal(torch.cat([part.targets for part in parts]), task.data.train.batch(BATCHES[0])[1])
+    found, small = all_inputs(task, None, ahead, again_at=at), all_inputs(task, 4, ahead=False)
+    assert [len(parts) for parts in found] == [1] * at + [len(parts) for parts in small[at:]]
+    whole = all_inputs(task, None, ahead=False)
+    torch.testing.assert_close(found[:at], whole[:at], rtol=0, atol=0)
+    if at == 0:
+        torch.testing.assert_close(found, small, rtol=0, atol=0)
+    torch.testing.assert_close(found, all_inputs(task, None, not ahead, again_at=at), rtol=0, atol=0)
 
 
 class Watched:
-    """A split that says in which thread it was read, and takes its time."""
+    """A split that says in which thread it was read, and whether it is being read; it can be held up."""
 
     def __init__(self, split: Any) -> None:
-        self.split, self.threads = split, []
-        self.go_on = threading.Event()
-        self.reading = 0
+        self.split, self.threads, self.n_reading, self.most_reading = split, [], 0, 0
+        self.go_on, self.delay = threading.Event(), 0.0
+        self.go_on.set()
 
     def __len__(self) -> int:
         return len(self.split)
 
     def batch(self, indices: torch.Tensor) -> tuple[Any, torch.Tensor]:
         self.threads.append(threading.current_thread())
-        self.reading += 1
+        self.n_reading += 1
+        self.most_reading = max(self.most_reading, self.n_reading)
         assert self.go_on.wait(30)
-        self.reading -= 1
+        time.sleep(self.delay)
+        self.n_reading -= 1
         return self.split.batch(indices)
 
 
+def watched(task: Task) -> tuple[Task, Watched]:
+    split = Watched(task.data.train)
+    return replace(task, data=replace(task.data, train=split)), split
+
+
 def test_a_batch_is_read_while_the_one_before_is_used_and_waited_for(make_task: MakeTask) -> None:
-    task = make_task()
-    watched = Watched(task.data.train)
-    watched.go_on.set()
-    with feed_of(replace(task, data=replace(task.data, train=watched)), None, ahead=True) as feed:
+    task, split = watched(make_task())
+    with feed_of(task, None, ahead=True) as feed:
         feed.next()
-        watched.go_on.clear()
+        split.go_on.clear()
         feed.look_ahead()
         feed.look_ahead()
-        while watched.reading == 0:
+        while split.n_reading == 0:
             pass
-        threading.Timer(0.2, watched.go_on.set).start()
+        threading.Timer(0.2, split.go_on.set).start()
         feed.wait()
-        assert watched.reading == 0
-        assert len(watched.threads) == 2
-        thread = watched.threads[1]
+        assert split.n_reading == 0
+        assert len(split.threads) == 2
+        thread = split.threads[1]
         assert thread is not threading.main_thread()
         for _ in range(4):
             feed.next()
             feed.look_ahead()
     assert not thread.is_alive()
-    assert len(watched.threads) == len(BATCHES)
+    assert len(split.threads) == len(BATCHES)
+
+
+def test_an_epoch_that_fails_does_not_wait_for_what_never_comes(
+    make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "GRACE_S", 0.1)
+    task, split = watched(make_task())
+
+    def fail() -> None:
+        with feed_of(task, None, ahead=True) as feed:
+            feed.next()
+            split.go_on.clear()
+            feed.look_ahead()
+            while split.n_reading == 0:
+                pass
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        fail()
+    assert split.n_reading == 1
+    assert split.threads[-1].daemon
+    split.go_on.set()
+    split.threads[-1].join(30)
+    assert not split.threads[-1].is_alive()
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -122,8 +149,35 @@ def test_what_reading_raises_comes_with_the_batch(make_task: MakeTask, ahead: bo
 
     with feed_of(make_task(augment=failing), None, ahead) as feed:
         for _ in range(4):
-            inputs_of(feed.next())
+            list(feed.next())
             feed.look_ahead()
         feed.wait()
         with pytest.raises(ValueError, match="this image is broken"):
-            inputs_of(feed.next())
+            list(feed.next())
+
+
+def test_a_training_reads_ahead_but_not_while_its_hook_may_read(
+    make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "Feed", lambda *args, **_: Feed(*args, ahead=True))  # ahead is for GPUs
+    task, split = watched(make_task(n_train=96))
+    split.delay, reading = 0.1, []
+    trainer = Trainer(mlp, task, **settings, before_step=lambda progress: reading.append(split.n_reading))
+    trainer.run_epoch()
+    assert reading == [0, 0, 0]
+    assert split.most_reading == 1
+    assert [thread is threading.main_thread() for thread in split.threads] == [True, False, False]
+
+
+def test_memory_that_an_augmentation_lacks_halves_the_batch_too(
+    make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hungry(inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if len(inputs) > 8:
+            raise torch.OutOfMemoryError("device out of memory")
+        return inputs
+
+    monkeypatch.setattr(loop, "Feed", lambda *args, **_: Feed(*args, ahead=True))
+    trainer = Trainer(mlp, make_task(n_train=96, augment=hungry), **settings)
+    trainer.run_epoch()
+    assert trainer.device_batch == 8
