@@ -24,16 +24,21 @@ def map_outputs(
     Args:
         other: Applied to what can't be looked into, such as a language model's cache.
     """
+    return _map(function, outputs, other, whole=True)
 
+
+def _map(
+    function: Callable[[torch.Tensor], torch.Tensor], outputs: Any, other: Callable[[Any], Any], *, whole: bool
+) -> Any:
     def visit(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor):
             return function(leaf)
         if _is_plain(leaf):
             return leaf
-        parts = _parts(leaf, whole=leaf is outputs)
+        parts = _parts(leaf, whole=whole and leaf is outputs)
         if parts is None:
             return other(leaf)
-        return _rebuilt(leaf, {name: map_outputs(function, part, other) for name, part in parts.items()})
+        return _rebuilt(leaf, {name: _map(function, part, other, whole=False) for name, part in parts.items()})
 
     return visit(outputs) if tree_is_leaf(outputs) else tree_map(visit, outputs)
 
@@ -44,14 +49,19 @@ def join_outputs(outputs: Sequence[Any]) -> Any:
     Raises:
         TaskError: If the outputs of the batches don't have the same shape for every example.
     """
+    return _join_all(outputs, whole=True)
 
+
+def _join_all(outputs: Sequence[Any], *, whole: bool) -> Any:
     def visit(first: Any, *rest: Any) -> Any:
         if isinstance(first, torch.Tensor) or _is_plain(first):
             return _join(first, *rest)
-        parts = [_parts(leaf, whole=first is outputs[0]) for leaf in (first, *rest)]
+        parts = [_parts(leaf, whole=whole and first is outputs[0]) for leaf in (first, *rest)]
         if parts[0] is None:
             return first
-        return _rebuilt(first, {name: join_outputs([each[name] for each in parts if each]) for name in parts[0]})
+        return _rebuilt(
+            first, {name: _join_all([each[name] for each in parts if each], whole=False) for name in parts[0]}
+        )
 
     return visit(*outputs) if tree_is_leaf(outputs[0]) else tree_map(visit, *outputs)
 
@@ -62,12 +72,15 @@ def plain_outputs(outputs: Any) -> Any:
     Returns:
         Tuples, lists and dicts of tensors, numbers and ``None``; the attributes of an object are a dict.
     """
+    return _plain(outputs, whole=True)
 
+
+def _plain(outputs: Any, *, whole: bool) -> Any:
     def visit(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor) or _is_plain(leaf):
             return leaf
-        parts = _parts(leaf, whole=leaf is outputs)
-        return None if parts is None else {name: plain_outputs(part) for name, part in parts.items()}
+        parts = _parts(leaf, whole=whole and leaf is outputs)
+        return None if parts is None else {name: _plain(part, whole=False) for name, part in parts.items()}
 
     return visit(outputs) if tree_is_leaf(outputs) else tree_map(visit, outputs)
 
