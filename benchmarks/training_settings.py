@@ -29,6 +29,7 @@ from torch import nn
 import autoprune
 from autoprune.datasets import parquet_images, random_crop_flip
 from autoprune.tasks.classification import accuracy, cross_entropy
+from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Data, Task
 from autoprune.tasks.weights import load_weights
 from autoprune.training import Numerics, Trainer, evaluate
@@ -96,20 +97,6 @@ NETWORKS = {
 }
 
 
-@dataclass(frozen=True)
-class _Examples:
-    """A split in memory."""
-
-    inputs: torch.Tensor
-    targets: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def batch(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.inputs[indices], self.targets[indices]
-
-
 @contextmanager
 def _tf32(enabled: bool) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
@@ -124,7 +111,7 @@ def speeds(name: str, network: Network, setting: str, device: torch.device, n_ep
     """A row: a network under a setting."""
     torch.manual_seed(0)
     n_examples = network.batch * network.steps
-    examples = _Examples(network.inputs(n_examples), torch.randint(0, 10, (n_examples,)))
+    examples = TensorSplit(network.inputs(n_examples), torch.randint(0, 10, (n_examples,)))
     task = Task(network.build, Data(examples, examples, examples), cross_entropy, accuracy, network.augment)
     if device.type == "cuda":
         torch.cuda.empty_cache()

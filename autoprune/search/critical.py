@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
@@ -22,7 +21,7 @@ class MachineTaken(KeyboardInterrupt):
 
 
 _INTERRUPTS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: MachineTaken, signal.SIGUSR1: MachineTaken}
-
+_Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 RETRY_S = 0.05
 """How long after a signal was lost it is sent again."""
@@ -66,10 +65,10 @@ class _LostSignals:
         on_lost: Called before.
     """
 
-    def __init__(self, before: Callable[[Any], object], on_lost: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, before: _Hook, on_lost: Callable[[], object] = lambda: None) -> None:
         self.before, self._on_lost = before, on_lost
 
-    def __call__(self, unraisable: Any) -> None:
+    def __call__(self, unraisable: "sys.UnraisableHookArgs") -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             self.before(unraisable)
             return

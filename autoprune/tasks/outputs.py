@@ -24,23 +24,7 @@ def map_outputs(
     Args:
         other: Applied to what can't be looked into, such as a language model's cache.
     """
-    return _map(function, outputs, other, whole=True)
-
-
-def _map(
-    function: Callable[[torch.Tensor], torch.Tensor], outputs: Any, other: Callable[[Any], Any], *, whole: bool
-) -> Any:
-    def visit(leaf: Any) -> Any:
-        if isinstance(leaf, torch.Tensor):
-            return function(leaf)
-        if _is_plain(leaf):
-            return leaf
-        parts = _parts(leaf, whole=whole and leaf is outputs)
-        if parts is None:
-            return other(leaf)
-        return _rebuilt(leaf, {name: _map(function, part, other, whole=False) for name, part in parts.items()})
-
-    return visit(outputs) if tree_is_leaf(outputs) else tree_map(visit, outputs)
+    return _walk([outputs], function, other, _rebuilt)
 
 
 def join_outputs(outputs: Sequence[Any]) -> Any:
@@ -49,21 +33,7 @@ def join_outputs(outputs: Sequence[Any]) -> Any:
     Raises:
         TaskError: If the outputs of the batches don't have the same shape for every example.
     """
-    return _join_all(outputs, whole=True)
-
-
-def _join_all(outputs: Sequence[Any], *, whole: bool) -> Any:
-    def visit(first: Any, *rest: Any) -> Any:
-        if isinstance(first, torch.Tensor) or _is_plain(first):
-            return _join(first, *rest)
-        parts = [_parts(leaf, whole=whole and first is outputs[0]) for leaf in (first, *rest)]
-        if parts[0] is None:
-            return first
-        return _rebuilt(
-            first, {name: _join_all([each[name] for each in parts if each], whole=False) for name in parts[0]}
-        )
-
-    return visit(*outputs) if tree_is_leaf(outputs[0]) else tree_map(visit, *outputs)
+    return _walk(outputs, _join, lambda first: first, _rebuilt)
 
 
 def plain_outputs(outputs: Any) -> Any:
@@ -72,21 +42,42 @@ def plain_outputs(outputs: Any) -> Any:
     Returns:
         Tuples, lists and dicts of tensors, numbers and ``None``; the attributes of an object are a dict.
     """
-    return _plain(outputs, whole=True)
+    return _walk([outputs], lambda tensor: tensor, lambda _: None, lambda _, parts: parts)
 
 
-def _plain(outputs: Any, *, whole: bool) -> Any:
-    def visit(leaf: Any) -> Any:
-        if isinstance(leaf, torch.Tensor) or _is_plain(leaf):
-            return leaf
-        parts = _parts(leaf, whole=whole and leaf is outputs)
-        return None if parts is None else {name: _plain(part, whole=False) for name, part in parts.items()}
+def _walk(
+    outputs: Sequence[Any],
+    of_tensors: Callable[..., Any],
+    of_other: Callable[[Any], Any],
+    rebuild: Callable[[Any, dict[Any, Any]], Any],
+    *,
+    whole: bool = True,
+) -> Any:
+    """Go through the outputs of one or more batches together; what is no tensor is taken from the first.
 
-    return visit(outputs) if tree_is_leaf(outputs) else tree_map(visit, outputs)
+    Args:
+        of_tensors: Gets the tensors of all batches in one place.
+        of_other: Gets what can't be looked into.
+        rebuild: Gets an object that torch doesn't look into, and what has become of its parts.
+        whole: Whether these are all of the outputs, not a part.
+    """
+    whole = whole and tree_is_leaf(outputs[0])
 
+    def visit(first: Any, *rest: Any) -> Any:
+        if isinstance(first, torch.Tensor):
+            return of_tensors(first, *rest)
+        if first is None or isinstance(first, bool | int | float | str):
+            return first
+        parts = [_parts(each, whole=whole) for each in (first, *rest)]
+        if parts[0] is None:
+            return of_other(first)
+        walked = {
+            name: _walk([each[name] for each in parts if each], of_tensors, of_other, rebuild, whole=False)
+            for name in parts[0]
+        }
+        return rebuild(first, walked)
 
-def _is_plain(leaf: Any) -> bool:
-    return leaf is None or isinstance(leaf, bool | int | float | str)
+    return tree_map(visit, *outputs)
 
 
 def _parts(leaf: Any, *, whole: bool) -> dict[Any, Any] | None:
@@ -109,9 +100,9 @@ def _rebuilt(leaf: Any, parts: dict[Any, Any]) -> Any:
     return changed
 
 
-def _join(first: Any, *rest: Any) -> Any:
+def _join(first: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
     """Concatenate one output over the batches; what has no batch dimension stays as the first batch gave it."""
-    if not isinstance(first, torch.Tensor) or first.dim() == 0:
+    if first.dim() == 0:
         return first
     try:
         return torch.cat([first, *rest])

@@ -295,7 +295,7 @@ class Trainer:
                 loss = self._distillation.mixed(loss, outputs, inputs, self._task, self._numerics, self._device)
             loss = loss * part.share
             with self._numerics.telling():
-                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(self._scaler.scale(loss))
             batch_loss += loss.item()  # only now: it waits until a GPU has computed all that it was given
             if not math.isfinite(batch_loss):
                 raise TrainingDiverged(
