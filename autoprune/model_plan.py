@@ -9,13 +9,17 @@ from torch import nn
 
 from autoprune.cost.table import NetworkCost, build_table
 from autoprune.errors import PruningError
-from autoprune.pruning import LeftOut, global_scores, global_widths, make_plan, prune
+from autoprune.pruning.apply import prune
 from autoprune.pruning.block_importance import angular_distances, loss_rises, mean_loss
-from autoprune.sensitivity import KEPT_SHARES, SensitivityMap, SensitivityMeter, measure_map, points_to_measure
+from autoprune.pruning.plan import LeftOut
+from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.ranking import global_scores, global_widths
+from autoprune.sensitivity.map import SensitivityMap
+from autoprune.sensitivity.measure import KEPT_SHARES, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
 from autoprune.tasks.forward import plain_inputs
 from autoprune.tasks.task import Inputs, Loss
-from autoprune.training import recalibrate_on_batches
+from autoprune.training.batch_norm import recalibrate_on_batches
 from autoprune.trial import PruningConfig
 
 Batch = tuple[Inputs, torch.Tensor]

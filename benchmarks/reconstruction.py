@@ -28,7 +28,8 @@ from autoprune.pruning.proof import randomised, run, tensors_in
 from autoprune.saved_model import load_model
 from autoprune.search.session import resume_session
 from autoprune.tasks.task import Task
-from autoprune.training import evaluate, recalibrate_batch_norm
+from autoprune.training.batch_norm import recalibrate_batch_norm
+from autoprune.training.evaluation import evaluate
 from benchmarks.coverage import FAMILIES
 from benchmarks.search_quality.settings import SETTINGS, prepared
 

@@ -17,7 +17,8 @@ from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
 from autoprune.cost import CostTable, build_table
-from autoprune.pruning import kept_scores, make_plan
+from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.ranking import kept_scores
 from autoprune.search.cost_aware.descent import MAX_STEPS
 from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT

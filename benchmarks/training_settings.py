@@ -32,7 +32,9 @@ from autoprune.tasks.classification import accuracy, cross_entropy
 from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Data, Task
 from autoprune.tasks.weights import load_weights
-from autoprune.training import Numerics, Trainer, evaluate
+from autoprune.training.evaluation import evaluate
+from autoprune.training.loop import Trainer
+from autoprune.training.numerics import Numerics
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 from autoprune.zoo import cnn6, resnet20
 

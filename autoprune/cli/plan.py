@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.search.session import Checked
-    from autoprune.sensitivity import SensitivityMap
+    from autoprune.sensitivity.map import SensitivityMap
 
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
@@ -114,7 +114,7 @@ def _draw(measured: "SensitivityMap", plot: Path, study: str) -> None:
 def _print_sensitivity(console: "Console", checked: "Checked", measured: "SensitivityMap", plot: Path) -> None:
     from autoprune.report.sensitivity import sensitivity_table
     from autoprune.search.sensitivity import first_criterion
-    from autoprune.sensitivity import KEPT_SHARES
+    from autoprune.sensitivity.measure import KEPT_SHARES
 
     criterion, multiple = first_criterion(checked.spec), checked.spec.round_to
     console.print(sensitivity_table(checked.plan, measured, KEPT_SHARES, multiple, criterion))

@@ -11,7 +11,7 @@ from rich.text import Text
 from autoprune.cost.table import CostTable
 from autoprune.pruning.plan import PruningPlan
 from autoprune.report.tables import LABELS, plain_table, quantity
-from autoprune.sensitivity import SensitivityMap
+from autoprune.sensitivity.map import SensitivityMap
 from autoprune.space import Dimension
 from autoprune.spec import Range
 

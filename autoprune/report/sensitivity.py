@@ -6,7 +6,7 @@ from rich.table import Table
 
 from autoprune.pruning.plan import PruningPlan
 from autoprune.report.tables import plain_table
-from autoprune.sensitivity import SensitivityMap
+from autoprune.sensitivity.map import SensitivityMap
 
 
 def sensitivity_table(

@@ -31,7 +31,7 @@ from autoprune.search.storage import storage_error
 from autoprune.search.test_split import read_test_split
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.store import StudyFolder
-from autoprune.training import Numerics
+from autoprune.training.numerics import Numerics
 
 Engine = Callable[[Dispatcher, StudyFolder, Places], None]
 """Runs trials, or repeats of them, until there are no more to give."""

@@ -17,8 +17,9 @@ from autoprune.atomic_file import replacing
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
 from autoprune.places import Places
-from autoprune.pruning import kept_scores, make_plan, rank_blocks, rank_blocks_by_angle
 from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.preflight import make_plan, rank_blocks, rank_blocks_by_angle
+from autoprune.pruning.ranking import kept_scores
 from autoprune.saved_model import describe, load_model, save_model
 from autoprune.search.ceilings import Ceilings, known_costs
 from autoprune.search.lineage import dense_training
@@ -26,18 +27,17 @@ from autoprune.search.samplers import load_sampler
 from autoprune.space import SearchSpace
 from autoprune.spec import SearchSpec, differences, load_spec, located, valid_task
 from autoprune.store import StudyFolder
-from autoprune.tasks import SubsetSplit, build_task, check_task, load_weights
+from autoprune.tasks.build import build_task
+from autoprune.tasks.check import check_task
 from autoprune.tasks.paths import expand
+from autoprune.tasks.splits import SubsetSplit
 from autoprune.tasks.task import Task
-from autoprune.training import (
-    Numerics,
-    Trainer,
-    evaluate,
-    free_memory,
-    load_checkpoint,
-    save_checkpoint,
-    with_fewer_at_once,
-)
+from autoprune.tasks.weights import load_weights
+from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
+from autoprune.training.evaluation import evaluate
+from autoprune.training.loop import Trainer
+from autoprune.training.memory import free_memory, with_fewer_at_once
+from autoprune.training.numerics import Numerics
 from autoprune.trial import Cost, to_dict
 
 N_BLOCK_EXAMPLES = 1024

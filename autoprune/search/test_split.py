@@ -7,7 +7,8 @@ from autoprune.saved_model import load_model
 from autoprune.search.final import DENSE, known_test_accuracy
 from autoprune.store import StudyFolder
 from autoprune.tasks.task import Task
-from autoprune.training import FLOAT32, Numerics, evaluate
+from autoprune.training.evaluation import evaluate
+from autoprune.training.numerics import FLOAT32, Numerics
 
 
 def read_test_split(

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
 from autoprune.places import Places
-from autoprune.pruning import prune
+from autoprune.pruning.apply import prune
 from autoprune.pruning.plan import PruningPlan
 from autoprune.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_model
 from autoprune.search.front import Front

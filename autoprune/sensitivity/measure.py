@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
-from autoprune.pruning import needs_data, prune
+from autoprune.pruning.apply import prune
+from autoprune.pruning.criteria import needs_data
 from autoprune.pruning.importance import Calibration
 from autoprune.pruning.plan import PruningPlan
 from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
-from autoprune.tasks import TensorSplit
+from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Inputs, Loss, Task
-from autoprune.training import evaluate, has_running_statistics, recalibrate_on_batches, with_fewer_at_once
+from autoprune.training.batch_norm import has_running_statistics, recalibrate_on_batches
+from autoprune.training.evaluation import evaluate
+from autoprune.training.memory import with_fewer_at_once
 from autoprune.trial import PruningConfig
 
 KEPT_SHARES = (0.75, 0.5, 0.25, 0.1)

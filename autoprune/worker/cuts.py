@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.pruning import Pruned, WeightMasks, gradual_weight_ratios, gradual_widths, looks_at_data, prune
+from autoprune.pruning.apply import Pruned, looks_at_data, prune
+from autoprune.pruning.gradual import gradual_weight_ratios, gradual_widths
 from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.weight import WeightMasks
 from autoprune.tasks.task import Inputs, Task
-from autoprune.training import Numerics, Trainer, with_fewer_at_once
+from autoprune.training.loop import Trainer
+from autoprune.training.memory import with_fewer_at_once
+from autoprune.training.numerics import Numerics
 from autoprune.trial import PruningConfig
 
 N_GRADUAL_CUTS = 10

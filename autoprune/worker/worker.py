@@ -14,26 +14,22 @@ from torch import nn
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
-from autoprune.pruning import kept_scores
 from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.ranking import kept_scores
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
-from autoprune.sensitivity import SensitivityMeter, task_meter
+from autoprune.sensitivity.measure import SensitivityMeter, task_meter
 from autoprune.spec import SearchSpec, load_spec
 from autoprune.spec.model import Ceiling
 from autoprune.store import StudyFolder
-from autoprune.tasks import build_task
+from autoprune.tasks.build import build_task
 from autoprune.tasks.task import Split, Task
-from autoprune.training import (
-    Distillation,
-    Evaluation,
-    Numerics,
-    Trainer,
-    evaluate,
-    free_memory,
-    load_checkpoint,
-    recalibrate_batch_norm,
-    save_checkpoint,
-)
+from autoprune.training.batch_norm import recalibrate_batch_norm
+from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
+from autoprune.training.distillation import Distillation
+from autoprune.training.evaluation import Evaluation, evaluate
+from autoprune.training.loop import Trainer
+from autoprune.training.memory import free_memory
+from autoprune.training.numerics import Numerics
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult, report_from_dict, result_from_dict, to_dict
 from autoprune.worker.cuts import TrialCuts
 

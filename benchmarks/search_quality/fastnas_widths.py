@@ -20,8 +20,9 @@ from torch import nn
 from autoprune.saved_model import load_model
 from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
-from autoprune.tasks import SubsetSplit, build_task
-from autoprune.training import evaluate
+from autoprune.tasks.build import build_task
+from autoprune.tasks.splits import SubsetSplit
+from autoprune.training.evaluation import evaluate
 from autoprune.zoo.plain_cnn import PlainCNN
 
 N_BATCHES, BATCH = 50, 10

@@ -24,7 +24,7 @@ from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
 from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
-from autoprune.training import evaluate
+from autoprune.training.evaluation import evaluate
 from autoprune.trial import (
     DistillationConfig,
     EpochReport,

@@ -16,7 +16,7 @@ from tiny import write_space
 
 import autoprune
 from autoprune.spec import load_spec
-from autoprune.tasks import build_task
+from autoprune.tasks.build import build_task
 
 
 def autoprune_command(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

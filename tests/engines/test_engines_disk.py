@@ -19,8 +19,8 @@ from autoprune.search.driver import Driver
 from autoprune.search.run import run_search
 from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
-from autoprune.tasks import build_task
-from autoprune.training import load_checkpoint
+from autoprune.tasks.build import build_task
+from autoprune.training.checkpoint import load_checkpoint
 
 N_TRIALS = 6
 

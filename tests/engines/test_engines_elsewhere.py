@@ -9,7 +9,7 @@ from engines_cli import SLOW_TASK, searching
 
 from autoprune.engines import load_engine
 from autoprune.search.run import run_search
-from autoprune.training import load_checkpoint
+from autoprune.training.checkpoint import load_checkpoint
 
 N_TRIALS = 5
 CHANGES = {"search": {"trials": N_TRIALS}, "training": {"epochs": 4}}

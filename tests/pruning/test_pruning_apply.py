@@ -21,8 +21,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoprune.errors import PruningError
-from autoprune.pruning import CRITERIA, PruningPlan, current_widths, make_plan, masked, prune
+from autoprune.pruning.apply import prune
+from autoprune.pruning.criteria import CRITERIA
 from autoprune.pruning.layer import RemovedBlock
+from autoprune.pruning.neuron import current_widths
+from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.provenance import masked
 from autoprune.trial import PruningConfig
 from autoprune.zoo import resnet20
 

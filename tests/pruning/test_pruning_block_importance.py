@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 import autoprune
 from autoprune.errors import PruningError
-from autoprune.pruning import make_plan, rank_blocks_by_angle
 from autoprune.pruning.block_importance import angular_distances
 from autoprune.pruning.plan import Block
+from autoprune.pruning.preflight import make_plan, rank_blocks_by_angle
 
 
 class Turn(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.pruning import cubic_ratio, gradual_weight_ratios, gradual_widths
+from autoprune.pruning.gradual import cubic_ratio, gradual_weight_ratios, gradual_widths
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import nn
 
 import autoprune
 from autoprune.errors import PruningError
-from autoprune.pruning import make_plan
+from autoprune.pruning.preflight import make_plan
 from autoprune.tasks.forward import call_model
 
 DIGIT = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoprune.errors import PruningError
-from autoprune.pruning import CRITERIA, needs_data
 from autoprune.pruning.atoms import analyse
+from autoprune.pruning.criteria import CRITERIA, needs_data
 from autoprune.pruning.importance import SCORERS, channel_scores
 
 X = torch.randn(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))

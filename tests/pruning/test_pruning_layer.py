@@ -7,8 +7,9 @@ from pruning_networks import ConvShortcutResNet, Depthwise, mlp, settled
 from torch import nn
 from torch.nn import functional as F
 
-from autoprune.pruning import find_blocks, make_plan
+from autoprune.pruning.blocks import find_blocks
 from autoprune.pruning.layer import RemovedBlock
+from autoprune.pruning.preflight import make_plan
 
 X = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

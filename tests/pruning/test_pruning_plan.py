@@ -19,8 +19,10 @@ from pruning_networks import (
 from torch import nn
 
 from autoprune.errors import PruningError
-from autoprune.pruning import PruningPlan, make_plan, prune
+from autoprune.pruning.apply import prune
 from autoprune.pruning.layer import RemovedBlock
+from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.preflight import make_plan
 from autoprune.trial import PruningConfig
 
 DIGIT = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))

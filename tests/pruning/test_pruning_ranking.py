@@ -7,8 +7,10 @@ import torch
 from pruning_networks import ConvShortcutResNet, mlp, settled
 from torch import nn
 
-from autoprune.pruning import PruningPlan, global_scores, global_widths, kept_scores, make_plan, prune
-from autoprune.pruning.plan import Group
+from autoprune.pruning.apply import prune
+from autoprune.pruning.plan import Group, PruningPlan
+from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.ranking import global_scores, global_widths, kept_scores
 from autoprune.trial import PruningConfig
 
 X = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))

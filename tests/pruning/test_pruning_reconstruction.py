@@ -8,9 +8,11 @@ from pruning_networks import settled
 from torch import nn
 
 from autoprune.errors import PruningError
-from autoprune.pruning import layer_inputs, make_plan, prune
+from autoprune.pruning import layer_inputs
+from autoprune.pruning.apply import prune
 from autoprune.pruning.atoms import analyse
 from autoprune.pruning.importance import channel_scores, inputs_on, surgeon
+from autoprune.pruning.preflight import make_plan
 from autoprune.trial import PruningConfig
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]

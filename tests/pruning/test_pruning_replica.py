@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoprune.errors import PruningError
-from autoprune.pruning import make_plan, prune
+from autoprune.pruning.apply import prune
 from autoprune.pruning.layer import is_removed
 from autoprune.pruning.plan import Block
+from autoprune.pruning.preflight import make_plan
 from autoprune.pruning.proof import prove_cut
 from autoprune.pruning.provenance import Provenance, masked, untouched
 from autoprune.pruning.replica import lent, named_tensors, replica

@@ -12,7 +12,7 @@ from torch.nn.utils import prune as torch_prune
 from torch.sparse import _semi_structured_conversions as semi_structured
 
 from autoprune.errors import PruningError
-from autoprune.pruning import WeightMasks
+from autoprune.pruning.weight import WeightMasks
 from autoprune.saved_model import describe, load_model, save_model
 from autoprune.spec import CallableRef
 

@@ -7,8 +7,8 @@ from rich.console import Console
 from torch import nn
 
 from autoprune.cost import CostTable, build_table
-from autoprune.pruning import make_plan
 from autoprune.pruning.plan import Block, LeftOut, PruningPlan
+from autoprune.pruning.preflight import make_plan
 from autoprune.report.plan import plan_tables
 from autoprune.space import Dimension
 from autoprune.spec import Range

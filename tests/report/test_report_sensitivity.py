@@ -11,7 +11,7 @@ from rich.console import Console
 from autoprune.pruning.plan import Group, PruningPlan
 from autoprune.report.sensitivity import sensitivity_table
 from autoprune.report.sensitivity_chart import COLOURS, _spread, draw_sensitivity
-from autoprune.sensitivity import SensitivityMap, SensitivityPoint
+from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
 
 LONG = "encoder.layers.encoder_layer_11.self_attention.out_proj"
 

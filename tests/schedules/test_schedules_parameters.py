@@ -7,7 +7,7 @@ import pytest
 
 from autoprune.errors import AutopruneError
 from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, Kind, ParamKind, resolve_params
-from autoprune.training import OPTIMIZERS
+from autoprune.spec.optimizers import OPTIMIZERS
 
 FAMILIES = {"lr": LR_SCHEDULES, "batch size": BATCH_SIZE_SCHEDULES, "optimizer": OPTIMIZERS}
 PARAMS = [

@@ -18,7 +18,7 @@ from autoprune.search.run import Outcome, run_search
 from autoprune.search.session import Session
 from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
-from autoprune.training import load_checkpoint
+from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, config_from_dict, to_dict
 from autoprune.worker import Worker
 

@@ -14,7 +14,8 @@ from autoprune.search.driver import Driver
 from autoprune.search.lineage import lineage_steps
 from autoprune.search.records import ancestors
 from autoprune.search.session import Session
-from autoprune.training import Trainer, evaluate
+from autoprune.training.evaluation import evaluate
+from autoprune.training.loop import Trainer
 from autoprune.trial import TrialConfig, TrialResult, config_from_dict
 from autoprune.worker import Worker
 

@@ -23,7 +23,7 @@ from autoprune.search.driver import Driver
 from autoprune.search.session import Session, check_space_file, open_session, rank_plan, resume_session
 from autoprune.search.storage import load_study, open_study, read_study
 from autoprune.store import StudyFolder
-from autoprune.training import evaluate
+from autoprune.training.evaluation import evaluate
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from autoprune.saved_model import Architecture, rebuild
 from autoprune.search.driver import Driver
 from autoprune.search.records import TrainedTrial, trained_of
 from autoprune.search.session import Session
-from autoprune.training import load_checkpoint
+from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialResult
 from autoprune.worker import Worker
 

@@ -29,7 +29,7 @@ from autoprune.search.run import Outcome, run_search
 from autoprune.search.seeds import derive_seed
 from autoprune.search.storage import load_study
 from autoprune.store import StudyFolder
-from autoprune.training import evaluate
+from autoprune.training.evaluation import evaluate
 
 Warm = Callable[..., Outcome]
 

@@ -16,8 +16,8 @@ from torch import nn
 from autoprune.cost import CostTable, build_table
 from autoprune.cost.table import TensorCost
 from autoprune.errors import PruningError
-from autoprune.pruning import make_plan
-from autoprune.sensitivity import SensitivityMap, SensitivityPoint
+from autoprune.pruning.preflight import make_plan
+from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
 
 
 def of(points: dict[tuple[str, int], float], dense: float = 0.9, **multiples: int) -> SensitivityMap:

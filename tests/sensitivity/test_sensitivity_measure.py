@@ -13,10 +13,12 @@ from torch.optim.swa_utils import update_bn
 
 import autoprune
 from autoprune.errors import PruningError
-from autoprune.pruning import Group, PruningPlan, make_plan
-from autoprune.sensitivity import SensitivityMeter, SensitivityPoint, measure_map, points_to_measure, task_meter
-from autoprune.tasks import TensorSplit
+from autoprune.pruning.plan import Group, PruningPlan
+from autoprune.pruning.preflight import make_plan
+from autoprune.sensitivity.map import SensitivityPoint
+from autoprune.sensitivity.measure import SensitivityMeter, measure_map, points_to_measure, task_meter
 from autoprune.tasks.classification import accuracy, cross_entropy
+from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Data, Task
 
 

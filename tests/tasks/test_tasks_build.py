@@ -11,8 +11,11 @@ from torch import nn
 
 from autoprune.errors import TaskError
 from autoprune.spec.task import CallableRef, TaskSettings
-from autoprune.tasks import Data, DatasetSplit, SubsetSplit, Task, TensorSplit, build_task, check_task, cross_entropy
-from autoprune.tasks.classification import accuracy, soft_target_loss
+from autoprune.tasks.build import build_task
+from autoprune.tasks.check import check_task
+from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
+from autoprune.tasks.splits import DatasetSplit, SubsetSplit, TensorSplit
+from autoprune.tasks.task import Data, Task
 
 SOURCE = """
 import torch

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.errors import TaskError
-from autoprune.tasks import call, load_callable
+from autoprune.tasks.resolve import call, load_callable
 
 
 def write(folder: Path, name: str, text: str) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from autoprune.errors import TaskError
-from autoprune.tasks import DatasetSplit, SubsetSplit, TensorSplit, as_split, hold_out
+from autoprune.tasks.splits import DatasetSplit, SubsetSplit, TensorSplit, as_split, hold_out
 
 
 class PairDataset(Dataset[tuple[tuple[torch.Tensor, torch.Tensor], int]]):

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from autoprune.errors import TaskError
-from autoprune.tasks import load_weights
+from autoprune.tasks.weights import load_weights
 
 
 def network(width: int = 3) -> nn.Sequential:

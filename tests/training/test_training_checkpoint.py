@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoprune.training import load_checkpoint, save_checkpoint
-from autoprune.training.checkpoint import _MAGIC
+from autoprune.training.checkpoint import _MAGIC, load_checkpoint, save_checkpoint
 
 STATE = {"epoch": 3, "losses": [0.5, 0.25], "model": {"weight": torch.arange(6.0).view(2, 3)}}
 

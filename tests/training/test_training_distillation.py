@@ -10,8 +10,12 @@ from torch import nn
 from torch.nn import functional
 
 from autoprune.errors import TaskError
-from autoprune.tasks import Task, soft_target_loss
-from autoprune.training import Distillation, Numerics, Trainer, evaluate
+from autoprune.tasks.classification import soft_target_loss
+from autoprune.tasks.task import Task
+from autoprune.training.distillation import Distillation
+from autoprune.training.evaluation import evaluate
+from autoprune.training.loop import Trainer
+from autoprune.training.numerics import Numerics
 from autoprune.trial import DistillationConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]

@@ -14,9 +14,12 @@ from torch.nn import functional
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from autoprune.errors import AutopruneError, TaskError
+from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.tasks.classification import accuracy, cross_entropy
 from autoprune.tasks.task import Task
-from autoprune.training import OPTIMIZERS, build_optimizer, evaluate, recalibrate_batch_norm
+from autoprune.training.batch_norm import recalibrate_batch_norm
+from autoprune.training.evaluation import evaluate
+from autoprune.training.optimizers import build_optimizer
 from autoprune.trial import OptimizerConfig
 
 MakeTask = Callable[..., Task]

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from autoprune.tasks.task import Task
-from autoprune.training import Trainer, loop
 from autoprune.training import feed as feed_module
+from autoprune.training import loop
 from autoprune.training.feed import Feed
+from autoprune.training.loop import Trainer
 
 MakeTask = Callable[..., Task]
 BATCHES = torch.arange(70).split(16)

@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from autoprune.errors import AutopruneError, TaskError
 from autoprune.tasks.task import Data, Task
-from autoprune.training import Trainer, TrainingDiverged, evaluate, recalibrate_batch_norm
+from autoprune.training.batch_norm import recalibrate_batch_norm
+from autoprune.training.evaluation import evaluate
+from autoprune.training.loop import Trainer, TrainingDiverged
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]

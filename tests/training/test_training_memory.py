@@ -12,21 +12,14 @@ import torch
 from torch import nn
 
 from autoprune.tasks.task import Task
-from autoprune.training import (
-    Numerics,
-    OutOfDeviceMemory,
-    Trainer,
-    TrainingDiverged,
-    evaluate,
-    free_memory,
-    load_checkpoint,
-    loop,
-    recalibrate_batch_norm,
-    save_checkpoint,
-    with_fewer_at_once,
-)
-from autoprune.training.evaluation import CPU_BATCH
+from autoprune.training import loop
+from autoprune.training.batch_norm import recalibrate_batch_norm
+from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
+from autoprune.training.evaluation import CPU_BATCH, evaluate
 from autoprune.training.feed import Feed
+from autoprune.training.loop import Trainer, TrainingDiverged
+from autoprune.training.memory import OutOfDeviceMemory, free_memory, with_fewer_at_once
+from autoprune.training.numerics import Numerics
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]

@@ -10,15 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from autoprune.tasks.task import Data, Task
-from autoprune.training import (
-    CompileError,
-    Numerics,
-    Trainer,
-    evaluate,
-    load_checkpoint,
-    recalibrate_batch_norm,
-    save_checkpoint,
-)
+from autoprune.training.batch_norm import recalibrate_batch_norm
+from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
+from autoprune.training.evaluation import evaluate
+from autoprune.training.loop import Trainer
+from autoprune.training.numerics import CompileError, Numerics
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]

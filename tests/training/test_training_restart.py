@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from autoprune.tasks.task import Task
-from autoprune.training import Trainer, load_checkpoint, save_checkpoint
+from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
+from autoprune.training.loop import Trainer
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]

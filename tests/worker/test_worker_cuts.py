@@ -17,7 +17,7 @@ from worker_trials import (
 )
 
 from autoprune.saved_model import load_model
-from autoprune.training import evaluate
+from autoprune.training.evaluation import evaluate
 from autoprune.trial import EpochReport, PruningConfig, ScheduleConfig, TrialResult
 from autoprune.worker import Worker
 
@@ -59,7 +59,7 @@ def test_gradual_pruning_reaches_just_what_was_asked(worker: Worker, share: floa
 
 def test_gradual_pruning_narrows_from_cut_to_cut(worker: Worker) -> None:
     config = trial(gradually(NEURON, 1.0), epochs=5, batch_size_schedule=ScheduleConfig("constant", {"size": 200}))
-    from autoprune.training import load_checkpoint
+    from autoprune.training.checkpoint import load_checkpoint
 
     widths = []
     for event in worker.run(config):
@@ -83,7 +83,7 @@ def test_a_reconstructed_network_begins_nearer_to_the_dense_one(worker: Worker, 
 
 
 def test_masked_weights_stay_zero_at_every_step(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoprune.training import Trainer
+    from autoprune.training.loop import Trainer
 
     zeros: list[int] = []
     step = Trainer._step
@@ -139,7 +139,7 @@ def test_gradual_pruning_goes_on_from_what_the_parent_lost(worker: Worker) -> No
     parent = run(worker, trial(PruningConfig({"stem": 6}, weight_ratios={"head.weight": 0.5}), 0))
     assert parent.error is None
     final = gradually(PruningConfig({"stem": 4}, weight_ratios={"head.weight": 0.7}), 1.0)
-    from autoprune.training import load_checkpoint
+    from autoprune.training.checkpoint import load_checkpoint
 
     shares, widths = [], []
     config = trial(final, 1, parent=0, batch_size_schedule=ScheduleConfig("constant", {"size": 200}))

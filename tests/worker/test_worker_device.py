@@ -24,7 +24,8 @@ from worker_trials import (
 
 from autoprune.saved_model import load_model
 from autoprune.search.session import Session
-from autoprune.training import Trainer, load_checkpoint
+from autoprune.training.checkpoint import load_checkpoint
+from autoprune.training.loop import Trainer
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, TrialResult, result_from_dict
 from autoprune.worker import Worker
 
