@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from autoprune.atomic_file import replacing
 from autoprune.errors import StudyError, UnwritableError
+from autoprune.files import replacing
 from autoprune.urls import expand_url, hide
 
 if TYPE_CHECKING:

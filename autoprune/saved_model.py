@@ -16,8 +16,8 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from autoprune.atomic_file import replacing
 from autoprune.errors import AutopruneError, TaskError
+from autoprune.files import replacing
 from autoprune.pruning.atoms.attributes import refresh, set_own
 from autoprune.pruning.layer import RemovedBlock, remove_blocks
 from autoprune.pruning.plan import Block, Gives

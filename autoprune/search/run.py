@@ -8,9 +8,9 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from autoprune.atomic_file import remove_unfinished
 from autoprune.checkpoint_store import CheckpointPlace
 from autoprune.errors import UnwritableError
+from autoprune.files import remove_unfinished
 from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
 from autoprune.search.database import Database

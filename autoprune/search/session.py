@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.atomic_file import replacing
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
+from autoprune.files import replacing
 from autoprune.places import Places
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.preflight import make_plan, rank_blocks, rank_blocks_by_angle

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from autoprune.atomic_file import replacing
+from autoprune.files import replacing
 
 _MAGIC = b"autoprune checkpoint 1\n"
 _DIGEST_SIZE = hashlib.sha256().digest_size

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from autoprune.atomic_file import replacing
+from autoprune.files import replacing
 from benchmarks.search_quality.settings import locked
 
 KEY = ["setting", "method", "seed"]

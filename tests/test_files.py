@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.atomic_file import remove_unfinished, replacing
+from autoprune.files import remove_unfinished, replacing
 
 
 def test_writes_a_new_file(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom autoprune.atomic_file import replacing\n"
+        "import sys, time\nfrom pathlib import Path\nfrom autoprune.files import replacing\n"
         "with replacing(Path(sys.argv[1])) as handle:\n"
         "    handle.write(b'half'); handle.flush(); print('half', flush=True); time.sleep(60)\n"
     )
