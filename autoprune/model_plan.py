@@ -9,6 +9,8 @@ from torch import nn
 
 from autoprune.cost.table import NetworkCost, build_table
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs, plain_inputs
+from autoprune.network.device import device_of
 from autoprune.pruning.apply import prune
 from autoprune.pruning.block_importance import angular_distances, loss_rises, mean_loss
 from autoprune.pruning.plan import LeftOut
@@ -17,8 +19,7 @@ from autoprune.pruning.ranking import global_scores, global_widths
 from autoprune.sensitivity.map import SensitivityMap
 from autoprune.sensitivity.measure import KEPT_SHARES, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
-from autoprune.tasks.forward import plain_inputs
-from autoprune.tasks.task import Inputs, Loss
+from autoprune.tasks.task import Loss
 from autoprune.training.batch_norm import recalibrate_on_batches
 from autoprune.trial import PruningConfig
 
@@ -280,7 +281,7 @@ class ModelPlan:
         wrong = [share for share in kept_shares if not 0 < share < 1]
         if wrong:
             raise PruningError(f"kept shares must be in (0, 1), got {wrong[0]}.")
-        device = next((parameter.device for parameter in self._model.parameters()), torch.device("cpu"))
+        device = device_of(self._model)
         meter = SensitivityMeter(
             self._model,
             self._plan,

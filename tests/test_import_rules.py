@@ -16,7 +16,7 @@ LEVELS = (
     {"report", "export", "search", "engines"},
     {"space", "store", "checkpoint_store", "pareto", "worker", "model_plan", "sensitivity"},
     {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model", "urls"},
-    {"spec", "trial", "schedules", "errors", "files", "tensor_file", "places", "limits", "eager"},
+    {"spec", "trial", "schedules", "errors", "files", "tensor_file", "places", "limits", "network"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

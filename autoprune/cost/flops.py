@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
@@ -10,11 +9,11 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry, sdpa_flop_count
 
-from autoprune.eager import EagerMode, call_eagerly
 from autoprune.errors import PruningError, describe_error
-from autoprune.tasks.forward import call_model, plain_inputs, to_device
-from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs, call_model, plain_inputs, to_device
+from autoprune.network.device import device_of
+from autoprune.network.modes import eval_mode
+from autoprune.network.without_dynamo import EagerMode, call_eagerly
 
 call_eagerly(_FlopCounterMode.__torch_dispatch__)
 
@@ -136,11 +135,6 @@ def _fused_kernels_off() -> Iterator[None]:
         attention.set_fastpath_enabled(fast_attention)
         for library, before in zip(libraries, enabled, strict=True):
             library.enabled = before
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the network's first parameter or buffer; the CPU if it has none."""
-    return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from autoprune.cost.flops import device_of
-from autoprune.tasks.forward import call_model, to_device
-from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs, call_model, to_device
+from autoprune.network.device import device_of
+from autoprune.network.modes import eval_mode
 
 N_WARM_UP = 5
 

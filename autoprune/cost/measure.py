@@ -5,7 +5,7 @@ from torch import nn
 
 from autoprune.cost.flops import count_macs
 from autoprune.cost.latency import LATENCY_S, measure_latency
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs
 from autoprune.trial import Cost
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from autoprune.cost.flops import attribute_macs
 from autoprune.errors import PruningError
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs
 
 Shrink = Mapping[str, Mapping[int, Mapping[str, int]]]
 """Parameter or buffer name -> dimension -> group -> entries lost along it with each removed channel."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from autoprune.export.network import Network
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs
 
 
 class Exporter(ABC):

@@ -34,8 +34,8 @@ from autoprune.export.network import Network, max_difference, tensors
 from autoprune.export.onnx_format import OnnxExporter
 from autoprune.export.safetensors_format import SafetensorsExporter
 from autoprune.export.torch_format import TorchExporter
+from autoprune.network.call import Inputs
 from autoprune.saved_model import Architecture
-from autoprune.tasks.task import Inputs
 
 EXPORTERS: Mapping[str, Exporter] = {
     exporter.name: exporter for exporter in (SafetensorsExporter(), OnnxExporter(), TorchExporter())

@@ -8,7 +8,7 @@ import torch
 
 from autoprune.export._base import Exporter
 from autoprune.export.network import Network, tensors
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs
 
 
 class OnnxExporter(Exporter):

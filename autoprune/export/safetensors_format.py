@@ -8,9 +8,8 @@ import torch
 
 from autoprune.export._base import Exporter
 from autoprune.export.network import Network
+from autoprune.network.call import Inputs, call_model
 from autoprune.saved_model import load, save_model
-from autoprune.tasks.forward import call_model
-from autoprune.tasks.task import Inputs
 
 
 class SafetensorsExporter(Exporter):

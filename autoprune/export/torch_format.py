@@ -8,8 +8,7 @@ import torch
 
 from autoprune.export._base import Exporter
 from autoprune.export.network import Network
-from autoprune.tasks.forward import call_model
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs, call_model
 
 
 class TorchExporter(Exporter):

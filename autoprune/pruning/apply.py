@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs
 from autoprune.pruning.atoms import ChannelGroup, Place, at_widths, cut, from_plain
 from autoprune.pruning.criteria import check_criterion, needs_data
 from autoprune.pruning.importance import Calibration, channel_scores, inputs_on
@@ -20,7 +21,7 @@ from autoprune.pruning.proof import prove_cut
 from autoprune.pruning.provenance import untouched
 from autoprune.pruning.reconstruction import reconstruct
 from autoprune.pruning.replica import lent, replica
-from autoprune.tasks.task import Inputs, Loss
+from autoprune.tasks.task import Loss
 from autoprune.trial import PruningConfig
 
 

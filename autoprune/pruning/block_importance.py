@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs, call_model, to_device
+from autoprune.network.device import device_of
+from autoprune.network.modes import eval_mode
 from autoprune.pruning.plan import Block
 from autoprune.pruning.replica import lent, replica
-from autoprune.tasks.forward import call_model, to_device
-from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.task import Inputs, Loss
+from autoprune.tasks.task import Loss
 
 
 def loss_rises(
@@ -89,7 +90,7 @@ def angular_distances(model: nn.Module, blocks: Sequence[Block], batches: Iterab
     modules = [(block, model.get_submodule(block.name)) for block in blocks]
     hooks = [module.register_forward_pre_hook(before(block), with_kwargs=True) for block, module in modules]
     hooks += [module.register_forward_hook(after(block.name)) for block, module in modules]
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     try:
         with torch.no_grad(), eval_mode(model):
             for inputs in batches:
@@ -108,7 +109,7 @@ def angular_distances(model: nn.Module, blocks: Sequence[Block], batches: Iterab
 
 def mean_loss(model: nn.Module, batches: Iterable[tuple[Inputs, torch.Tensor]], loss: Loss) -> float:
     """Mean loss of a network over the examples of batches of inputs and targets, in evaluation mode."""
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     total, n_examples = 0.0, 0
     with torch.no_grad(), eval_mode(model):
         for inputs, targets in batches:

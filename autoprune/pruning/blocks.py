@@ -12,10 +12,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs
 from autoprune.pruning.plan import Block, Gives, Key, LeftOut
 from autoprune.pruning.proof import run
 from autoprune.pruning.replica import lent, replica
-from autoprune.tasks.task import Inputs
 
 _TOLERANCE = 1e-3
 """Largest difference, for a stream whose entries are about 1; a norm's epsilon makes one of about 1e-5."""

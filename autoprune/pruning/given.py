@@ -8,8 +8,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs
 from autoprune.pruning.replica import named_tensors
-from autoprune.tasks.task import Inputs
 
 
 def check_given(model: Any, inputs: Inputs) -> None:

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from autoprune.tasks.forward import call_model, to_device
-from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.task import Inputs
+from autoprune.network.call import Inputs, call_model, to_device
+from autoprune.network.device import device_of
+from autoprune.network.modes import eval_mode
 
 MAX_INPUTS = 2304
 """Inputs of an output, 256 channels under a 3 x 3 kernel, above which a kernel's positions are not told apart."""
@@ -131,7 +131,7 @@ class LayerInputs:
 
             return hook
 
-        device = next(self._model.parameters()).device
+        device = device_of(self._model)
         hooks = [
             self._model.get_submodule(name).register_forward_hook(hook_for(name, dim)) for name, dim in layers.items()
         ]

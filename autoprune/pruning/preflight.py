@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs
 from autoprune.pruning.atoms import Analysis, about_half, cut, no_analysis, settle, to_plain
 from autoprune.pruning.block_importance import angular_distances, loss_rises
 from autoprune.pruning.blocks import find_blocks
@@ -17,7 +18,6 @@ from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.pruning.proof import Bench, batch_of_two, bench, in_dtype, randomised, shortened
 from autoprune.pruning.provenance import masked_replica
 from autoprune.pruning.replica import lent, replica
-from autoprune.tasks.task import Inputs
 
 Item = TypeVar("Item")
 

@@ -11,11 +11,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs, call_model, to_device
+from autoprune.network.device import device_of
 from autoprune.pruning.plan import Block
 from autoprune.pruning.provenance import masked_replica
-from autoprune.pruning.replica import lent, named_tensors, replica
-from autoprune.tasks.forward import call_model, to_device
-from autoprune.tasks.task import Inputs
+from autoprune.pruning.replica import lent, replica
 
 _FLOAT64_TOLERANCE = 1e-8
 _FLOAT32_TOLERANCE = 1e-3
@@ -136,7 +136,7 @@ def in_dtype(model: nn.Module, inputs: Inputs, dtype: torch.dtype | None) -> tup
     Args:
         dtype: What float tensors are cast to; ``None`` leaves them.
     """
-    device = next((tensor.device for _, tensor in named_tensors(model)), torch.device("cpu"))
+    device = device_of(model)
     cast = tree_map_only(
         torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() and dtype else x, to_device(inputs, device)
     )

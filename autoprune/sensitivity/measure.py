@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
+from autoprune.network.call import Inputs
 from autoprune.pruning.apply import prune
 from autoprune.pruning.criteria import needs_data
 from autoprune.pruning.importance import Calibration
 from autoprune.pruning.plan import PruningPlan
 from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
 from autoprune.tasks.splits import TensorSplit
-from autoprune.tasks.task import Inputs, Loss, Task
+from autoprune.tasks.task import Loss, Task
 from autoprune.training.batch_norm import has_running_statistics, recalibrate_on_batches
 from autoprune.training.evaluation import evaluate
 from autoprune.training.memory import with_fewer_at_once

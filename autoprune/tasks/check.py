@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from autoprune.errors import AutopruneError, TaskError, describe_error
+from autoprune.network.call import Inputs, call_model
 from autoprune.tasks.classification import accuracy, cross_entropy, logits_of
-from autoprune.tasks.forward import call_model
-from autoprune.tasks.task import Data, Inputs, Split, Task
+from autoprune.tasks.task import Data, Split, Task
 from autoprune.trial import DistillationConfig
 
 N_EXAMPLES = 3

@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, default_collate
 
 from autoprune.errors import TaskError
-from autoprune.tasks.task import Inputs, Split
+from autoprune.network.call import Inputs
+from autoprune.tasks.task import Split
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-Inputs = Any
-"""A tensor, or a tuple or dict of tensors, whose first dimension is the batch."""
+from autoprune.network.call import Inputs
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 """(outputs, targets) -> mean loss over the batch, a scalar that can be differentiated."""

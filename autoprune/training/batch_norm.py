@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.task import Inputs, Split
+from autoprune.network.call import Inputs
+from autoprune.network.modes import eval_mode
+from autoprune.tasks.task import Split
 from autoprune.training.memory import with_fewer_at_once
 from autoprune.training.numerics import FLOAT32, Numerics
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from autoprune.errors import TaskError
-from autoprune.tasks.task import Inputs, Task
+from autoprune.network.call import Inputs
+from autoprune.tasks.task import Task
 from autoprune.training.numerics import Numerics
 from autoprune.trial import DistillationConfig
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from autoprune.errors import TaskError
-from autoprune.tasks.forward import to_device
-from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.outputs import join_outputs, map_outputs
+from autoprune.network.call import to_device
+from autoprune.network.modes import eval_mode
+from autoprune.network.outputs import join_outputs, map_outputs
 from autoprune.tasks.task import Split, Task
 from autoprune.training.memory import with_fewer_at_once
 from autoprune.training.numerics import FLOAT32, Numerics

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from autoprune.tasks.forward import plain_inputs
-from autoprune.tasks.task import Inputs, Task
+from autoprune.network.call import Inputs, plain_inputs
+from autoprune.tasks.task import Task
 
 GRACE_S = 5.0
 """How long the reading thread may go on when the epoch has failed."""

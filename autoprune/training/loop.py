@@ -13,8 +13,8 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from autoprune.errors import AutopruneError, TaskError
+from autoprune.network.call import to_device
 from autoprune.schedules import rate_and_batch
-from autoprune.tasks.forward import to_device
 from autoprune.tasks.task import Task
 from autoprune.training.distillation import Distillation
 from autoprune.training.feed import Feed, Part

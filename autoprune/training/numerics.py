@@ -10,10 +10,9 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from autoprune.errors import AutopruneError
+from autoprune.network.call import Inputs, call_model, to_device
+from autoprune.network.outputs import map_outputs
 from autoprune.spec.model import Precision, Training
-from autoprune.tasks.forward import call_model, to_device
-from autoprune.tasks.outputs import map_outputs
-from autoprune.tasks.task import Inputs
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

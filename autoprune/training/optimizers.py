@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from autoprune.eager import eager
+from autoprune.network.without_dynamo import eager
 from autoprune.schedules.parameters import resolve_params
 from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.trial import OptimizerConfig

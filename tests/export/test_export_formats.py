@@ -21,10 +21,10 @@ from autoprune.errors import ExportError
 from autoprune.export import EXPORTERS, Manifest, export_model, read_manifest
 from autoprune.export._base import Exporter
 from autoprune.export.network import Network, max_difference, tensors
+from autoprune.network.call import call_model
+from autoprune.network.outputs import plain_outputs
 from autoprune.saved_model import describe, load
 from autoprune.spec.task import CallableRef
-from autoprune.tasks.forward import call_model
-from autoprune.tasks.outputs import plain_outputs
 
 HERE = Path(__file__).parent
 DIGITS = torch.from_numpy(load_digits().images[:6]).float().unsqueeze(1) / 16

@@ -10,8 +10,8 @@ from torch import nn
 
 import autoprune
 from autoprune.errors import PruningError
+from autoprune.network.call import call_model
 from autoprune.pruning.preflight import make_plan
-from autoprune.tasks.forward import call_model
 
 DIGIT = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from autoprune.network.call import call_model
 from autoprune.pruning.atoms.attributes import with_holders
 from autoprune.pruning.atoms.blocked import Blocked, find_blocked, owner_of
 from autoprune.pruning.atoms.choices import best_choices
@@ -20,7 +21,6 @@ from autoprune.pruning.atoms.tape import Operation, Tape, record
 from autoprune.pruning.atoms.values import Atoms
 from autoprune.pruning.atoms.walk import OwnTensors, walk
 from autoprune.pruning.proof import tensors_in
-from autoprune.tasks.forward import call_model
 
 
 @dataclass(frozen=True)

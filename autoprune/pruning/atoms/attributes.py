@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.parametrize import is_parametrized
 
+from autoprune.network.modes import eval_mode
 from autoprune.pruning.atoms.attention import follow_heads, is_known
 from autoprune.pruning.atoms.flow import SizeKind
 from autoprune.pruning.atoms.sizes import CountedSize
-from autoprune.tasks.modes import eval_mode
 
 _COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
 _PARTS = re.compile(

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from autoprune.eager import EagerMode
+from autoprune.network.without_dynamo import EagerMode
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs, to_device
+from autoprune.network.device import device_of
 from autoprune.pruning.atoms import ChannelGroup, Place
 from autoprune.pruning.layer_inputs import LayerInputs
-from autoprune.tasks.forward import to_device
-from autoprune.tasks.task import Inputs, Loss
+from autoprune.tasks.task import Loss
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Subject:
 
     def batches(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
         """Calibration batches on the network's device."""
-        device = next(self.model.parameters()).device
+        device = device_of(self.model)
         for inputs, targets in at_least_one(self.calibration()):
             yield to_device(inputs, device), targets.to(device)
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from autoprune.network.call import call_model
+from autoprune.network.modes import eval_mode
 from autoprune.pruning.atoms import Place
 from autoprune.pruning.importance._base import Scorer, Subject, mean_over
-from autoprune.tasks.forward import call_model
-from autoprune.tasks.modes import eval_mode
 
 
 def activation(subject: Subject) -> Scorer:

@@ -9,11 +9,10 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from autoprune.errors import PruningError
+from autoprune.network.call import Inputs, call_model
+from autoprune.network.modes import eval_mode
 from autoprune.pruning.atoms import ChannelGroup, Place
 from autoprune.pruning.importance._base import Scorer, Subject, mean_over, summed
-from autoprune.tasks.forward import call_model
-from autoprune.tasks.modes import eval_mode
-from autoprune.tasks.task import Inputs
 
 _MOST_EXAMPLES = 128
 

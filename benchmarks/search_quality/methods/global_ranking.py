@@ -10,7 +10,7 @@ import warnings
 
 from torch import nn
 
-from autoprune.tasks.forward import call_model
+from autoprune.network.call import call_model
 from benchmarks.search_quality.lab import Lab
 from benchmarks.search_quality.methods._base import (
     N_BUDGETS,

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import benchmarks.coverage_networks as zoo
 from autoprune.errors import PruningError
+from autoprune.network.call import call_model
 from autoprune.pruning.atoms import Analysis, analyse, at_widths, cut, narrowed, settle
 from autoprune.pruning.atoms.plain import from_plain, to_plain
 from autoprune.pruning.atoms.prove import about_half
@@ -21,7 +22,6 @@ from autoprune.pruning.preflight import cut_failure
 from autoprune.pruning.proof import bench, tensors_in
 from autoprune.pruning.provenance import masked
 from autoprune.pruning.replica import named_tensors
-from autoprune.tasks.forward import call_model
 
 NETWORKS: dict[str, Callable[[], Any]] = dict(zoo.hand_written())
 with contextlib.suppress(ImportError):

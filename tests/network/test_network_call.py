@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoprune.tasks.forward import call_model, to_device
+from autoprune.network.call import call_model, to_device
 
 Pair = namedtuple("Pair", ["left", "right"])
 ONES = torch.ones(3, 4)

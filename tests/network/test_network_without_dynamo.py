@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.cost.flops import count_macs
-from autoprune.eager import eager
+from autoprune.network.without_dynamo import eager
 
 SEARCH = """
 import sys
@@ -28,7 +28,11 @@ assert [name for name in sys.modules if name.startswith("torch._dynamo")] == []
 
 def test_a_search_does_not_load_the_compiler(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SEARCH, tmp_path], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SEARCH, tmp_path],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

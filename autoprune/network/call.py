@@ -1,4 +1,4 @@
-"""Handing a task's inputs to a network: on which device, and as which arguments."""
+"""Hand inputs to any network: on which device, and as which arguments."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map_only
 
-from autoprune.tasks.task import Inputs
+Inputs = Any
+"""A tensor, or a tuple or dict of tensors, whose first dimension is the batch."""
 
 
 def call_model(model: Callable[..., Any], inputs: Inputs) -> Any:

@@ -1,0 +1,1 @@
+"""How any network is called: its inputs and outputs, its modes and its device."""
