@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
-from autoprune.schedules.parameters import Kind
 from autoprune.space import Dimension
 from autoprune.spec.optimizers import OPTIMIZERS
+from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
+from autoprune.training.schedules.parameters import Kind
 from autoprune.trial import (
     DistillationConfig,
     OptimizerConfig,

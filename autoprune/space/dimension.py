@@ -14,8 +14,8 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from autoprune.schedules.parameters import Kind
 from autoprune.spec import Range
+from autoprune.training.schedules.parameters import Kind
 from autoprune.trial import Scalar
 
 

@@ -9,10 +9,10 @@ from optuna.trial import BaseTrial
 
 from autoprune.errors import SpecError
 from autoprune.pruning.plan import PruningPlan
-from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.space.dimension import Dimension, Value, highest, kinds_of, pick, possible, value_of
 from autoprune.spec import SearchSpec
 from autoprune.spec.optimizers import OPTIMIZERS
+from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.trial import (
     DistillationConfig,
     OptimizerConfig,

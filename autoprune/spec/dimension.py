@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Discriminator, GetPydanticSchema, PlainValidator, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from autoprune.schedules.parameters import ParamKind
 from autoprune.spec.strict import Mistake, Section, all_of, repeated, unknown
+from autoprune.training.schedules.parameters import ParamKind
 
 
 def _check_number(value: Any) -> Any:

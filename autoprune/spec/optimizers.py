@@ -1,6 +1,6 @@
 """The optimizers and their settings, for whoever checks a space file; loads no torch."""
 
-from autoprune.schedules.parameters import Kind, ParamKind
+from autoprune.training.schedules.parameters import Kind, ParamKind
 
 _ADAM = {
     "beta1": ParamKind("float", low=0, high=1, high_open=True, default=0.9),

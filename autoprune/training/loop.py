@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_map_only
 
 from autoprune.errors import AutopruneError, TaskError
 from autoprune.network.call import to_device
-from autoprune.schedules import rate_and_batch
 from autoprune.tasks.task import Task
 from autoprune.training.distillation import Distillation
 from autoprune.training.feed import Feed, Part
 from autoprune.training.memory import with_fewer_at_once
 from autoprune.training.numerics import FLOAT32, Numerics
 from autoprune.training.optimizers import build_optimizer
+from autoprune.training.schedules import rate_and_batch
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from autoprune.network.without_dynamo import eager
-from autoprune.schedules.parameters import resolve_params
 from autoprune.spec.optimizers import OPTIMIZERS
+from autoprune.training.schedules.parameters import resolve_params
 from autoprune.trial import OptimizerConfig
 
 _KINDS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

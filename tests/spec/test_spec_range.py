@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from autoprune.schedules import ParamKind
 from autoprune.spec import Range
 from autoprune.spec.dimension import Dimension, searchable
+from autoprune.training.schedules import ParamKind
 
 
 def messages(error: ValidationError) -> list[str]:

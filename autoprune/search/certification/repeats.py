@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from autoprune.schedules import stretched
 from autoprune.search.records import ancestors
 from autoprune.search.seeds import derive_seed
+from autoprune.training.schedules import stretched
 from autoprune.trial import Repeat, TrialConfig
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from autoprune.schedules.parameters import Kind, ParamKind, resolve_params
+from autoprune.training.schedules.parameters import Kind, ParamKind, resolve_params
 from autoprune.trial import ScheduleConfig
 
 ONE_CYCLE_START = 1 / 25

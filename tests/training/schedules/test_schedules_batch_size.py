@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, batch_size_at, lr_at, rate_and_batch
+from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, batch_size_at, lr_at, rate_and_batch
 from autoprune.trial import Scalar, ScheduleConfig
 
 LR_EXAMPLES: dict[str, dict[str, Scalar]] = {

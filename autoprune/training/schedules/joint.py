@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from autoprune.schedules.batch_size import batch_size_at
-from autoprune.schedules.lr import rise_and_decay
+from autoprune.training.schedules.batch_size import batch_size_at
+from autoprune.training.schedules.lr import rise_and_decay
 from autoprune.trial import ScheduleConfig
 
 

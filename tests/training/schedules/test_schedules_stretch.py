@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.schedules import batch_size_at, lr_at, stretched
+from autoprune.training.schedules import batch_size_at, lr_at, stretched
 from autoprune.trial import ScheduleConfig
 
 EPOCHS = 6

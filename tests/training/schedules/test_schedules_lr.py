@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from autoprune.errors import AutopruneError
-from autoprune.schedules import LR_SCHEDULES, lr_at
+from autoprune.training.schedules import LR_SCHEDULES, lr_at
 from autoprune.trial import ScheduleConfig
 
 LR = 0.2

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from autoprune.schedules.lr import whole_epochs
-from autoprune.schedules.parameters import Kind, ParamKind, resolve_params
+from autoprune.training.schedules.lr import whole_epochs
+from autoprune.training.schedules.parameters import Kind, ParamKind, resolve_params
 from autoprune.trial import ScheduleConfig
 
 MAX_START = 4096
