@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from autoprune.config.model import LEAST_AMOUNT, Resources
 from autoprune.errors import StudyError
-from autoprune.spec.model import LEAST_AMOUNT, Resources
 
 if TYPE_CHECKING:
     import torch

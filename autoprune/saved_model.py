@@ -16,12 +16,12 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
+from autoprune.config.task import CallableRef
 from autoprune.errors import AutopruneError, TaskError
 from autoprune.files import replacing
 from autoprune.pruning.atoms.attributes import refresh, set_own
 from autoprune.pruning.layer import RemovedBlock, remove_blocks
 from autoprune.pruning.plan import Block, Gives
-from autoprune.spec.task import CallableRef
 from autoprune.tasks.build import model_builder
 from autoprune.tensor_file import encode_tensors, read_tensors
 

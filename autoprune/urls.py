@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from functools import partial
 from urllib.parse import quote, quote_plus
 
+from autoprune.config.paths import put_in_variables
 from autoprune.errors import StudyError
-from autoprune.tasks.paths import put_in_variables
 
 
 def expand_url(where: str, name: str) -> str:

@@ -16,6 +16,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
+from autoprune.config import SearchSpec
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning.preflight import make_plan
 from autoprune.pruning.ranking import kept_scores
@@ -24,7 +25,6 @@ from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT
 from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
-from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 from autoprune.trial import Cost, Scalar, TrialConfig, TrialResult, to_dict
 

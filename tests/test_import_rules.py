@@ -16,7 +16,7 @@ LEVELS = (
     {"report", "export", "search", "engines"},
     {"space", "store", "checkpoint_store", "pareto", "worker", "model_plan", "sensitivity"},
     {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model", "urls"},
-    {"spec", "trial", "training.schedules", "errors", "files", "tensor_file", "places", "limits", "network"},
+    {"config", "trial", "training.schedules", "errors", "files", "tensor_file", "places", "limits", "network"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
@@ -66,7 +66,7 @@ def test_every_room_has_a_level() -> None:
 
 
 def test_imports_were_found() -> None:
-    assert ("autoprune.space.space", "autoprune.spec") in {(importer, imported) for importer, _, imported in OWN}
+    assert ("autoprune.space.space", "autoprune.config") in {(importer, imported) for importer, _, imported in OWN}
     assert any(
         importer.startswith("autoprune.cli.") and imported == "rich.console" for importer, _, imported in IMPORTS
     )
@@ -96,7 +96,7 @@ def test_ray_is_known_to_two_files() -> None:
     }
 
 
-@pytest.mark.parametrize("room", ["report", "store", "spec", "training.schedules", "trial", "space", "pareto"])
+@pytest.mark.parametrize("room", ["report", "store", "config", "training.schedules", "trial", "space", "pareto"])
 def test_rooms_without_torch(room: str) -> None:
     inside = (f"autoprune.{room}", f"autoprune.{room}.")
     found = [
@@ -137,7 +137,7 @@ def test_importing_autoprune_is_light() -> None:
 
 
 def test_reading_a_space_file_is_light() -> None:
-    assert loaded_after("import autoprune.spec") & {"torch", "ray", "optuna", "pandas", "numpy"} == set()
+    assert loaded_after("import autoprune.config") & {"torch", "ray", "optuna", "pandas", "numpy"} == set()
 
 
 def test_ray_can_be_started_before_all_else_is_loaded() -> None:

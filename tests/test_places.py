@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from autoprune.config.model import Resources
 from autoprune.errors import StudyError
 from autoprune.places import Places, find_places, room
-from autoprune.spec.model import Resources
 
 
 @pytest.fixture

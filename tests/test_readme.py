@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from tiny import write_space
 
-from autoprune.spec import load_spec
+from autoprune.config import load_spec
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

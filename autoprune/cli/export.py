@@ -19,11 +19,11 @@ def export(
     """Export a network; every format is loaded again and its output compared before it is kept."""
     from rich.console import Console
 
+    from autoprune.config import load_spec
     from autoprune.export import export_trial
     from autoprune.export.manifest import FILE_NAME
     from autoprune.report.tables import front_table
     from autoprune.search.final import DENSE, known_test_accuracy, with_test_accuracy
-    from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
 
     studied = StudyFolder.existing(study)

@@ -14,11 +14,11 @@ def pareto(
     """Print the front: the trials that no other trial beats in every objective, and what each descends from."""
     from rich.console import Console
 
+    from autoprune.config import load_spec
     from autoprune.report.lineage import lineages_table
     from autoprune.report.tables import certification_table, front_table, is_certified
     from autoprune.search.final import DENSE, known_test_accuracy
     from autoprune.search.records import LINEAGE_SIGN
-    from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
 
     if as_json and as_csv:

@@ -16,11 +16,11 @@ def show(
 
     from rich.console import Console
 
+    from autoprune.config import load_spec
     from autoprune.pruning.plan import PruningPlan
     from autoprune.report.lineage import steps_table, widths_table
     from autoprune.search.lineage import lineage_steps
     from autoprune.search.storage import load_study
-    from autoprune.spec import load_spec
     from autoprune.store import StudyFolder
 
     folder = StudyFolder.existing(study)

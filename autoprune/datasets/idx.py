@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from autoprune.config.paths import expand
 from autoprune.datasets.images import image_data
 from autoprune.errors import TaskError
-from autoprune.tasks.paths import expand
 from autoprune.tasks.task import Data
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")

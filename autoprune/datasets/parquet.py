@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from autoprune.config.paths import expand
 from autoprune.datasets.images import image_data
 from autoprune.errors import TaskError
-from autoprune.tasks.paths import expand
 from autoprune.tasks.task import Data
 
 if TYPE_CHECKING:

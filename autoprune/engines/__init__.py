@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoprune.config import load_spec
 from autoprune.errors import AutopruneError, StudyError
 from autoprune.places import find_workers
-from autoprune.spec import load_spec
 
 if TYPE_CHECKING:
     from autoprune.search.run import Engine

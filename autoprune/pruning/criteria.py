@@ -2,8 +2,8 @@
 
 from difflib import get_close_matches
 
+from autoprune.config.criteria import CRITERIA, NEEDS
 from autoprune.errors import PruningError
-from autoprune.spec.criteria import CRITERIA, NEEDS
 
 __all__ = ["CRITERIA", "check_criterion", "needs_data", "needs_loss"]
 

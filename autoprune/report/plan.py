@@ -8,12 +8,12 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autoprune.config import Range
 from autoprune.cost.table import CostTable
 from autoprune.pruning.plan import PruningPlan
 from autoprune.report.tables import LABELS, plain_table, quantity
 from autoprune.sensitivity.map import SensitivityMap
 from autoprune.space import Dimension
-from autoprune.spec import Range
 
 _IMPORTANCE = {
     "loss": ">rise of the loss without it",

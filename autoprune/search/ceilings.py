@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.config import SearchSpec
 from autoprune.cost.table import CostTable
 from autoprune.errors import StudyError
 from autoprune.space import SearchSpace
-from autoprune.spec import SearchSpec
 from autoprune.trial import PruningConfig
 
 

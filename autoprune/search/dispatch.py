@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from autoprune.spec import SearchSpec
+from autoprune.config import SearchSpec
 from autoprune.trial import EpochReport, TrialConfig, TrialResult
 
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from autoprune.config import SearchSpec
 from autoprune.search.certification import with_certification
-from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 
 DENSE = "dense"

@@ -6,10 +6,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from autoprune.config import SearchSpec
 from autoprune.errors import StudyError
 from autoprune.search.records import TrainedTrial, ancestors, config_of, trained_of
 from autoprune.search.seeds import derive_seed
-from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 from autoprune.trial import OptimizerConfig, ScheduleConfig, to_dict
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.space import Dimension
-from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.training.schedules.parameters import Kind
 from autoprune.trial import (

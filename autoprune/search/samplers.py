@@ -9,11 +9,11 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
+from autoprune.config import SearchSpec
 from autoprune.errors import SpecError, TaskError
 from autoprune.pruning.plan import PruningPlan
 from autoprune.search.cost_aware import CostAwareSampler, SearchKnowledge, Start
 from autoprune.search.seeds import derive_seed
-from autoprune.spec import SearchSpec
 from autoprune.tasks.resolve import call, load_callable
 
 SamplerMaker = Callable[[int, SearchKnowledge], BaseSampler]

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from autoprune.config import SearchSpec
 from autoprune.errors import PruningError, TaskError
 from autoprune.saved_model import load_model
 from autoprune.search.session import Checked, check_same_study, in_file
 from autoprune.sensitivity.map import SensitivityMap
 from autoprune.sensitivity.measure import measure_map, points_to_measure, task_meter
-from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 
 

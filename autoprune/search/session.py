@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.config import SearchSpec, differences, load_spec, located, valid_task
+from autoprune.config.paths import expand
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
 from autoprune.files import replacing
@@ -25,11 +27,9 @@ from autoprune.search.ceilings import Ceilings, known_costs
 from autoprune.search.lineage import dense_training
 from autoprune.search.samplers import load_sampler
 from autoprune.space import SearchSpace
-from autoprune.spec import SearchSpec, differences, load_spec, located, valid_task
 from autoprune.store import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.check import check_task
-from autoprune.tasks.paths import expand
 from autoprune.tasks.splits import SubsetSplit
 from autoprune.tasks.task import Task
 from autoprune.tasks.weights import load_weights

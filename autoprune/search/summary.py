@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from autoprune.config import load_spec
 from autoprune.search.certification import certified_results
 from autoprune.search.records import (
     CONFIG,
@@ -19,7 +20,6 @@ from autoprune.search.records import (
 from autoprune.search.stopping import Rung, Rungs
 from autoprune.search.storage import load_record
 from autoprune.search.trial_rows import StudyRecord, TrialRecord
-from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialResult
 

@@ -19,6 +19,8 @@ import torch
 from optuna.samplers import NSGAIIISampler, NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from autoprune.config import SearchSpec, differences, load_spec
+from autoprune.config.paths import expand
 from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
 from autoprune.places import Places
@@ -44,9 +46,7 @@ from autoprune.search.samplers import ladder_steps, start_name, wants_sensitivit
 from autoprune.search.session import Checked, Session
 from autoprune.search.storage import open_study, read_study
 from autoprune.space import SearchSpace, locate
-from autoprune.spec import SearchSpec, differences, load_spec
 from autoprune.store import StudyFolder
-from autoprune.tasks.paths import expand
 from autoprune.trial import Cost, PruningConfig, TrialResult, to_dict
 
 WHERE = "search.warm_start"

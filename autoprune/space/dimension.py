@@ -14,7 +14,7 @@ from optuna.distributions import (
 )
 from optuna.trial import BaseTrial
 
-from autoprune.spec import Range
+from autoprune.config import Range
 from autoprune.training.schedules.parameters import Kind
 from autoprune.trial import Scalar
 

@@ -7,11 +7,11 @@ from typing import Any, cast
 import numpy as np
 from optuna.trial import BaseTrial
 
+from autoprune.config import SearchSpec
+from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import SpecError
 from autoprune.pruning.plan import PruningPlan
 from autoprune.space.dimension import Dimension, Value, highest, kinds_of, pick, possible, value_of
-from autoprune.spec import SearchSpec
-from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.trial import (
     DistillationConfig,

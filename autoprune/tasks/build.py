@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.config.task import CallableRef, TaskSettings
 from autoprune.errors import TaskError
-from autoprune.spec.task import CallableRef, TaskSettings
 from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
 from autoprune.tasks.resolve import call, check_signature, load_callable
 from autoprune.tasks.splits import SubsetSplit, as_split, hold_out

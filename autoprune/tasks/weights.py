@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from autoprune.config.paths import expand
 from autoprune.errors import TaskError
-from autoprune.tasks.paths import expand
 
 N_NAMES_SHOWN = 3
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from autoprune.config.model import Precision, Training
 from autoprune.errors import AutopruneError
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.outputs import map_outputs
-from autoprune.spec.model import Precision, Training
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

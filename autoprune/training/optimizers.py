@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.network.without_dynamo import eager
-from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.training.schedules.parameters import resolve_params
 from autoprune.trial import OptimizerConfig
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoprune.config import SearchSpec, load_spec
+from autoprune.config.model import Ceiling
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
@@ -18,8 +20,6 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.ranking import kept_scores
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.sensitivity.measure import SensitivityMeter, task_meter
-from autoprune.spec import SearchSpec, load_spec
-from autoprune.spec.model import Ceiling
 from autoprune.store import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.task import Split, Task

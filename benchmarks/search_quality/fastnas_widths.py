@@ -17,8 +17,8 @@ import modelopt.torch.prune as mtp
 import torch
 from torch import nn
 
+from autoprune.config import load_spec
 from autoprune.saved_model import load_model
-from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.splits import SubsetSplit

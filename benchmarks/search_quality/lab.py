@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from torch import nn
 
+from autoprune.config import load_spec
 from autoprune.engines.inline import run_inline
 from autoprune.pareto import non_dominated_mask
 from autoprune.saved_model import load_model
@@ -22,7 +23,6 @@ from autoprune.search.seeds import derive_seed
 from autoprune.search.session import resume_session
 from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
-from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.training.evaluation import evaluate
 from autoprune.trial import (

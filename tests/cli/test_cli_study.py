@@ -15,7 +15,7 @@ import torch
 from tiny import write_space
 
 import autoprune
-from autoprune.spec import load_spec
+from autoprune.config import load_spec
 from autoprune.tasks.build import build_task
 
 

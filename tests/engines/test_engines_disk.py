@@ -12,12 +12,12 @@ import pytest
 from engines_cli import searching
 from tiny import copy_study
 
+from autoprune.config import load_spec
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import UnwritableError
 from autoprune.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.run import run_search
-from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.training.checkpoint import load_checkpoint

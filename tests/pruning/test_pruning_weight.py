@@ -11,10 +11,10 @@ from torch.ao.pruning import WeightNormSparsifier
 from torch.nn.utils import prune as torch_prune
 from torch.sparse import _semi_structured_conversions as semi_structured
 
+from autoprune.config import CallableRef
 from autoprune.errors import PruningError
 from autoprune.pruning.weight import WeightMasks
 from autoprune.saved_model import describe, load_model, save_model
-from autoprune.spec import CallableRef
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from tiny import TINY_SPACE, copy_study, merged, write_space
 
+from autoprune.config import load_spec
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import SpecError, StudyError, UnwritableError
 from autoprune.export.study import export_trial
@@ -16,7 +17,6 @@ from autoprune.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.run import Outcome, run_search
 from autoprune.search.session import Session
-from autoprune.spec import load_spec
 from autoprune.store import StudyFolder
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, config_from_dict, to_dict

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
+from autoprune.config import Range, SearchSpec
 from autoprune.errors import SpecError
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.space import Dimension, SearchSpace
-from autoprune.spec import Range, SearchSpec
 from autoprune.trial import DistillationConfig, PruningConfig, TrialConfig
 
 PLAN = PruningPlan(

@@ -7,9 +7,9 @@ import optuna
 import pytest
 from tiny import TINY_SPACE, merged
 
+from autoprune.config import SearchSpec
 from autoprune.pruning.plan import PruningPlan
 from autoprune.space import SearchSpace, locate
-from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialConfig
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from autoprune.config.task import CallableRef, TaskSettings
 from autoprune.errors import TaskError
-from autoprune.spec.task import CallableRef, TaskSettings
 from autoprune.tasks.build import build_task
 from autoprune.tasks.check import check_task
 from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
@@ -319,5 +319,5 @@ def test_another_loss_is_free_of_the_class_count() -> None:
 
 
 def test_settings_need_no_torch() -> None:
-    code = "import autoprune.spec.task, autoprune.tasks, sys; sys.exit('torch' in sys.modules)"
+    code = "import autoprune.config.task, autoprune.tasks, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import AutopruneError, TaskError
-from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.tasks.classification import accuracy, cross_entropy
 from autoprune.tasks.task import Task
 from autoprune.training.batch_norm import recalibrate_batch_norm

@@ -27,7 +27,7 @@ SCORERS: Mapping[str, Callable[[Subject], Scorer]] = {
     "obs": surgeon.obs,
     "random": magnitude.random,
 }
-"""Criterion -> what it is; ``autoprune.spec.criteria`` says what each needs."""
+"""Criterion -> what it is; ``autoprune.config.criteria`` says what each needs."""
 
 
 def channel_scores(
@@ -76,7 +76,7 @@ def inputs_on(model: nn.Module, calibration: Calibration, seed: int) -> LayerInp
 
 
 def _no_loss(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-    raise AssertionError("a criterion takes a loss without saying so in autoprune.spec.criteria.NEEDS")
+    raise AssertionError("a criterion takes a loss without saying so in autoprune.config.criteria.NEEDS")
 
 
 def _finite(group: ChannelGroup, scorer: Scorer, l2: Scorer) -> torch.Tensor:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+from autoprune.config import SearchSpec
 from autoprune.search.certification.repeats import repeats_of
 from autoprune.search.critical import CriticalSection
 from autoprune.search.records import ancestors
-from autoprune.spec import SearchSpec
 from autoprune.store import StudyFolder
 from autoprune.trial import EpochReport, Repeat, TrialConfig, TrialResult, result_from_dict, to_dict
 

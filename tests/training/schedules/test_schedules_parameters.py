@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import AutopruneError
-from autoprune.spec.optimizers import OPTIMIZERS
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, Kind, ParamKind, resolve_params
 
 FAMILIES = {"lr": LR_SCHEDULES, "batch size": BATCH_SIZE_SCHEDULES, "optimizer": OPTIMIZERS}
@@ -74,5 +74,5 @@ def test_mistakes_are_named(name: str, params: dict[str, float], message: str) -
 
 
 def test_registries_load_no_torch() -> None:
-    code = "import sys, autoprune.training.schedules, autoprune.spec.optimizers; sys.exit('torch' in sys.modules)"
+    code = "import sys, autoprune.training.schedules, autoprune.config.optimizers; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

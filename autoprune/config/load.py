@@ -8,9 +8,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from autoprune.config.model import SearchSpec
+from autoprune.config.task import TaskSettings
 from autoprune.errors import SpecError
-from autoprune.spec.model import SearchSpec
-from autoprune.spec.task import TaskSettings
 
 Place = tuple[str | int, ...]
 

@@ -20,11 +20,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from autoprune.spec.dimension import Dimension, Range, as_type, searchable
-from autoprune.spec.methods import METHODS, LayerMethod, NeuronMethod, WeightMethod
-from autoprune.spec.optimizers import OPTIMIZERS
-from autoprune.spec.strict import Mistake, Section, all_of, also, repeated, unknown
-from autoprune.spec.task import TaskSettings
+from autoprune.config.dimension import Dimension, Range, as_type, searchable
+from autoprune.config.methods import METHODS, LayerMethod, NeuronMethod, WeightMethod
+from autoprune.config.optimizers import OPTIMIZERS
+from autoprune.config.strict import Mistake, Section, all_of, also, repeated, unknown
+from autoprune.config.task import TaskSettings
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.training.schedules.parameters import Kind, ParamKind
 from autoprune.trial import MAX_SEEDS

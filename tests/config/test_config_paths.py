@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.config.paths import expand
 from autoprune.errors import TaskError
-from autoprune.tasks.paths import expand
 
 
 def test_variables_and_home_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:

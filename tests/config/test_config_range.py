@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from autoprune.spec import Range
-from autoprune.spec.dimension import Dimension, searchable
+from autoprune.config import Range
+from autoprune.config.dimension import Dimension, searchable
 from autoprune.training.schedules import ParamKind
 
 

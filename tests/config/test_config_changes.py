@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoprune.spec import SearchSpec, differences, parse_spec
+from autoprune.config import SearchSpec, differences, parse_spec
 
 BASE = """
 study: s

@@ -1,10 +1,10 @@
 """space.yaml -> SearchSpec; every mistake is found at once, each with its place in the file."""
 
-from autoprune.spec.changes import differences
-from autoprune.spec.dimension import Range
-from autoprune.spec.load import load_spec, located, parse_spec, valid_task
-from autoprune.spec.model import COSTS, Ceiling, SearchSpec
-from autoprune.spec.task import CallableRef, TaskSettings
+from autoprune.config.changes import differences
+from autoprune.config.dimension import Range
+from autoprune.config.load import load_spec, located, parse_spec, valid_task
+from autoprune.config.model import COSTS, Ceiling, SearchSpec
+from autoprune.config.task import CallableRef, TaskSettings
 
 __all__ = [
     "COSTS",

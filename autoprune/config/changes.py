@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from autoprune.spec.model import SearchSpec
+from autoprune.config.model import SearchSpec
 
 FREE_TO_CHANGE = (
     "search.trials",

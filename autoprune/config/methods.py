@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from autoprune.spec.criteria import CRITERIA
-from autoprune.spec.dimension import Dimension, Number, Range, endpoints, searchable
-from autoprune.spec.strict import Mistake, Section, all_of, mistakes_of
+from autoprune.config.criteria import CRITERIA
+from autoprune.config.dimension import Dimension, Number, Range, endpoints, searchable
+from autoprune.config.strict import Mistake, Section, all_of, mistakes_of
 from autoprune.training.schedules.parameters import ParamKind
 from autoprune.trial import WeightPattern, WeightScope
 

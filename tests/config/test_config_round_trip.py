@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoprune.spec import SearchSpec, parse_spec
-from autoprune.spec.criteria import CRITERIA
-from autoprune.spec.optimizers import OPTIMIZERS
+from autoprune.config import SearchSpec, parse_spec
+from autoprune.config.criteria import CRITERIA
+from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, Kind, ParamKind
 
 RATIO = ParamKind("float", low=0, high=1, high_open=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Discriminator, GetPydanticSchema, PlainValidator, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from autoprune.spec.strict import Mistake, Section, all_of, repeated, unknown
+from autoprune.config.strict import Mistake, Section, all_of, repeated, unknown
 from autoprune.training.schedules.parameters import ParamKind
 
 

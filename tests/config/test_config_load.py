@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from autoprune.config import Ceiling, Range, SearchSpec, load_spec, parse_spec
+from autoprune.config.model import Training
 from autoprune.errors import SpecError
-from autoprune.spec import Ceiling, Range, SearchSpec, load_spec, parse_spec
-from autoprune.spec.model import Training
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from autoprune.spec.strict import Section
+from autoprune.config.strict import Section
 
 
 def _check_name(name: str) -> str:
