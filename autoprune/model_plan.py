@@ -12,10 +12,10 @@ from autoprune.errors import PruningError
 from autoprune.network.call import Inputs, plain_inputs
 from autoprune.network.device import device_of
 from autoprune.pruning.apply import prune
-from autoprune.pruning.block_importance import angular_distances, loss_rises, mean_loss
+from autoprune.pruning.blocks.importance import angular_distances, loss_rises, mean_loss
+from autoprune.pruning.channels.ranking import global_scores, global_widths
 from autoprune.pruning.plan import LeftOut
-from autoprune.pruning.preflight import make_plan
-from autoprune.pruning.ranking import global_scores, global_widths
+from autoprune.pruning.planner import make_plan
 from autoprune.sensitivity.map import SensitivityMap
 from autoprune.sensitivity.measure import KEPT_SHARES, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
@@ -150,7 +150,7 @@ class ModelPlan:
             data: Batches of inputs and targets.
             importance: ``"loss"`` is the rise of the mean loss when the block alone is removed, a pass over the data
                 for each block; ``"angular"`` the angle by which the block turns its input
-                (:func:`autoprune.pruning.block_importance.angular_distances`), one pass for all.
+                (:func:`autoprune.pruning.blocks.importance.angular_distances`), one pass for all.
             loss: Loss of outputs and targets, for ``"loss"``; the mean over a batch.
 
         Raises:

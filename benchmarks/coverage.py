@@ -27,12 +27,13 @@ from torch import nn
 from autoprune.cost import count_macs
 from autoprune.errors import PruningError
 from autoprune.network.call import call_model
-from autoprune.pruning.atoms import Analysis, cut, from_plain
-from autoprune.pruning.layer import remove_blocks
+from autoprune.pruning.blocks.removed import remove_blocks
+from autoprune.pruning.graph import Analysis, from_plain
+from autoprune.pruning.graph.slice import cut
+from autoprune.pruning.kept_indices import masked
 from autoprune.pruning.plan import Block
-from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.planner import make_plan
 from autoprune.pruning.proof import Bench, bench, randomised, run, tensors_in
-from autoprune.pruning.provenance import masked
 from benchmarks import coverage_networks
 
 RATIOS = (0.1, 0.5, 0.9)

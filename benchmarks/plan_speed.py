@@ -27,7 +27,7 @@ from torch import nn
 
 import autoprune
 from autoprune.cost import build_table
-from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.planner import make_plan
 from autoprune.zoo import cifar_resnet
 
 OUT = Path("results/benchmarks/plan_speed.parquet")

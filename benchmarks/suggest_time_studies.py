@@ -18,8 +18,8 @@ from torch import nn
 
 from autoprune.config import SearchSpec
 from autoprune.cost import CostTable, build_table
-from autoprune.pruning.preflight import make_plan
-from autoprune.pruning.ranking import kept_scores
+from autoprune.pruning.channels.ranking import kept_scores
+from autoprune.pruning.planner import make_plan
 from autoprune.search.cost_aware.descent import MAX_STEPS
 from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT

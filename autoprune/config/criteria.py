@@ -1,4 +1,4 @@
-"""The importance criteria of neuron pruning by name; `autoprune.pruning.importance` implements them."""
+"""The importance criteria of neuron pruning by name; `autoprune.pruning.channels.importance` implements them."""
 
 from collections.abc import Mapping
 from typing import Literal

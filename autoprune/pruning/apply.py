@@ -11,16 +11,17 @@ from torch import nn
 
 from autoprune.errors import PruningError
 from autoprune.network.call import Inputs
-from autoprune.pruning.atoms import ChannelGroup, Place, at_widths, cut, from_plain
-from autoprune.pruning.criteria import check_criterion, needs_data
-from autoprune.pruning.importance import Calibration, channel_scores, inputs_on
-from autoprune.pruning.layer import is_removed
-from autoprune.pruning.neuron import current_widths, least_important
+from autoprune.pruning.blocks.removed import is_removed
+from autoprune.pruning.channels.criteria import check_criterion, needs_data
+from autoprune.pruning.channels.importance import Calibration, channel_scores, inputs_on
+from autoprune.pruning.channels.reconstruction import reconstruct
+from autoprune.pruning.channels.widths import current_widths, least_important
+from autoprune.pruning.copies import lent, replica
+from autoprune.pruning.graph import ChannelGroup, Place, at_widths, from_plain
+from autoprune.pruning.graph.slice import cut
+from autoprune.pruning.kept_indices import untouched
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.proof import prove_cut
-from autoprune.pruning.provenance import untouched
-from autoprune.pruning.reconstruction import reconstruct
-from autoprune.pruning.replica import lent, replica
 from autoprune.tasks.task import Loss
 from autoprune.trial import PruningConfig
 

@@ -75,7 +75,7 @@ class PruningPlan:
         blocks: Least important first.
         weight_layers: Parameter name of a convolution's or linear layer's weight -> its number of elements.
         graph: Which entries of which tensors leave with each channel, and which sizes in the code follow, as plain
-            values (``autoprune.pruning.atoms.to_plain``).
+            values (``autoprune.pruning.graph.to_plain``).
     """
 
     groups: tuple[Group, ...]

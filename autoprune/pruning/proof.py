@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from autoprune.errors import PruningError
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.device import device_of
+from autoprune.pruning.copies import lent, replica
+from autoprune.pruning.kept_indices import masked_replica
 from autoprune.pruning.plan import Block
-from autoprune.pruning.provenance import masked_replica
-from autoprune.pruning.replica import lent, replica
 
 _FLOAT64_TOLERANCE = 1e-8
 _FLOAT32_TOLERANCE = 1e-3

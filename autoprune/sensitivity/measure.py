@@ -8,8 +8,8 @@ from torch import nn
 
 from autoprune.network.call import Inputs
 from autoprune.pruning.apply import prune
-from autoprune.pruning.criteria import needs_data
-from autoprune.pruning.importance import Calibration
+from autoprune.pruning.channels.criteria import needs_data
+from autoprune.pruning.channels.importance import Calibration
 from autoprune.pruning.plan import PruningPlan
 from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
 from autoprune.tasks.splits import TensorSplit

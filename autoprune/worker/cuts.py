@@ -10,9 +10,9 @@ from torch import nn
 
 from autoprune.network.call import Inputs
 from autoprune.pruning.apply import Pruned, looks_at_data, prune
-from autoprune.pruning.gradual import gradual_weight_ratios, gradual_widths
+from autoprune.pruning.channels.gradual import gradual_weight_ratios, gradual_widths
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.weight import WeightMasks
+from autoprune.pruning.weights import WeightMasks
 from autoprune.tasks.task import Task
 from autoprune.training.loop import Trainer
 from autoprune.training.memory import with_fewer_at_once

@@ -16,8 +16,8 @@ from autoprune.config.model import Ceiling
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
+from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.ranking import kept_scores
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.sensitivity.measure import SensitivityMeter, task_meter
 from autoprune.store import StudyFolder

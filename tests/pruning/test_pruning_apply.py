@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from autoprune.errors import PruningError
 from autoprune.pruning.apply import prune
-from autoprune.pruning.criteria import CRITERIA
-from autoprune.pruning.layer import RemovedBlock
-from autoprune.pruning.neuron import current_widths
+from autoprune.pruning.blocks.removed import RemovedBlock
+from autoprune.pruning.channels.criteria import CRITERIA
+from autoprune.pruning.channels.widths import current_widths
+from autoprune.pruning.kept_indices import masked
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.preflight import make_plan
-from autoprune.pruning.provenance import masked
+from autoprune.pruning.planner import make_plan
 from autoprune.trial import PruningConfig
 from autoprune.zoo import resnet20
 

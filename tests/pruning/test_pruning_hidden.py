@@ -11,7 +11,7 @@ from torch import nn
 import autoprune
 from autoprune.errors import PruningError
 from autoprune.network.call import call_model
-from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.planner import make_plan
 
 DIGIT = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -20,9 +20,9 @@ from torch import nn
 
 from autoprune.errors import PruningError
 from autoprune.pruning.apply import prune
-from autoprune.pruning.layer import RemovedBlock
+from autoprune.pruning.blocks.removed import RemovedBlock
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.planner import make_plan
 from autoprune.trial import PruningConfig
 
 DIGIT = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.config import Range
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning.plan import Block, LeftOut, PruningPlan
-from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.planner import make_plan
 from autoprune.report.plan import plan_tables
 from autoprune.space import Dimension
 

@@ -16,7 +16,7 @@ from torch import nn
 from autoprune.cost import CostTable, build_table
 from autoprune.cost.table import TensorCost
 from autoprune.errors import PruningError
-from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.planner import make_plan
 from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
 
 

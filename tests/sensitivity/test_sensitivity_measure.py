@@ -14,7 +14,7 @@ from torch.optim.swa_utils import update_bn
 import autoprune
 from autoprune.errors import PruningError
 from autoprune.pruning.plan import Group, PruningPlan
-from autoprune.pruning.preflight import make_plan
+from autoprune.pruning.planner import make_plan
 from autoprune.sensitivity.map import SensitivityPoint
 from autoprune.sensitivity.measure import SensitivityMeter, measure_map, points_to_measure, task_meter
 from autoprune.tasks.classification import accuracy, cross_entropy

@@ -1,0 +1,88 @@
+"""What the criteria share: what they are given, what they give, and how scores of tensors become scores of channels."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from autoprune.errors import PruningError
+from autoprune.network.call import Inputs, to_device
+from autoprune.network.device import device_of
+from autoprune.pruning.channels.layer_inputs import LayerInputs
+from autoprune.pruning.graph import ChannelGroup, Place
+from autoprune.tasks.task import Loss
+
+T = TypeVar("T")
+
+Calibration = Callable[[], Iterable[tuple[Inputs, torch.Tensor]]]
+"""Gives calibration batches, the same ones at every call."""
+
+PlaceScores = Callable[[Place], torch.Tensor | None]
+"""Scores the indices of a dimension, shape ``(size,)``; ``None`` skips it."""
+
+Scorer = Callable[[ChannelGroup], torch.Tensor | None]
+"""Scores a group's channels; ``None`` where the group holds nothing that the criterion looks at."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a criterion may look at.
+
+    Attributes:
+        groups: The groups that will be scored.
+        calibration: Given to the criteria that need data.
+        loss: Given to those that need it.
+        inputs: What the network's layers receive on the calibration batches.
+    """
+
+    model: nn.Module
+    groups: Sequence[ChannelGroup]
+    calibration: Calibration
+    loss: Loss
+    seed: int
+    inputs: LayerInputs
+
+    def batches(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
+        """Calibration batches on the network's device."""
+        device = device_of(self.model)
+        for inputs, targets in at_least_one(self.calibration()):
+            yield to_device(inputs, device), targets.to(device)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The parameters that scale activations: all but biases."""
+        return {name: p.detach() for name, p in self.model.named_parameters() if not name.endswith("bias")}
+
+
+def at_least_one(batches: Iterable[T]) -> Iterator[T]:
+    """The batches; raises PruningError if there are none."""
+    empty = True
+    for batch in batches:
+        empty = False
+        yield batch
+    if empty:
+        raise PruningError("there must be at least one calibration batch, got none. Enlarge the training split.")
+
+
+def mean_over(group: ChannelGroup, places: Iterable[Place], score: PlaceScores) -> torch.Tensor | None:
+    """Mean over places of a score that each gives its indices; of a channel's several indices, their mean counts."""
+    found: list[torch.Tensor] = []
+    for place in places:
+        scores = score(place)
+        if scores is not None:
+            indices = torch.from_numpy(group.members[place])
+            found.append(scores.detach().double().cpu()[indices].mean(1))
+    return torch.stack(found).mean(0) if found else None
+
+
+def summed(weights: Mapping[str, torch.Tensor], place: Place, p: int) -> torch.Tensor | None:
+    """Sum of absolute (``p`` 1) or squared (2) weights of each index of a dimension."""
+    name, dim = place
+    if name not in weights:
+        return None
+    weight = weights[name]
+    exact = weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
+    others = [other for other in range(weight.dim()) if other != dim]
+    powers = exact.abs() if p == 1 else exact.square()
+    return powers.sum(others, dtype=torch.float64) if others else powers.double()

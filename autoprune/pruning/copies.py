@@ -1,0 +1,68 @@
+"""Copies of a network that take over tensors instead of copying them, so that no weight is copied to be thrown away."""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.pruning.blocks.removed import RemovedBlock
+from autoprune.pruning.plan import Block
+
+
+def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer under every name it goes by, in module order."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def replica(model: nn.Module, tensors: Mapping[str, torch.Tensor], removed_blocks: Collection[Block] = ()) -> nn.Module:
+    """Copy a network, but for what is given in place of its own.
+
+    Tied tensors stay tied; dtypes are those given, ``requires_grad`` and modes the network's.
+
+    Args:
+        tensors: Name of a parameter or buffer -> its values, which the copy takes over as they are. Tensors that are
+            not named are copied.
+        removed_blocks: Blocks that the copy lacks.
+    """
+    memo: dict[int, object] = {}
+    for block in removed_blocks:
+        module = model.get_submodule(block.name)
+        memo[id(module)] = copy.deepcopy(RemovedBlock(module, block.gives))
+    for name, own in named_tensors(model):
+        if name in tensors and id(own) not in memo:
+            kind: Any = type(own)
+            given = tensors[name].detach()
+            memo[id(own)] = kind(given, own.requires_grad) if isinstance(own, nn.Parameter) else given
+    memo |= {id(value): value.detach().clone() for value in _computed(model)}
+    return copy.deepcopy(model, memo)
+
+
+def _computed(model: nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors with a history that modules hold, such as the weight that a hook computes anew in each forward pass."""
+    for module in model.modules():
+        for value in vars(module).values():
+            for item in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(item, torch.Tensor) and not item.is_leaf:
+                    yield item
+
+
+def lent(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """A network's tensors for a replica that only computes with them: its weights themselves, copies of the rest.
+
+    Args:
+        dtype: What float tensors are cast to; ``None`` leaves them.
+
+    Returns:
+        Name -> tensor, for all of them.
+    """
+    renormed = {id(module.weight) for module in model.modules() if getattr(module, "max_norm", None) is not None}
+    found = {}
+    for name, own in named_tensors(model):
+        cast = own.detach().to(dtype) if dtype is not None and own.is_floating_point() else own.detach()
+        # A forward pass writes into buffers, and into embeddings that have a largest norm.
+        written = not isinstance(own, nn.Parameter) or id(own) in renormed
+        found[name] = cast.clone() if written and cast.data_ptr() == own.data_ptr() else cast
+    return found

@@ -1,0 +1,160 @@
+"""The sizes that a network's code states: attributes of its modules that hold a width or count heads follow a cut."""
+
+import copy
+import operator
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.utils.parametrize import is_parametrized
+
+from autoprune.network.modes import eval_mode
+from autoprune.pruning.graph.attention import follow_heads, is_known
+from autoprune.pruning.graph.propagation import SizeKind
+from autoprune.pruning.graph.sizes import CountedSize
+
+_COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
+_PARTS = re.compile(
+    r"(?<!all_)head_?(dim|size|width|features|channels)|(dim|size|channels)_?(per|of)_?(head|group)|^d_(kv|head|k|v)$"
+)
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+_NEVER = re.compile(
+    r"window|shift|kernel|stride|pad|dilat|patch|image|layer|depth|idx|index|block|pos|max_|min_|bucket|dropout|prob"
+    r"|batch|step|scale|factor|token|length|seq|vocab|label|class|^dim$|^training$|version"
+)
+
+
+def with_holders(model: nn.Module, sizes: Sequence[CountedSize], slicing: Collection[str]) -> tuple[CountedSize, ...]:
+    """The sizes with the attributes that hold them, of the module whose code states a size or else of one around it.
+
+    Which these are is told by their values, so it is decided once, on the dense network: in one that is already cut,
+    another attribute may have the same value by chance.
+
+    Args:
+        slicing: Classes whose modules slice at places that follow from sizes; these may stand in their config.
+    """
+    modules = dict(model.named_modules())
+    return tuple(replace(size, holders=tuple(_holders(modules, size, slicing))) for size in sizes)
+
+
+def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[str, set[int]]) -> None:
+    """Set the attributes whose values changed with a cut."""
+    modules = dict(model.named_modules())
+    changes = [(size, size.after(gone)) for size in sizes if size.module in modules]  # else a removed block took it
+    changed = [(size, after) for size, after in changes if after != size.size]
+    before: dict[tuple[str, str], int] = {}  # several sizes may share an attribute
+    for size, after in sorted(changed, key=lambda change: change[0].kind):
+        for name, attribute in size.holders:
+            if name not in modules:
+                continue
+            module = modules[name]
+            if before.setdefault((name, attribute), operator.attrgetter(attribute)(module)) == size.size:
+                set_own(module, attribute, after)
+    for module in modules.values():
+        refresh(module)
+
+
+def _holders(
+    modules: Mapping[str, nn.Module], size: CountedSize, slicing: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Modules and their attributes that hold a size."""
+    name = size.module
+    if size.kind == "count" and type(modules[name]).__name__ in slicing:
+        for attribute, value in getattr(getattr(modules[name], "config", None), "__dict__", {}).items():
+            if attribute.endswith("heads") and type(value) is int and value == size.size:
+                yield name, f"config.{attribute}"
+    while True:
+        if name in modules:
+            module = modules[name]
+            held = list(_equal(module, size))
+            yield from ((name, attribute) for attribute in held)
+            if held or isinstance(module, _ConvNd | nn.GroupNorm) or is_known(module):
+                return
+        if not name:
+            return
+        name = name.rpartition(".")[0]
+
+
+def _equal(module: nn.Module, size: CountedSize) -> Iterator[str]:
+    """A module's attributes that have the value of a size and a name that goes with its kind."""
+    if isinstance(module, _ConvNd | nn.GroupNorm):
+        attribute = "groups" if isinstance(module, _ConvNd) else "num_groups"
+        if size.kind == "count" and getattr(module, attribute) == size.size:
+            yield attribute
+    elif not is_known(module):
+        for attribute, value in vars(module).items():
+            if attribute.startswith("_") or type(value) is not int or value != size.size:
+                continue
+            if size.kind == "padding" or (_kind_of(attribute) == size.kind and not _NEVER.search(attribute)):
+                yield attribute
+
+
+def set_own(module: nn.Module, attribute: str, value: object) -> None:
+    """Set an attribute of a module, or as ``config.name`` one of a config that it does not share from then on."""
+    owner, _, name = attribute.rpartition(".")
+    if owner:
+        setattr(module, owner, copy.copy(getattr(module, owner)))
+    setattr(getattr(module, owner) if owner else module, name, value)
+
+
+def _kind_of(attribute: str) -> SizeKind:
+    if _PARTS.search(attribute):
+        return "part"
+    return "count" if _COUNTS.search(attribute) else "width"
+
+
+def refresh(module: nn.Module) -> None:
+    """Attributes of torch's own layers follow from the shapes of their tensors."""
+    weight = _weight_of(module)
+    if isinstance(module, _ConvTransposeNd) and weight is not None:
+        module.in_channels, module.out_channels = weight.shape[0], int(weight.shape[1]) * module.groups
+    elif isinstance(module, _ConvNd) and weight is not None:
+        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, nn.Linear) and weight is not None:
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.Bilinear) and weight is not None:
+        module.out_features, module.in1_features, module.in2_features = weight.shape
+    elif isinstance(module, _NormBase):
+        tensor = weight if weight is not None else module.running_mean
+        if tensor is not None:
+            module.num_features = tensor.shape[0]
+    elif isinstance(module, nn.GroupNorm) and weight is not None:
+        module.num_channels = weight.shape[0]
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm) and weight is not None:
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.Embedding | nn.EmbeddingBag) and weight is not None:
+        module.num_embeddings, module.embedding_dim = weight.shape
+    elif is_known(module):
+        follow_heads(module)
+    elif isinstance(module, nn.RNNBase):
+        _refresh_recurrent(module)
+    elif isinstance(module, nn.PReLU) and weight is not None:
+        module.num_parameters = weight.shape[0]
+    elif type(module).__name__ == "Conv1D" and weight is not None and hasattr(module, "nf"):
+        module.nf = weight.shape[1]
+        if hasattr(module, "nx"):
+            module.nx = weight.shape[0]
+
+
+def _weight_of(module: nn.Module) -> Any:
+    """A module's weight, or a tensor of its shape that the weight is computed from."""
+    for name in ("weight_v", "weight_orig"):  # of weight_norm; of spectral_norm and torch.nn.utils.prune
+        if name in module._parameters:
+            return module._parameters[name]
+    if not is_parametrized(module, "weight"):
+        return getattr(module, "weight", None)
+    with eval_mode(module):  # a spectral norm that is looked at in training goes on iterating
+        return module.weight
+
+
+def _refresh_recurrent(module: nn.RNNBase) -> None:
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters(recurse=False)}
+    module.hidden_size = shapes["weight_hh_l0"][0] // _GATES[module.mode]
+    module.input_size = shapes["weight_ih_l0"][1]
+    if module.proj_size:
+        module.proj_size = shapes["weight_hr_l0"][0]
+    module._init_flat_weights()

@@ -1,0 +1,87 @@
+"""The analysis of a network that is already cut, from that of the uncut one: no second walk, and the same names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autoprune.errors import PruningError
+from autoprune.pruning.graph.analysis import Analysis, ChannelGroup
+from autoprune.pruning.graph.products import Product, Run
+from autoprune.pruning.graph.sizes import CountedSize
+from autoprune.pruning.graph.values import Atoms
+
+
+def narrowed(analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Analysis:
+    """The analysis of the network after these channels have left.
+
+    Args:
+        removed: Group name -> channels, numbered as in ``analysis``.
+
+    Returns:
+        An analysis with the same groups; one that has a single channel left can lose no more.
+    """
+    stays = {}
+    for group in analysis.groups:
+        mask = np.ones(group.width, dtype=bool)
+        mask[list(removed.get(group.name, ()))] = False
+        stays[group.name] = mask
+    places = {place for group in analysis.groups for place in group.members}
+    masks = {(name, dim): np.ones(analysis.shapes[name][dim], dtype=bool) for name, dim in places}
+    for group in analysis.groups:
+        for place, indices in group.members.items():
+            masks[place][indices[~stays[group.name]]] = False
+    new_index = {place: np.cumsum(mask) - 1 for place, mask in masks.items()}
+    shapes = {name: list(shape) for name, shape in analysis.shapes.items()}
+    for (name, dim), mask in masks.items():
+        shapes[name][dim] = int(mask.sum())
+    return replace(
+        analysis,
+        groups=tuple(_narrowed_group(group, stays[group.name], new_index) for group in analysis.groups),
+        sizes=tuple(_narrowed_size(size, stays) for size in analysis.sizes),
+        shapes={name: tuple(shape) for name, shape in shapes.items()},
+        products=tuple(_narrowed_product(product, stays) for product in analysis.products),
+    )
+
+
+def at_widths(analysis: Analysis, widths: Mapping[str, int]) -> Analysis:
+    """The analysis of a network cut to these widths, whichever channels left.
+
+    Args:
+        widths: Group name -> channels that it has; a group not named has all.
+
+    Raises:
+        PruningError: If channels of several groups alternate in a dimension, so that it matters which left.
+    """
+    first, last = {}, {}
+    for group in analysis.groups:
+        n_gone = group.width - widths.get(group.name, group.width)
+        first[group.name] = list(range(n_gone))
+        last[group.name] = list(range(group.width - n_gone, group.width))
+    result, other = narrowed(analysis, last), narrowed(analysis, first)
+    for group, same in zip(result.groups, other.groups, strict=True):
+        if any(not np.array_equal(indices, same.members[place]) for place, indices in group.members.items()):
+            raise PruningError(f"group '{group.name}' alternates with others, so its widths don't tell what left")
+    return result
+
+
+def _narrowed_group(group: ChannelGroup, stays: Atoms, new_index: Mapping[tuple[str, int], Atoms]) -> ChannelGroup:
+    members = {place: new_index[place][indices[stays]] for place, indices in group.members.items()}
+    return replace(group, width=int(stays.sum()), members=members)
+
+
+def _narrowed_size(size: CountedSize, stays: Mapping[str, Atoms]) -> CountedSize:
+    n_lost = 0
+    channels = []
+    for name, indices in size.channels:
+        if name not in stays:
+            continue
+        kept = stays[name][indices]
+        n_lost += int((~kept).sum())
+        channels.append((name, (np.cumsum(stays[name]) - 1)[indices[kept]]))
+    return replace(size, size=size.size - n_lost, channels=tuple(channels))
+
+
+def _narrowed_product(product: Product, stays: Mapping[str, Atoms]) -> Product:
+    n_removed = {name: int((~mask).sum()) for name, mask in stays.items()}
+    return replace(product, runs=tuple(Run(run.after(n_removed), run.losses) for run in product.runs))

@@ -1,0 +1,75 @@
+"""Products of activations, such as queries with keys: their cost falls with the channels that they run over."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from autoprune.pruning.graph.values import Atoms, Dim
+
+
+@dataclass(frozen=True)
+class Run:
+    """A dimension that a product runs over.
+
+    Attributes:
+        losses: (group, entries lost with each of its channels).
+    """
+
+    size: int
+    losses: tuple[tuple[str, int], ...]
+
+    def after(self, n_removed: Mapping[str, int]) -> int:
+        """The size when so many channels of each group have left."""
+        return self.size - sum(entries * n_removed.get(group, 0) for group, entries in self.losses)
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product of activations, for the whole example batch.
+
+    Attributes:
+        runs: Its cost is the product of their sizes.
+    """
+
+    module: str
+    runs: tuple[Run, ...]
+
+    def macs(self, n_removed: Mapping[str, int]) -> int:
+        """Multiply-accumulates when so many channels of each group have left."""
+        return prod(run.after(n_removed) for run in self.runs)
+
+
+RawProduct = tuple[str, tuple[tuple[int, Dim], ...]]
+"""(module, (size, atoms) of each dimension that the product runs over)."""
+
+
+def resolve(
+    raw: Sequence[RawProduct], labels: Atoms, channel_of: Mapping[int, tuple[str, int]], widths: Mapping[str, int]
+) -> list[Product]:
+    """Say by groups what the walk said by atoms.
+
+    Args:
+        labels: Component of each atom.
+        channel_of: Component -> (group, channel).
+    """
+    products = []
+    for module, runs in raw:
+        resolved = tuple(Run(size, _losses(dim, labels, channel_of, widths)) for size, dim in runs)
+        products.append(Product(module, resolved))
+    return products
+
+
+def _losses(
+    dim: Dim, labels: Atoms, channel_of: Mapping[int, tuple[str, int]], widths: Mapping[str, int]
+) -> tuple[tuple[str, int], ...]:
+    if dim is None:
+        return ()
+    counts: dict[str, int] = {}
+    numbers, times = np.unique(labels[dim[dim != 0]], return_counts=True)
+    for label, n in zip(numbers.tolist(), times.tolist(), strict=True):
+        if label in channel_of:
+            group = channel_of[label][0]
+            counts[group] = counts.get(group, 0) + n
+    return tuple((group, n // widths[group]) for group, n in counts.items() if n % widths[group] == 0)

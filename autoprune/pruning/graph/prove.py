@@ -1,0 +1,148 @@
+"""From what the graph allows to what the code allows: cut, run, compare, and leave out what fails.
+
+The tape shows sizes, not where the code takes them from. A cut can therefore fail for a number that is written in a
+forward pass (``C // num_heads``); only running it tells.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from autoprune.pruning.graph.analysis import Analysis, ChannelGroup, analyse
+from autoprune.pruning.graph.propagation import CONVOLUTION, SLICES
+
+_EIGHT = 8
+
+Prove = Callable[[Analysis, Mapping[str, Sequence[int]]], str | None]
+"""(analysis, channels to remove) -> what goes wrong, if anything does."""
+
+
+def settle(
+    model: nn.Module,
+    example_inputs: Any,
+    prove: Prove,
+    *,
+    allow_norm: bool = False,
+) -> Analysis:
+    """Analyse a network and keep what is proved by running it.
+
+    Groups that fail are tried with their dimensions split in other ways; those that still fail are left out with what
+    went wrong.
+
+    Args:
+        prove: Cuts channels from a copy of the network, runs it, and compares it with the masked one.
+    """
+    analysis = analyse(model, example_inputs, allow_norm=allow_norm)
+    if prove(analysis, about_half(analysis.groups)) is None:
+        return analysis
+    reasons: dict[str, str] = {}
+    for groups in _by_kind(model, analysis):
+        failed = _failures(analysis, groups, prove)
+        if not failed:
+            continue
+        other = _another_way(
+            model, example_inputs, analysis, [g for g in groups if g.name in failed], prove, allow_norm
+        )
+        if other is None:
+            other = _in_multiples(analysis, failed.keys(), prove)
+        if other is None:
+            reasons |= failed
+        else:
+            analysis = other
+    remaining = analysis.leaving_out(reasons)
+    if prove(remaining, about_half(remaining.groups)) is None:
+        return remaining
+    return _largest(remaining, prove)
+
+
+def about_half(groups: Sequence[ChannelGroup]) -> dict[str, list[int]]:
+    """Random channels of each group, so many that an odd number stays: what can't do with any number must fail."""
+    generator = torch.Generator().manual_seed(0)
+    lost = {}
+    for group in groups:
+        n = group.width // group.multiple
+        kept = group.multiple * (max(1, n // 2 + (n // 2 + 1) % 2) if n > 2 else 1)
+        lost[group.name] = sorted(torch.randperm(group.width, generator=generator)[kept:].tolist())
+    return lost
+
+
+def _by_kind(model: nn.Module, analysis: Analysis) -> list[list[ChannelGroup]]:
+    """Groups of the same layers of the same type of block are likely to fail alike."""
+    types = {name: type(module).__name__ for name, module in model.named_modules()}
+    kinds: dict[tuple[str, ...], list[ChannelGroup]] = {}
+    for group in analysis.groups:
+        parents = {types.get(layer.rpartition(".")[0], "") for layer in group.layers}
+        leaves = {f"{layer.rpartition('.')[2]}:{types.get(layer, '')}" for layer in group.layers}
+        kinds.setdefault((*sorted(parents), *sorted(leaves)), []).append(group)
+    return list(kinds.values())
+
+
+def _failures(analysis: Analysis, groups: Sequence[ChannelGroup], prove: Prove) -> dict[str, str]:
+    """Group name -> what goes wrong, for those of one kind that fail."""
+    groups = [group for group in groups if any(group.name == other.name for other in analysis.groups)]
+    together = prove(analysis, about_half(groups))
+    if together is None:
+        return {}
+    first = prove(analysis, about_half(groups[:1]))
+    if first is not None:
+        return {group.name: first for group in groups}
+    reasons = {group.name: prove(analysis, about_half([group])) for group in groups[1:]}
+    found = {name: reason for name, reason in reasons.items() if reason is not None}
+    return found or {group.name: together for group in groups}
+
+
+def _another_way(
+    model: nn.Module,
+    inputs: Any,
+    analysis: Analysis,
+    failed: Sequence[ChannelGroup],
+    prove: Prove,
+    allow_norm: bool,
+) -> Analysis | None:
+    """Split dimensions in other ways where groups fail, until the groups of the same weights pass."""
+    types = {name: type(module).__name__ for name, module in model.named_modules()}
+    layers = {layer for group in failed for layer in group.layers}
+    places = {place for group in failed for place in group.members}
+    around = {".".join(layer.split(".")[:n]) for layer in layers for n in range(layer.count(".") + 2)}
+    classes = {types.get(name, "") for name in around}
+    n_others = len(analysis.groups) - len(failed)
+    for key, taken in analysis.choices.items():
+        if key[0].removeprefix(SLICES) not in classes and key[0].removeprefix(CONVOLUTION) not in layers:
+            continue
+        for option in range(key[2]):
+            if option == taken:
+                continue
+            other = analyse(model, inputs, allow_norm=allow_norm, choices={**analysis.choices, key: option})
+            candidates = [group for group in other.groups if places & group.members.keys()]
+            if candidates and len(other.groups) > n_others and prove(other, about_half(candidates)) is None:
+                return other
+    return None
+
+
+def _in_multiples(analysis: Analysis, failed: Collection[str], prove: Prove) -> Analysis | None:
+    """Keep channels in eights: what kernels ask for that read 16 bytes at a time, of two bytes each."""
+    groups = [
+        replace(group, multiple=_EIGHT)
+        if group.name in failed and group.width > _EIGHT and group.width % _EIGHT == 0
+        else group
+        for group in analysis.groups
+    ]
+    changed = [group for group in groups if group.multiple > 1 and group.name in failed]
+    other = replace(analysis, groups=tuple(groups))
+    return other if len(changed) == len(failed) and prove(other, about_half(changed)) is None else None
+
+
+def _largest(analysis: Analysis, prove: Prove) -> Analysis:
+    """Keep the groups that pass when added one by one."""
+    kept: list[ChannelGroup] = []
+    reasons: dict[str, str] = {}
+    for group in analysis.groups:
+        reason = prove(analysis, about_half([*kept, group]))
+        if reason is None:
+            kept.append(group)
+        else:
+            reasons[group.name] = f"passes alone, but not with the other groups: {reason}"
+    return analysis.leaving_out(reasons)

@@ -1,0 +1,138 @@
+"""Matrix products and attention: the dimension summed over must be the same channels on both sides."""
+
+from typing import Any
+
+import numpy as np
+
+from autoprune.pruning.graph.rules._base import Call, rule
+from autoprune.pruning.graph.rules.pointwise import pointwise
+from autoprune.pruning.graph.values import Dim, Value
+
+_NOT_ZERO = "is summed over in a product of activations, where channels that leave are not zero"
+
+
+def contract(call: Call, a: Value, dim_a: Dim, b: Value, dim_b: Dim) -> None:
+    """Tie two dimensions that are multiplied and summed over."""
+    if dim_a is None and dim_b is None:
+        return
+    live = call.flow.unite_dims(dim_a, dim_b, "is multiplied with a dimension whose size is constant")
+    if not ((a.zero and a.live) or (b.zero and b.live)):
+        call.flow.fix(live, _NOT_ZERO)
+    for value, dim in ((a, dim_a), (b, dim_b)):
+        if value.weight and dim is not None:
+            call.flow.consumed.append(dim)
+
+
+@rule("mm", "bmm")
+def matrix_product(call: Call, a: Value, b: Value, *_: Any) -> Value:
+    """Rows of one matrix with columns of another, for each matrix of a batch."""
+    contract(call, a, a.dims[-1], b, b.dims[-2])
+    if not (a.weight or b.weight):
+        runs = zip((*a.shape, b.shape[-1]), (*a.dims, b.dims[-1]), strict=True)
+        call.flow.products.append((call.flow.module, tuple(runs)))
+    batch: list[Dim] = []
+    for dim_a, dim_b in zip(a.dims[:-2], b.dims[:-2], strict=True):
+        batch.append(call.flow.unite_dims(dim_a, dim_b) if dim_a is not None or dim_b is not None else None)
+    shared_zero = (a.zero or b.zero) if any(dim is not None for dim in batch) else True
+    zero = shared_zero and (a.dims[-2] is None or a.zero) and (b.dims[-1] is None or b.zero)
+    return call.out([*batch, a.dims[-2], b.dims[-1]], zero=zero, weight=a.weight and b.weight)
+
+
+@rule("_grouped_mm")
+def grouped_product(call: Call, a: Value, b: Value, *_: Any, **__: Any) -> Value:
+    """Each expert's tokens with its own matrix: ``(tokens, I) x (experts, I, O)`` to ``(tokens, O)``."""
+    if a.ndim != 2 or b.ndim != 3:
+        raise NotImplementedError("neither side holds all experts' tokens")
+    call.flow.fix(b.dims[0], "is picked by a router")
+    contract(call, a, a.dims[1], b, b.dims[1])
+    return call.out([a.dims[0], b.dims[2]], zero=b.zero and (a.dims[0] is None or a.zero))
+
+
+@rule("addmm", "baddbmm")
+def added_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) -> Value:
+    """A product with something added."""
+    return _add(call, matrix_product(call, a, b), bias)
+
+
+@rule("addmv")
+def added_vector_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) -> Value:
+    """A matrix times a vector with something added."""
+    return _add(call, vector_product(call, a, b), bias)
+
+
+@rule("mv")
+def vector_product(call: Call, a: Value, b: Value) -> Value:
+    """A matrix times a vector."""
+    contract(call, a, a.dims[1], b, b.dims[0])
+    return call.out([a.dims[0]], zero=a.zero, weight=a.weight and b.weight)
+
+
+@rule("dot")
+def dot(call: Call, a: Value, b: Value) -> Value:
+    """Two vectors."""
+    contract(call, a, a.dims[0], b, b.dims[0])
+    return call.out([], zero=True)
+
+
+@rule("linear")
+def linear(call: Call, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """A linear layer in one operation."""
+    contract(call, x, x.dims[-1], weight, weight.dims[1])
+    result = call.out([*x.dims[:-1], weight.dims[0]], zero=weight.zero and all(d is None for d in x.dims[:-1]))
+    return result if bias is None else _add(call, result, bias)
+
+
+@rule("_trilinear")
+def trilinear(call: Call, a: Value, b: Value, c: Value, *lists: Any) -> Value:
+    """``nn.Bilinear``: ``(N, I1) x (O, I1, I2) x (N, I2)`` to ``(N, O)``."""
+    if not (a.ndim == c.ndim == 2 and b.ndim == 3 and [list(x) for x in lists[:4]] == [[1, 3], [0], [1, 2], [2, 3]]):
+        raise NotImplementedError("a product of three tensors in an order not known")
+    contract(call, a, a.dims[1], b, b.dims[1])
+    contract(call, c, c.dims[1], b, b.dims[2])
+    return call.out([None, b.dims[0]], zero=b.zero)
+
+
+@rule(
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention", "scaled_dot_product_attention"
+)
+@rule("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention")
+@rule("_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_attention_math")
+def attention(call: Call, query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> tuple[Value, ...]:
+    """Attention in one operation; tensors are ``(..., heads, tokens, size of a head)``."""
+    flow = call.flow
+    sizes = (query.dims[-1], key.dims[-1])
+    if kwargs.get("scale") is None:
+        for dim in sizes:
+            flow.fix(dim, "is the size of a head, whose root scales the attention")
+    contract(call, query, query.dims[-1], key, key.dims[-1])
+    for dim in (query.dims[-2], key.dims[-2], value.dims[-2]):
+        flow.fix(dim, "has its entries compared with each other")
+    batch: list[Dim] = list(query.dims[:-2])
+    for place in range(-query.ndim, -2):
+        for other in (key, value):
+            dim = other.dims[place]
+            repeats = query.shape[place] // other.shape[place]
+            if dim is not None and repeats > 1:
+                dim = np.repeat(dim, repeats)
+            if batch[place + 2] is not None or dim is not None:
+                batch[place + 2] = flow.unite_dims(batch[place + 2], dim)
+    bias = kwargs.get("attn_mask", next((arg for arg in args if isinstance(arg, Value)), None))
+    if isinstance(bias, Value):
+        for place in range(-bias.ndim, 0):
+            if place >= -2:
+                flow.fix(bias.dims[place], "has its entries compared with each other")
+            elif bias.shape[place] > 1:
+                flow.unite_dims(batch[place + 2], bias.dims[place], "meets a mask whose size is constant")
+    shared = (*zip(query.shape[:-2], batch, strict=True), (query.shape[-2], None), (key.shape[-2], None))
+    for size, dim in ((query.shape[-1], query.dims[-1]), (value.shape[-1], value.dims[-1])):
+        flow.products.append((flow.module, (*shared, (size, dim))))
+    return (call.out([*batch, None, value.dims[-1]], zero=value.zero), *call.rest())
+
+
+def _add(call: Call, product: Value, bias: Value) -> Value:
+    result = pointwise(call, product, bias)
+    assert isinstance(result, list)
+    zero = product.zero and (bias.zero or not bias.live)
+    if not bias.live and any(dim is not None for dim in product.dims):
+        zero = False
+    return Value(result[0].shape, result[0].dims, zero, product.weight and bias.weight)

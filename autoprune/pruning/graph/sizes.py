@@ -1,0 +1,54 @@
+"""Integers in a network's code that count channels, such as the sizes of a view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from autoprune.pruning.graph.grouping import Components
+from autoprune.pruning.graph.propagation import Fact, SizeKind
+from autoprune.pruning.graph.values import Atoms
+
+
+@dataclass(frozen=True)
+class CountedSize:
+    """An integer in a module's code, and what must stay equal to it.
+
+    Attributes:
+        channels: (group, the channels that the size counts, one as often as it counts).
+        holders: (module, attribute) that hold the size in the dense network.
+    """
+
+    module: str
+    size: int
+    kind: SizeKind
+    channels: tuple[tuple[str, Atoms], ...]
+    holders: tuple[tuple[str, str], ...] = ()
+
+    def after(self, removed: Mapping[str, set[int]]) -> int:
+        """The size after channels have left."""
+        lost = 0
+        for group, indices in self.channels:
+            gone = removed.get(group)
+            if gone:
+                lost += int(np.isin(indices, list(gone)).sum())
+        return self.size - lost
+
+
+def find_sizes(
+    facts: list[Fact], components: Components, channel_of: Mapping[int, tuple[str, int]]
+) -> list[CountedSize]:
+    """The sizes that count channels of groups; ``channel_of`` is component -> (group, channel)."""
+    sizes: dict[tuple[Any, ...], CountedSize] = {}
+    for fact in facts:
+        by_group: dict[str, list[int]] = {}
+        for label in components.labels[fact.atoms[fact.atoms != 0]].tolist():
+            if label in channel_of:
+                group_name, channel = channel_of[label]
+                by_group.setdefault(group_name, []).append(channel)
+        if by_group:
+            channels = tuple((name, np.array(indices)) for name, indices in by_group.items())
+            key = (fact.module, fact.size, fact.kind, *((name, indices.tobytes()) for name, indices in channels))
+            sizes.setdefault(key, CountedSize(fact.module, fact.size, fact.kind, channels))
+    return list(sizes.values())
