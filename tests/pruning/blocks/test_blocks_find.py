@@ -124,7 +124,7 @@ def test_saved_without_pickle_and_trained(tmp_path: Path) -> None:
     plan = make_plan(dense, X)
     assert PruningPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
     pruned = autoprune.plan(dense, X).prune(blocks=["layers.1"])
-    reference = CallableRef(callable="test_pruning_blocks:stack")
+    reference = CallableRef(callable="test_blocks_find:stack")
     architecture = describe(stack(), pruned, reference)
     assert asdict(architecture)["gives"] == {"layers.1": (None, "hidden", None, "bias")}
     save_model(tmp_path, pruned, architecture)
