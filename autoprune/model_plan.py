@@ -16,8 +16,8 @@ from autoprune.pruning.blocks.importance import angular_distances, loss_rises, m
 from autoprune.pruning.channels.ranking import global_scores, global_widths
 from autoprune.pruning.plan import LeftOut
 from autoprune.pruning.planner import make_plan
-from autoprune.sensitivity.map import SensitivityMap
-from autoprune.sensitivity.measure import KEPT_SHARES, SensitivityMeter, measure_map, points_to_measure
+from autoprune.pruning.sensitivity.map import SensitivityMap
+from autoprune.pruning.sensitivity.measure import KEPT_SHARES, SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import cross_entropy
 from autoprune.tasks.task import Loss
 from autoprune.training.batch_norm import recalibrate_on_batches

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from autoprune.pruning.sensitivity.map import SensitivityMap
     from autoprune.search.session import Checked
-    from autoprune.sensitivity.map import SensitivityMap
 
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
@@ -112,9 +112,9 @@ def _draw(measured: "SensitivityMap", plot: Path, study: str) -> None:
 
 
 def _print_sensitivity(console: "Console", checked: "Checked", measured: "SensitivityMap", plot: Path) -> None:
+    from autoprune.pruning.sensitivity.measure import KEPT_SHARES
     from autoprune.report.sensitivity import sensitivity_table
     from autoprune.search.sensitivity import first_criterion
-    from autoprune.sensitivity.measure import KEPT_SHARES
 
     criterion, multiple = first_criterion(checked.spec), checked.spec.round_to
     console.print(sensitivity_table(checked.plan, measured, KEPT_SHARES, multiple, criterion))

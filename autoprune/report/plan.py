@@ -11,8 +11,8 @@ from rich.text import Text
 from autoprune.config import Range
 from autoprune.cost.table import CostTable
 from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.report.tables import LABELS, plain_table, quantity
-from autoprune.sensitivity.map import SensitivityMap
 from autoprune.space import Dimension
 
 _IMPORTANCE = {

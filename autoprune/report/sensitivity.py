@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.report.tables import plain_table
-from autoprune.sensitivity.map import SensitivityMap
 
 
 def sensitivity_table(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from autoprune.sensitivity.map import SensitivityMap
+from autoprune.pruning.sensitivity.map import SensitivityMap
 
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
 """Of the most sensitive groups, most sensitive first: Okabe & Ito's, which the colour-blind can tell apart."""

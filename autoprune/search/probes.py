@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from autoprune.pruning.sensitivity.map import SensitivityPoint
+from autoprune.pruning.sensitivity.measure import map_of, points_to_measure
 from autoprune.search.seeds import derive_seed
-from autoprune.sensitivity.map import SensitivityPoint
-from autoprune.sensitivity.measure import map_of, points_to_measure
 from autoprune.space import SearchSpace
 from autoprune.store import StudyFolder
 from autoprune.trial import TrialConfig, TrialResult, probe

@@ -8,11 +8,12 @@ from torch import nn
 
 from autoprune.config import SearchSpec
 from autoprune.errors import PruningError, TaskError
+from autoprune.pruning.sensitivity.map import SensitivityMap
+from autoprune.pruning.sensitivity.measure import measure_map, points_to_measure
 from autoprune.saved_model import load_model
 from autoprune.search.session import Checked, check_same_study, in_file
-from autoprune.sensitivity.map import SensitivityMap
-from autoprune.sensitivity.measure import measure_map, points_to_measure, task_meter
 from autoprune.store import StudyFolder
+from autoprune.worker.task_meter import task_meter
 
 
 def trained_network(space_file: Path, checked: Checked, folder: StudyFolder) -> nn.Module:

@@ -18,8 +18,8 @@ from autoprune.errors import UnwritableError
 from autoprune.limits import Limits, TrialTimeout
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
+from autoprune.pruning.sensitivity.measure import SensitivityMeter
 from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
-from autoprune.sensitivity.measure import SensitivityMeter, task_meter
 from autoprune.store import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.task import Split, Task
@@ -32,6 +32,7 @@ from autoprune.training.memory import free_memory
 from autoprune.training.numerics import Numerics
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult, report_from_dict, result_from_dict, to_dict
 from autoprune.worker.cuts import TrialCuts
+from autoprune.worker.task_meter import task_meter
 
 N_PROBED = 512
 """Training examples that a probe is judged on at most; half as many others recalibrate its batch norm."""

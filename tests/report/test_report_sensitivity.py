@@ -9,9 +9,9 @@ from PIL import Image
 from rich.console import Console
 
 from autoprune.pruning.plan import Group, PruningPlan
+from autoprune.pruning.sensitivity.map import SensitivityMap, SensitivityPoint
 from autoprune.report.sensitivity import sensitivity_table
 from autoprune.report.sensitivity_chart import COLOURS, _spread, draw_sensitivity
-from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
 
 LONG = "encoder.layers.encoder_layer_11.self_attention.out_proj"
 

@@ -15,11 +15,12 @@ import autoprune
 from autoprune.errors import PruningError
 from autoprune.pruning.plan import Group, PruningPlan
 from autoprune.pruning.planner import make_plan
-from autoprune.sensitivity.map import SensitivityPoint
-from autoprune.sensitivity.measure import SensitivityMeter, measure_map, points_to_measure, task_meter
+from autoprune.pruning.sensitivity.map import SensitivityPoint
+from autoprune.pruning.sensitivity.measure import SensitivityMeter, measure_map, points_to_measure
 from autoprune.tasks.classification import accuracy, cross_entropy
 from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Data, Task
+from autoprune.worker.task_meter import task_meter
 
 
 def net(channels: int = 8) -> nn.Sequential:
@@ -149,7 +150,7 @@ def test_out_of_memory_is_as_smaller_batches_beforehand(
     found = task_meter(hungry, plan, task).point("conv", 3)
     recalibration = [size for size in Hungry.sizes if size > 2][:34]
     assert recalibration == [64, 32, *[16] * 32]
-    monkeypatch.setattr("autoprune.sensitivity.measure.BATCH", 16)
+    monkeypatch.setattr("autoprune.worker.task_meter.BATCH", 16)
     assert found == task_meter(model, plan, task).point("conv", 3)
 
 

@@ -17,7 +17,7 @@ from autoprune.cost import CostTable, build_table
 from autoprune.cost.table import TensorCost
 from autoprune.errors import PruningError
 from autoprune.pruning.planner import make_plan
-from autoprune.sensitivity.map import SensitivityMap, SensitivityPoint
+from autoprune.pruning.sensitivity.map import SensitivityMap, SensitivityPoint
 
 
 def of(points: dict[tuple[str, int], float], dense: float = 0.9, **multiples: int) -> SensitivityMap:
@@ -164,5 +164,5 @@ def test_thousands_of_calls_a_second() -> None:
 
 
 def test_importing_the_map_loads_no_torch() -> None:
-    code = "import sys, autoprune.sensitivity; sys.exit('torch' in sys.modules)"
+    code = "import sys, autoprune.pruning.sensitivity; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
