@@ -24,8 +24,8 @@ from torch.utils._pytree import tree_map_only
 
 import autoprune
 from autoprune.errors import PruningError
+from autoprune.formats.saved_model import load_model
 from autoprune.pruning.proof import randomised, run, tensors_in
-from autoprune.saved_model import load_model
 from autoprune.search.session import resume_session
 from autoprune.tasks.task import Task
 from autoprune.training.batch_norm import recalibrate_batch_norm

@@ -15,8 +15,11 @@ LEVELS = (
     {"cli", "__main__"},
     {"report", "export", "search", "engines"},
     {"space", "store", "checkpoint_store", "pareto", "worker", "model_plan"},
-    {"training", "pruning", "cost", "tasks", "datasets", "zoo", "saved_model", "urls"},
-    {"config", "trial", "training.schedules", "errors", "files", "tensor_file", "places", "limits", "network"},
+    {"formats"},
+    {"training", "pruning", "cost", "datasets", "zoo", "urls", "places"},
+    {"tasks"},
+    {"network", "config"},
+    {"trial", "training.schedules", "errors", "files", "limits"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -19,7 +19,6 @@ from typing import Any
 from torch import nn
 
 from autoprune.errors import AutopruneError, ExportError
-from autoprune.export._base import Exporter
 from autoprune.export.manifest import (
     FILE_NAME,
     FileRecord,
@@ -30,12 +29,13 @@ from autoprune.export.manifest import (
     plain,
     read_manifest,
 )
-from autoprune.export.network import Network, max_difference, tensors
-from autoprune.export.onnx_format import OnnxExporter
-from autoprune.export.safetensors_format import SafetensorsExporter
-from autoprune.export.torch_format import TorchExporter
+from autoprune.formats._base import Exporter
+from autoprune.formats.network import Network, max_difference, tensors
+from autoprune.formats.onnx_format import OnnxExporter
+from autoprune.formats.safetensors_format import SafetensorsExporter
+from autoprune.formats.saved_model import Architecture
+from autoprune.formats.torch_format import TorchExporter
 from autoprune.network.call import Inputs
-from autoprune.saved_model import Architecture
 
 EXPORTERS: Mapping[str, Exporter] = {
     exporter.name: exporter for exporter in (SafetensorsExporter(), OnnxExporter(), TorchExporter())
@@ -65,7 +65,7 @@ def export_model(
         model: The network; it is left as it is, a copy is exported on the CPU and in evaluation mode.
         example_inputs: Several real inputs: a tensor, or a tuple or dict of tensors, whose first dimension is the
             batch.
-        architecture: How ``model`` is rebuilt, from ``autoprune.saved_model.describe``.
+        architecture: How ``model`` is rebuilt, from ``autoprune.formats.saved_model.describe``.
         formats: Names in ``EXPORTERS``.
         metrics: The trial's accuracy and costs, for the manifest.
         source: Study, trial number and parameters, for the manifest.

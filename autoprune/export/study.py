@@ -8,7 +8,7 @@ import torch
 from autoprune.export.export import EXPORTERS, export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
-from autoprune.saved_model import load_model, read_architecture
+from autoprune.formats.saved_model import load_model, read_architecture
 from autoprune.search.certification import certified_metrics
 from autoprune.search.final import known_test_accuracy
 from autoprune.search.lineage import lineage_steps

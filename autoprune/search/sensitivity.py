@@ -8,9 +8,9 @@ from torch import nn
 
 from autoprune.config import SearchSpec
 from autoprune.errors import PruningError, TaskError
+from autoprune.formats.saved_model import load_model
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.pruning.sensitivity.measure import measure_map, points_to_measure
-from autoprune.saved_model import load_model
 from autoprune.search.session import Checked, check_same_study, in_file
 from autoprune.store import StudyFolder
 from autoprune.worker.task_meter import task_meter

@@ -3,7 +3,7 @@
 import pandas as pd
 import torch
 
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.search.final import DENSE, known_test_accuracy
 from autoprune.store import StudyFolder
 from autoprune.tasks.task import Task

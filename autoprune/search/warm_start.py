@@ -23,10 +23,10 @@ from autoprune.config import SearchSpec, differences, load_spec
 from autoprune.config.paths import expand
 from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
+from autoprune.formats.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_model
 from autoprune.places import Places
 from autoprune.pruning.apply import prune
 from autoprune.pruning.plan import PruningPlan
-from autoprune.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_model
 from autoprune.search.front import Front
 from autoprune.search.probes import Probes
 from autoprune.search.records import (

@@ -15,11 +15,11 @@ from autoprune.config import SearchSpec, load_spec
 from autoprune.config.model import Ceiling
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
+from autoprune.formats.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.limits import Limits, TrialTimeout
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
-from autoprune.saved_model import Architecture, describe, load_model, rebuild, save_model
 from autoprune.store import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.task import Split, Task

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from autoprune.config import load_spec
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.store import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.splits import SubsetSplit

@@ -14,8 +14,8 @@ from torch import nn
 
 from autoprune.config import load_spec
 from autoprune.engines.inline import run_inline
+from autoprune.formats.saved_model import load_model
 from autoprune.pareto import non_dominated_mask
-from autoprune.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.front import Front
 from autoprune.search.records import CONFIG, RESULT

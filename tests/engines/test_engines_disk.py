@@ -15,7 +15,7 @@ from tiny import copy_study
 from autoprune.config import load_spec
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import UnwritableError
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.run import run_search
 from autoprune.store import StudyFolder

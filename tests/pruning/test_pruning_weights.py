@@ -13,8 +13,8 @@ from torch.sparse import _semi_structured_conversions as semi_structured
 
 from autoprune.config import CallableRef
 from autoprune.errors import PruningError
+from autoprune.formats.saved_model import describe, load_model, save_model
 from autoprune.pruning.weights import WeightMasks
-from autoprune.saved_model import describe, load_model, save_model
 
 
 @pytest.fixture

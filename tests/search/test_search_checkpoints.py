@@ -13,7 +13,7 @@ from autoprune.config import load_spec
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import SpecError, StudyError, UnwritableError
 from autoprune.export.study import export_trial
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.run import Outcome, run_search
 from autoprune.search.session import Session

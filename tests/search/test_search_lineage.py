@@ -9,7 +9,7 @@ import torch
 
 from autoprune.engines.inline import run_inline
 from autoprune.errors import StudyError
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.lineage import lineage_steps
 from autoprune.search.records import ancestors

@@ -152,7 +152,7 @@ def test_weights_come_from_the_parent(tiny_study: Callable[..., Session]) -> Non
         assert isinstance(result, TrialResult)
         assert result.error is None
 
-    from autoprune.saved_model import load_model
+    from autoprune.formats.saved_model import load_model
 
     wide, narrow, dense = (
         load_model(session.folder.model(number), session.task.build_model).state_dict()["stem.weight"].flatten(1)

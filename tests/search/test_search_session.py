@@ -17,7 +17,7 @@ from tiny import ONE_THREAD, TINY_TASK, write_space
 from torch import nn
 
 from autoprune.errors import StudyError, TaskError
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.search import session as session_module
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session, check_space_file, open_session, rank_plan, resume_session

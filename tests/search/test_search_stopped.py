@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autoprune.engines.inline import run_inline
-from autoprune.saved_model import Architecture, rebuild
+from autoprune.formats.saved_model import Architecture, rebuild
 from autoprune.search.driver import Driver
 from autoprune.search.records import TrainedTrial, trained_of
 from autoprune.search.session import Session

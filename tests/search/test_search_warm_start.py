@@ -22,7 +22,7 @@ from autoprune.cost import measure
 from autoprune.engines import load_engine
 from autoprune.errors import AutopruneError
 from autoprune.export import export_trial
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.records import CONSTRAINT, ORIGIN, SOURCE, config_of, result_of
 from autoprune.search.run import Outcome, run_search

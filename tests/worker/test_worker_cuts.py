@@ -16,7 +16,7 @@ from worker_trials import (
     trial,
 )
 
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.training.evaluation import evaluate
 from autoprune.trial import EpochReport, PruningConfig, ScheduleConfig, TrialResult
 from autoprune.worker import Worker

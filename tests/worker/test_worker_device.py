@@ -22,7 +22,7 @@ from worker_trials import (
     trial,
 )
 
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.search.session import Session
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.training.loop import Trainer

@@ -6,7 +6,7 @@ import pytest
 import torch
 from worker_trials import LAYER, NEURON, dropped_after, finished, gradually, run, trial
 
-from autoprune.saved_model import load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.trial import (
     DistillationConfig,
     EpochReport,

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from autoprune.formats.saved_model import load_model
 from autoprune.pruning.blocks.removed import RemovedBlock
-from autoprune.saved_model import load_model
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
 

@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import autoprune
 from autoprune.config.task import CallableRef
+from autoprune.formats.saved_model import describe, load, load_model, save_model
 from autoprune.network.call import call_model
 from autoprune.pruning.blocks.find import find_blocks
 from autoprune.pruning.blocks.removed import RemovedBlock, remove_blocks
 from autoprune.pruning.plan import Block, PruningPlan
 from autoprune.pruning.planner import make_plan
-from autoprune.saved_model import describe, load, load_model, save_model
 
 X = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(0))
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import autoprune
 from autoprune.config.task import CallableRef
-from autoprune.saved_model import describe, rebuild
+from autoprune.formats.saved_model import describe, rebuild
 
 SEQUENCE = torch.randn(2, 5, 8)
 

@@ -19,11 +19,11 @@ from torch import nn
 from autoprune.config.task import CallableRef
 from autoprune.errors import AutopruneError, TaskError
 from autoprune.files import replacing
+from autoprune.formats.tensor_file import encode_tensors, read_tensors
 from autoprune.pruning.blocks.removed import RemovedBlock, remove_blocks
 from autoprune.pruning.graph.attributes import refresh, set_own
 from autoprune.pruning.plan import Block, Gives
 from autoprune.tasks.build import model_builder
-from autoprune.tensor_file import encode_tensors, read_tensors
 
 WEIGHTS_FILE = "model.safetensors"
 ARCHITECTURE_FILE = "architecture.json"

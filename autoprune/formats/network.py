@@ -12,9 +12,9 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 
 from autoprune.errors import ExportError
+from autoprune.formats.saved_model import Architecture
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.outputs import plain_outputs
-from autoprune.saved_model import Architecture
 
 
 class Network:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from autoprune.export._base import Exporter
-from autoprune.export.network import Network
+from autoprune.formats._base import Exporter
+from autoprune.formats.network import Network
+from autoprune.formats.saved_model import load, save_model
 from autoprune.network.call import Inputs, call_model
-from autoprune.saved_model import load, save_model
 
 
 class SafetensorsExporter(Exporter):

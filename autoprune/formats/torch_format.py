@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from autoprune.export._base import Exporter
-from autoprune.export.network import Network
+from autoprune.formats._base import Exporter
+from autoprune.formats.network import Network
 from autoprune.network.call import Inputs, call_model
 
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from autoprune.config.task import CallableRef
 from autoprune.errors import AutopruneError, TaskError
+from autoprune.formats.saved_model import Architecture, SavedModelError, describe, load, load_model, rebuild, save_model
 from autoprune.pruning.blocks.removed import remove_blocks
 from autoprune.pruning.plan import Block
-from autoprune.saved_model import Architecture, SavedModelError, describe, load, load_model, rebuild, save_model
 from autoprune.zoo import cnn6, resnet20, small_cnn
 
 CNN6 = CallableRef(callable="autoprune.zoo:cnn6")

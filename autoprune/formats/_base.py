@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-from autoprune.export.network import Network
+from autoprune.formats.network import Network
 from autoprune.network.call import Inputs
 
 
