@@ -30,7 +30,7 @@ from rich.table import Table
 
 from autoprune.places import Places
 from autoprune.search.session import open_session
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from benchmarks import driver_overhead_task
 from benchmarks.driver_overhead_runs import WAYS
 

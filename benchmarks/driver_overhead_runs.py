@@ -78,7 +78,7 @@ def _session(root: Path) -> tuple[Any, Any]:
     import torch
 
     from autoprune.search.session import resume_session
-    from autoprune.store import StudyFolder
+    from autoprune.study.folder import StudyFolder
     from autoprune.worker import Worker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

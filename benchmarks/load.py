@@ -25,7 +25,7 @@ from rich.table import Table
 
 from autoprune.places import Places
 from autoprune.search.session import open_session
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from benchmarks.suggest_time_studies import TRAINING, Filling, Problem
 
 OUT = Path("results/benchmarks/load.parquet")

@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.search.driver import Driver
-from autoprune.search.records import result_of
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.records import result_of
 from autoprune.trial import TrialResult
 from benchmarks.suggest_time_studies import Filling, Problem
 

@@ -22,10 +22,10 @@ from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.planner import make_plan
 from autoprune.search.cost_aware.descent import MAX_STEPS
 from autoprune.search.cost_aware.first_trials import RATES
-from autoprune.search.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT
-from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.optuna_storage import open_study
+from autoprune.study.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT
 from autoprune.trial import Cost, Scalar, TrialConfig, TrialResult, to_dict
 
 TRAINING: dict[str, Any] = {

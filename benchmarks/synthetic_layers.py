@@ -32,7 +32,7 @@ from rich.table import Table
 
 from autoprune.search.cost_aware import CostAwareSampler
 from autoprune.search.cost_aware.sampler import SearchKnowledge
-from autoprune.search.records import CONFIG, RESULT
+from autoprune.study.records import CONFIG, RESULT
 from autoprune.trial import to_dict
 from benchmarks.search_quality.measures import front_volume
 from benchmarks.search_quality.methods.ablations import learned_costs, raw_cuts

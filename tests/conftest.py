@@ -13,7 +13,7 @@ from tiny import ONE_THREAD, TINY_TASK, copy_study, train_tiny
 
 from autoprune.cost import measure
 from autoprune.search.session import Session, open_session
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unhurried", deadline=None)  # the wall's time depends on what else runs

@@ -13,11 +13,15 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 
 LEVELS = (
     {"cli", "__main__"},
-    {"report", "export", "search", "engines"},
-    {"space", "store", "checkpoint_store", "pareto", "worker", "model_plan"},
+    {"model_plan"},
+    {"report", "export", "engines"},
+    {"search"},
+    {"space", "worker"},
+    {"study"},
     {"formats"},
-    {"training", "pruning", "cost", "datasets", "zoo", "urls", "places"},
+    {"training", "pruning", "cost", "datasets", "zoo"},
     {"tasks"},
+    {"places"},
     {"network", "config"},
     {"trial", "training.schedules", "errors", "files", "limits"},
 )
@@ -86,7 +90,7 @@ def test_arrows_point_down() -> None:
 
 @pytest.mark.parametrize(
     ("package", "rooms"),
-    [("ray", {"engines"}), ("optuna", {"search", "space"}), ("typer", {"cli"}), ("matplotlib", {"report"})],
+    [("ray", {"engines"}), ("optuna", {"search", "space", "study"}), ("typer", {"cli"}), ("matplotlib", {"report"})],
 )
 def test_packages_that_only_some_rooms_know(package: str, rooms: set[str]) -> None:
     assert {room_of(importer) for importer, _, imported in IMPORTS if imported.split(".")[0] == package} <= rooms
@@ -99,7 +103,16 @@ def test_ray_is_known_to_two_files() -> None:
     }
 
 
-@pytest.mark.parametrize("room", ["report", "store", "config", "training.schedules", "trial", "space", "pareto"])
+def test_of_the_study_only_its_storage_knows_optuna() -> None:
+    knowing = {importer for importer, _, imported in IMPORTS if imported.split(".")[0] == "optuna"}
+    assert {name for name in knowing if room_of(name) == "study"} == {
+        "autoprune.study.database",
+        "autoprune.study.optuna_rows",
+        "autoprune.study.optuna_storage",
+    }
+
+
+@pytest.mark.parametrize("room", ["report", "study", "config", "training.schedules", "trial", "space"])
 def test_rooms_without_torch(room: str) -> None:
     inside = (f"autoprune.{room}", f"autoprune.{room}.")
     found = [
@@ -121,7 +134,7 @@ def test_pruning_training_and_cost_know_nothing_of_each_other() -> None:
 
 
 def test_the_worker_side_knows_nothing_of_the_study() -> None:
-    below = {room for level in LEVELS[3:] for room in level} | {"worker"}
+    below = {room for level in LEVELS[LEVELS.index({"formats"}) :] for room in level} | {"worker"}
     assert [
         f"{importer}:{line} imports {imported}"
         for importer, line, imported in IMPORTS
@@ -153,7 +166,7 @@ def test_ray_can_be_started_before_all_else_is_loaded() -> None:
 
 def test_status_and_pareto_are_light() -> None:
     loaded = loaded_after(
-        "import autoprune.search.summary, autoprune.search.final\n"
+        "import autoprune.study.summary, autoprune.study.final\n"
         "import autoprune.report.rungs, autoprune.report.lineage, autoprune.report.tables"
     )
     assert "optuna" in loaded

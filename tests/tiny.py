@@ -9,7 +9,7 @@ import yaml
 
 from autoprune.places import Places
 from autoprune.search.session import open_session
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 
 TINY_TASK = '''
 """A residual network of 8 channels on 200 handwritten digits."""

@@ -23,8 +23,8 @@ def export(
     from autoprune.export import export_trial
     from autoprune.export.manifest import FILE_NAME
     from autoprune.report.tables import front_table
-    from autoprune.search.final import DENSE, known_test_accuracy, with_test_accuracy
-    from autoprune.store import StudyFolder
+    from autoprune.study.final import DENSE, known_test_accuracy, with_test_accuracy
+    from autoprune.study.folder import StudyFolder
 
     studied = StudyFolder.existing(study)
     result, folder, manifest = export_trial(studied, select, out, formats)

@@ -17,9 +17,9 @@ def pareto(
     from autoprune.config import load_spec
     from autoprune.report.lineage import lineages_table
     from autoprune.report.tables import certification_table, front_table, is_certified
-    from autoprune.search.final import DENSE, known_test_accuracy
-    from autoprune.search.records import LINEAGE_SIGN
-    from autoprune.store import StudyFolder
+    from autoprune.study.final import DENSE, known_test_accuracy
+    from autoprune.study.folder import StudyFolder
+    from autoprune.study.records import LINEAGE_SIGN
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv can't be used together")

@@ -46,7 +46,7 @@ def plan(
     from autoprune.search.sensitivity import trained_network
     from autoprune.search.session import check_space_file, dense_costs, rank_plan, saved_size
     from autoprune.space import SearchSpace
-    from autoprune.store import StudyFolder
+    from autoprune.study.folder import StudyFolder
 
     checked = check_space_file(space)
     spec, task, model, table = checked.spec, checked.task, checked.model, checked.table

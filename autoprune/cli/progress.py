@@ -10,7 +10,7 @@ from rich.text import Text
 from autoprune.report.tables import front_table
 from autoprune.search.certification import Certification, CertificationStatus
 from autoprune.search.driver import Driver
-from autoprune.search.status import StudyStatus
+from autoprune.study.status import StudyStatus
 from autoprune.trial import EpochReport
 
 REDRAW_INTERVAL_S = 0.25

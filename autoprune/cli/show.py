@@ -19,9 +19,9 @@ def show(
     from autoprune.config import load_spec
     from autoprune.pruning.plan import PruningPlan
     from autoprune.report.lineage import steps_table, widths_table
-    from autoprune.search.lineage import lineage_steps
-    from autoprune.search.storage import load_study
-    from autoprune.store import StudyFolder
+    from autoprune.study.folder import StudyFolder
+    from autoprune.study.lineage import lineage_steps
+    from autoprune.study.optuna_storage import load_study
 
     folder = StudyFolder.existing(study)
     spec = load_spec(folder.space)

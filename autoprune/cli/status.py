@@ -17,8 +17,8 @@ def status(
     from rich.console import Console
 
     from autoprune.report.rungs import rungs_table
-    from autoprune.search.summary import summary_of
-    from autoprune.store import StudyFolder
+    from autoprune.study.folder import StudyFolder
+    from autoprune.study.summary import summary_of
 
     summary = summary_of(StudyFolder.existing(study))
     if as_json:

@@ -2,7 +2,7 @@
 
 from autoprune.places import Places
 from autoprune.search.dispatch import Dispatcher
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialResult
 from autoprune.worker import Worker
 

@@ -28,7 +28,7 @@ from autoprune.errors import AutopruneError, StudyError, UnwritableError, descri
 from autoprune.places import Places, room
 from autoprune.search.critical import MachineTaken
 from autoprune.search.dispatch import Dispatcher
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
 
 GRACE_S = 10.0

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from autoprune.errors import ExportError
-from autoprune.pareto import knee
+from autoprune.study.pareto import knee
 
 DEFAULT_ACCURACY_DROP = 0.01
 
@@ -36,7 +36,7 @@ def select_trial(
 ) -> int:
     """Choose one trial of a study.
 
-    - ``knee``: the knee of the front (``autoprune.pareto.knee``).
+    - ``knee``: the knee of the front (``autoprune.study.pareto.knee``).
     - ``best``: the cheapest trial of the front, by the first cost objective, whose accuracy is at most
       ``accuracy_drop`` below the dense network's.
     - ``12``: trial 12, on the front or not, if it finished and its model was kept.

@@ -10,11 +10,11 @@ from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.saved_model import load_model, read_architecture
 from autoprune.search.certification import certified_metrics
-from autoprune.search.final import known_test_accuracy
-from autoprune.search.lineage import lineage_steps
 from autoprune.search.session import dense_costs, resume_session
-from autoprune.search.storage import load_study
-from autoprune.store import StudyFolder
+from autoprune.study.final import known_test_accuracy
+from autoprune.study.folder import StudyFolder
+from autoprune.study.lineage import lineage_steps
+from autoprune.study.optuna_storage import load_study
 from autoprune.trial import TrialResult, result_from_dict
 
 N_EXAMPLES = 8

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from autoprune.report.tables import LABELS, cost_cell, plain_table
-from autoprune.search.records import training_texts
+from autoprune.study.records import training_texts
 from autoprune.trial import DistillationConfig, OptimizerConfig, ScheduleConfig
 
 N_STEPS = 8
@@ -30,7 +30,7 @@ def steps_table(steps: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -
     """A row a step, the dense network first: how accurate it was, what it cost, and how it was trained.
 
     Args:
-        steps: As :func:`autoprune.search.lineage.lineage_steps` gives them.
+        steps: As :func:`autoprune.study.lineage.lineage_steps` gives them.
         objectives: Their costs are shown, relative to dense.
     """
     dense = steps[0]["cost"]

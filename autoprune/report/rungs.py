@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from autoprune.report.tables import plain_table
-from autoprune.search.stopping import MIN_CORRELATION, MIN_PAIRS, Rung
+from autoprune.study.rungs import MIN_CORRELATION, MIN_PAIRS, Rung
 
 
 def rungs_table(rungs: Sequence[Rung], *, stop_early: bool) -> Table:

@@ -18,12 +18,23 @@ from autoprune.cost.table import CostTable
 from autoprune.search.ceilings import Ceilings
 from autoprune.search.cost_aware import SearchKnowledge
 from autoprune.search.critical import CriticalSection
-from autoprune.search.front import Front
-from autoprune.search.networks import Networks
 from autoprune.search.parents import nearest_parent
 from autoprune.search.patience import Patience
 from autoprune.search.probes import Probes
-from autoprune.search.records import (
+from autoprune.search.samplers import (
+    ladder_steps,
+    load_sampler,
+    make_sampler,
+    sampler_name,
+    start_name,
+    wants_sensitivity,
+)
+from autoprune.search.stopping import should_stop
+from autoprune.space import SearchSpace
+from autoprune.study.folder import StudyFolder
+from autoprune.study.front import Front
+from autoprune.study.optuna_storage import open_study
+from autoprune.study.records import (
     CONFIG,
     CONSTRAINT,
     CURVE,
@@ -38,21 +49,11 @@ from autoprune.search.records import (
     source_of,
     target_of,
 )
-from autoprune.search.samplers import (
-    ladder_steps,
-    load_sampler,
-    make_sampler,
-    sampler_name,
-    start_name,
-    wants_sensitivity,
-)
-from autoprune.search.seeds import derive_seed
-from autoprune.search.status import StudyStatus
-from autoprune.search.stopping import Rungs
-from autoprune.search.storage import open_study
-from autoprune.search.tables import StudyTables
-from autoprune.space import SearchSpace
-from autoprune.store import StudyFolder
+from autoprune.study.retention import Networks
+from autoprune.study.rungs import Rungs
+from autoprune.study.seeds import derive_seed
+from autoprune.study.status import StudyStatus
+from autoprune.study.tables import StudyTables
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
 
 _OPTUNA_STATE = {
@@ -104,7 +105,13 @@ class Driver:
         self._sampler_name = sampler_name(self.spec, space.plan)
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
-        self._tables = StudyTables(folder, space, self.front)
+        self._tables = StudyTables(
+            folder,
+            self.spec,
+            [group.name for group in space.plan.groups],
+            {dimension.name: dimension.column_type for dimension in space.dimensions()},
+            self.front,
+        )
         self._parents: list[tuple[TrialConfig, TrialResult]] = []
         self._waiting: list[int] = []
         self._n_created = 0
@@ -161,7 +168,7 @@ class Driver:
         with self._critical:
             self._running[number].set_user_attr(CURVE, curve)
         self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
-        goes_on = not (self.spec.search.stop_early and self._rungs.stops(number))
+        goes_on = not (self.spec.search.stop_early and should_stop(self._rungs, number))
         self._on_change(self)
         return goes_on
 

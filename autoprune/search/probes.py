@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from autoprune.pruning.sensitivity.map import SensitivityPoint
 from autoprune.pruning.sensitivity.measure import map_of, points_to_measure
-from autoprune.search.seeds import derive_seed
 from autoprune.space import SearchSpace
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.seeds import derive_seed
 from autoprune.trial import TrialConfig, TrialResult, probe
 
 KEPT_SHARES = (0.5, 0.25, 0.1)

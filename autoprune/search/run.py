@@ -8,15 +8,12 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
-from autoprune.checkpoint_store import CheckpointPlace
 from autoprune.errors import UnwritableError
 from autoprune.files import remove_unfinished
 from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
-from autoprune.search.database import Database
 from autoprune.search.dispatch import Dispatcher
 from autoprune.search.driver import Driver
-from autoprune.search.records import config_of
 from autoprune.search.session import (
     Session,
     check_prunable,
@@ -27,10 +24,13 @@ from autoprune.search.session import (
     open_session,
     read_spec,
 )
-from autoprune.search.storage import storage_error
 from autoprune.search.test_split import read_test_split
 from autoprune.search.warm_start import check_same_network, find_source, take_over
-from autoprune.store import StudyFolder
+from autoprune.study.checkpoints import CheckpointPlace
+from autoprune.study.database import Database
+from autoprune.study.folder import StudyFolder
+from autoprune.study.optuna_storage import storage_error
+from autoprune.study.records import config_of
 from autoprune.training.numerics import Numerics
 
 Engine = Callable[[Dispatcher, StudyFolder, Places], None]

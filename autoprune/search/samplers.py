@@ -13,7 +13,7 @@ from autoprune.config import SearchSpec
 from autoprune.errors import SpecError, TaskError
 from autoprune.pruning.plan import PruningPlan
 from autoprune.search.cost_aware import CostAwareSampler, SearchKnowledge, Start
-from autoprune.search.seeds import derive_seed
+from autoprune.study.seeds import derive_seed
 from autoprune.tasks.resolve import call, load_callable
 
 SamplerMaker = Callable[[int, SearchKnowledge], BaseSampler]

@@ -24,10 +24,10 @@ from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan, rank_blocks, rank_blocks_by_angle
 from autoprune.search.ceilings import Ceilings, known_costs
-from autoprune.search.lineage import dense_training
 from autoprune.search.samplers import load_sampler
 from autoprune.space import SearchSpace
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.lineage import dense_training
 from autoprune.tasks.build import build_task
 from autoprune.tasks.check import check_task
 from autoprune.tasks.splits import SubsetSplit

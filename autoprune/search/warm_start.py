@@ -27,9 +27,14 @@ from autoprune.formats.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_
 from autoprune.places import Places
 from autoprune.pruning.apply import prune
 from autoprune.pruning.plan import PruningPlan
-from autoprune.search.front import Front
 from autoprune.search.probes import Probes
-from autoprune.search.records import (
+from autoprune.search.samplers import ladder_steps, start_name, wants_sensitivity
+from autoprune.search.session import Checked, Session
+from autoprune.space import SearchSpace, locate
+from autoprune.study.folder import StudyFolder
+from autoprune.study.front import Front
+from autoprune.study.optuna_storage import open_study, read_study
+from autoprune.study.records import (
     CONFIG,
     CONSTRAINT,
     CURVE,
@@ -42,11 +47,6 @@ from autoprune.search.records import (
     result_of,
     source_of,
 )
-from autoprune.search.samplers import ladder_steps, start_name, wants_sensitivity
-from autoprune.search.session import Checked, Session
-from autoprune.search.storage import open_study, read_study
-from autoprune.space import SearchSpace, locate
-from autoprune.store import StudyFolder
 from autoprune.trial import Cost, PruningConfig, TrialResult, to_dict
 
 WHERE = "search.warm_start"

@@ -32,6 +32,18 @@ class Dimension:
     domain: Range | list[Scalar]
     integer: bool = False
 
+    @property
+    def column_type(self) -> str:
+        """The pandas type of a column that holds its values."""
+        if not isinstance(self.domain, list):
+            return "Int64" if self.integer else "float64"
+        kinds = {type(choice) for choice in self.domain}
+        if kinds == {bool}:
+            return "boolean"
+        if kinds == {int}:
+            return "Int64"
+        return "float64" if kinds <= {int, float} else "str"
+
     def suggest(self, trial: BaseTrial) -> Scalar:
         """Ask Optuna for a value."""
         if isinstance(self.domain, list):

@@ -20,7 +20,7 @@ from autoprune.limits import Limits, TrialTimeout
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.task import Split, Task
 from autoprune.training.batch_norm import recalibrate_batch_norm

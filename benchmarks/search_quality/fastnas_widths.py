@@ -19,7 +19,7 @@ from torch import nn
 
 from autoprune.config import load_spec
 from autoprune.formats.saved_model import load_model
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.splits import SubsetSplit
 from autoprune.training.evaluation import evaluate

@@ -15,15 +15,15 @@ from torch import nn
 from autoprune.config import load_spec
 from autoprune.engines.inline import run_inline
 from autoprune.formats.saved_model import load_model
-from autoprune.pareto import non_dominated_mask
 from autoprune.search.driver import Driver
-from autoprune.search.front import Front
-from autoprune.search.records import CONFIG, RESULT
-from autoprune.search.seeds import derive_seed
 from autoprune.search.session import resume_session
-from autoprune.search.storage import open_study
 from autoprune.space import SearchSpace
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.front import Front
+from autoprune.study.optuna_storage import open_study
+from autoprune.study.pareto import non_dominated_mask
+from autoprune.study.records import CONFIG, RESULT
+from autoprune.study.seeds import derive_seed
 from autoprune.training.evaluation import evaluate
 from autoprune.trial import (
     DistillationConfig,

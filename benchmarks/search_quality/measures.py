@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from autoprune.pareto import hypervolume
+from autoprune.study.pareto import hypervolume
 
 LOG_FLOOR = 0.01
 """Share of the dense network's MACs where the log axis begins; what is cheaper counts as this."""

@@ -13,7 +13,7 @@ import yaml
 
 from autoprune.places import Places
 from autoprune.search.session import open_session
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 
 SPACES = Path(__file__).parent / "spaces"
 

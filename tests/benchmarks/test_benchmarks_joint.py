@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from optuna.trial import FixedTrial
 
-from autoprune.search.records import result_of
-from autoprune.search.storage import load_study
+from autoprune.study.optuna_storage import load_study
+from autoprune.study.records import result_of
 from autoprune.trial import ScheduleConfig
 from benchmarks.search_quality import __main__ as command
 from benchmarks.search_quality import results

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from autoprune.search.records import config_of, result_of
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.records import config_of, result_of
 from benchmarks import suggest_time
 from benchmarks.suggest_time_studies import Filling, Problem, origin_of
 

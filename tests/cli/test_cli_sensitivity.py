@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import copy_study, write_space
 
 from autoprune.cli.main import main
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 
 Plan = Callable[..., tuple[str, str]]
 

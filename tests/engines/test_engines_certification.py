@@ -10,9 +10,9 @@ from engines_cli import searching
 
 from autoprune.engines.inline import run_inline
 from autoprune.search.certification import Certification, certified_results
-from autoprune.search.records import config_of
 from autoprune.search.session import resume_session
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.records import config_of
 from autoprune.trial import Repeat, TrialResult
 from autoprune.worker import Worker
 

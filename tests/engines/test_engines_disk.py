@@ -18,7 +18,7 @@ from autoprune.errors import UnwritableError
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.run import run_search
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.training.checkpoint import load_checkpoint
 

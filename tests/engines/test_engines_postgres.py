@@ -12,10 +12,10 @@ import pytest
 from engines_cli import Search, searching
 from postgres_server import PASSWORD, Postgres, running_postgres
 
-from autoprune.search.database import Database
-from autoprune.search.records import RESULT
 from autoprune.search.session import Session
-from autoprune.search.storage import open_study
+from autoprune.study.database import Database
+from autoprune.study.optuna_storage import open_study
+from autoprune.study.records import RESULT
 
 pytestmark = pytest.mark.postgres
 N_TRIALS = 6

@@ -14,8 +14,8 @@ import torch
 from engines_cli import SLOW_TASK, Search, searching
 
 from autoprune.engines import load_engine
-from autoprune.search.records import trained_of
 from autoprune.search.run import run_search
+from autoprune.study.records import trained_of
 from autoprune.training.evaluation import CPU_BATCH
 
 MEASURED = ["latency_ms", "train_time_s"]

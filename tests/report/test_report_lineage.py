@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from autoprune.report.lineage import N_STEPS, lineages_table, steps_table, widths_table
 from autoprune.report.rungs import rungs_table
-from autoprune.search.stopping import Rung
+from autoprune.study.rungs import Rung
 
 
 def rendered(table: RenderableType) -> list[str]:

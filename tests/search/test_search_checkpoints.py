@@ -17,7 +17,7 @@ from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.run import Outcome, run_search
 from autoprune.search.session import Session
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, config_from_dict, to_dict
 from autoprune.worker import Worker

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from autoprune.errors import StudyError
-from autoprune.pareto import non_dominated_mask
 from autoprune.search import patience
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session
 from autoprune.search.test_split import read_test_split
+from autoprune.study.pareto import non_dominated_mask
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult
 
 MakeDriver = Callable[..., Driver]

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import sqlalchemy
 
-from autoprune.search import tables
 from autoprune.search.cost_aware.history import History, Node, trial_key
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session
+from autoprune.study import tables
 from autoprune.trial import Cost, TrialConfig, TrialResult
 
 FEW: dict[str, Any] = {"pruning": [{"method": "neuron", "ratio": {"low": 0.0, "high": 0.8}, "layers": {"*": "skip"}}]}

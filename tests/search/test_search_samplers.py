@@ -11,8 +11,8 @@ from autoprune.config.model import SAMPLERS as NAMED_IN_SPEC
 from autoprune.errors import SpecError
 from autoprune.search.driver import Driver
 from autoprune.search.samplers import SAMPLERS, load_sampler, make_sampler
-from autoprune.search.seeds import derive_seed
 from autoprune.search.session import Session
+from autoprune.study.seeds import derive_seed
 from autoprune.trial import Cost, Scalar, TrialResult
 
 N_TRIALS = 12  # more than the 10 that TPE and GP draw at random first

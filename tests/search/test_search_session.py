@@ -21,8 +21,8 @@ from autoprune.formats.saved_model import load_model
 from autoprune.search import session as session_module
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session, check_space_file, open_session, rank_plan, resume_session
-from autoprune.search.storage import load_study, open_study, read_study
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.optuna_storage import load_study, open_study, read_study
 from autoprune.training.evaluation import evaluate
 
 

@@ -9,8 +9,8 @@ import torch
 from autoprune.engines.inline import run_inline
 from autoprune.formats.saved_model import Architecture, rebuild
 from autoprune.search.driver import Driver
-from autoprune.search.records import TrainedTrial, trained_of
 from autoprune.search.session import Session
+from autoprune.study.records import TrainedTrial, trained_of
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialResult
 from autoprune.worker import Worker

@@ -6,8 +6,8 @@ from typing import Any
 from autoprune.engines.inline import run_inline
 from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.driver import Driver
-from autoprune.search.records import ORIGIN, config_of, result_of
 from autoprune.search.session import Session
+from autoprune.study.records import ORIGIN, config_of, result_of
 from autoprune.trial import TrialConfig, TrialResult
 from autoprune.worker import Worker
 

@@ -24,11 +24,11 @@ from autoprune.errors import AutopruneError
 from autoprune.export import export_trial
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
-from autoprune.search.records import CONSTRAINT, ORIGIN, SOURCE, config_of, result_of
 from autoprune.search.run import Outcome, run_search
-from autoprune.search.seeds import derive_seed
-from autoprune.search.storage import load_study
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.optuna_storage import load_study
+from autoprune.study.records import CONSTRAINT, ORIGIN, SOURCE, config_of, result_of
+from autoprune.study.seeds import derive_seed
 from autoprune.training.evaluation import evaluate
 
 Warm = Callable[..., Outcome]

@@ -10,7 +10,7 @@ from tiny import TINY_SPACE, merged
 from autoprune.config import SearchSpec
 from autoprune.pruning.plan import PruningPlan
 from autoprune.space import SearchSpace, locate
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialConfig
 
 WIDE: dict[str, Any] = {

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from autoprune.search.records import ancestors
-from autoprune.search.seeds import derive_seed
+from autoprune.study.records import ancestors
+from autoprune.study.seeds import derive_seed
 from autoprune.training.schedules import stretched
 from autoprune.trial import Repeat, TrialConfig
 

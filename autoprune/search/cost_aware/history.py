@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial
 
-from autoprune.pareto import non_dominated_mask
-from autoprune.search.records import ORIGIN, config_of, curve_of, result_of
+from autoprune.study.pareto import non_dominated_mask
+from autoprune.study.records import ORIGIN, config_of, curve_of, result_of
 from autoprune.trial import Scalar, TrialConfig, TrialResult
 
 Floats = npt.NDArray[np.float64]

@@ -16,8 +16,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FixedTrial
 
-from autoprune.search.seeds import derive_seed
 from autoprune.space import SearchSpace
+from autoprune.study.seeds import derive_seed
 from autoprune.trial import TrialConfig, TrialResult
 from benchmarks.search_quality.lab import Lab
 from benchmarks.search_quality.methods._base import Method, Widths, uniform_steps

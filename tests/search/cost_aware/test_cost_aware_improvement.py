@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from autoprune.pareto import hypervolume
 from autoprune.search.cost_aware.improvement import Staircase
+from autoprune.study.pareto import hypervolume
 
 
 def by_sampling(costs: np.ndarray, accuracies: np.ndarray, floor: float, point: np.ndarray, mean: float, dev: float):

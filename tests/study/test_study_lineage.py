@@ -11,9 +11,9 @@ from autoprune.engines.inline import run_inline
 from autoprune.errors import StudyError
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
-from autoprune.search.lineage import lineage_steps
-from autoprune.search.records import ancestors
 from autoprune.search.session import Session
+from autoprune.study.lineage import lineage_steps
+from autoprune.study.records import ancestors
 from autoprune.training.evaluation import evaluate
 from autoprune.training.loop import Trainer
 from autoprune.trial import TrialConfig, TrialResult, config_from_dict

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from autoprune.config import SearchSpec
 from autoprune.errors import StudyError
-from autoprune.search.records import TrainedTrial, ancestors, config_of, trained_of
-from autoprune.search.seeds import derive_seed
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.records import RecordedTrial, TrainedTrial, ancestors, config_of, trained_of
+from autoprune.study.seeds import derive_seed
 from autoprune.trial import OptimizerConfig, ScheduleConfig, to_dict
 
 
@@ -43,7 +41,7 @@ def dense_training(spec: SearchSpec) -> DenseTraining:
 
 
 def lineage_steps(
-    folder: StudyFolder, spec: SearchSpec, trials: Sequence[FrozenTrial], number: int
+    folder: StudyFolder, spec: SearchSpec, trials: Sequence[RecordedTrial], number: int
 ) -> list[dict[str, Any]]:
     """Every step that led to a trial's network, as plain JSON values, enough to take them again by hand.
 

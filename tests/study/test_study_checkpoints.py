@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pyarrow.fs import FileSelector, FileSystem, LocalFileSystem, SubTreeFileSystem, _MockFileSystem
 
-from autoprune.checkpoint_store import CheckpointPlace, CheckpointStore
 from autoprune.errors import StudyError, UnwritableError
+from autoprune.study.checkpoints import CheckpointPlace, CheckpointStore
 
 PLACE = CheckpointPlace("x://place", "x://place")
 ENTRY = "checkpoints/3"

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from autoprune.config import SearchSpec
-from autoprune.search.certification import with_certification
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.replication import with_certification
 
 DENSE = "dense"
 

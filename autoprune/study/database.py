@@ -9,7 +9,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from autoprune.errors import StudyError
-from autoprune.urls import expand_url, hide
+from autoprune.study.urls import expand_url, hide
 
 CONNECT_TIMEOUT_S = 10
 """How long a PostgreSQL server may take to answer."""

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pandas as pd
-from optuna.trial import FrozenTrial
 
 from autoprune.config.optimizers import OPTIMIZERS
-from autoprune.space import Dimension
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.training.schedules.parameters import Kind
 from autoprune.trial import (
@@ -57,6 +55,13 @@ class Recorded(Protocol):
     def user_attrs(self) -> Mapping[str, Any]: ...
 
 
+class RecordedTrial(Recorded, Protocol):
+    """A trial that carries its record."""
+
+    @property
+    def number(self) -> int: ...
+
+
 def config_of(trial: Recorded) -> TrialConfig | None:
     """The configuration a trial was dispatched with, or ``None`` if it never was."""
     record = trial.user_attrs.get(CONFIG)
@@ -101,7 +106,7 @@ class TrainedTrial:
         return self.result.state == "stopped"
 
 
-def trained_of(trial: FrozenTrial) -> TrainedTrial | None:
+def trained_of(trial: Recorded) -> TrainedTrial | None:
     """What is known of a trial that was trained; ``None`` if it has not ended, failed, or was over a ceiling."""
     config, result = config_of(trial), result_of(trial)
     if config is None or result is None or result.state not in ("finished", "stopped"):
@@ -137,12 +142,12 @@ class TrialTable:
 
     Args:
         groups: Every group of the pruning plan, for the ``kept.`` columns.
-        dimensions: Every dimension of the space, for the ``param.`` columns.
+        params: Every dimension of the space -> its column's type, for the ``param.`` columns.
     """
 
-    def __init__(self, groups: Sequence[str], dimensions: Iterable[Dimension]) -> None:
+    def __init__(self, groups: Sequence[str], params: Mapping[str, str]) -> None:
         self._groups = groups
-        self._params = {dimension.name: _column_type(dimension) for dimension in dimensions}
+        self._params = dict(params)
         self._parents: dict[int, int | None] = {}
         self._new: list[Mapping[str, object]] = []
         self._frame = self._typed([])
@@ -209,17 +214,6 @@ def _described(kinds: Mapping[str, Kind], kind: str, params: Mapping[str, Scalar
     shown = {name: value for name, value in params.items() if value != kinds[kind].params[name].default}
     values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in shown.values())
     return " ".join([kind, *(f"{name}={value}" for name, value in zip(shown, values, strict=True))])
-
-
-def _column_type(dimension: Dimension) -> str:
-    if not isinstance(dimension.domain, list):
-        return "Int64" if dimension.integer else "float64"
-    kinds = {type(choice) for choice in dimension.domain}
-    if kinds == {bool}:
-        return "boolean"
-    if kinds == {int}:
-        return "Int64"
-    return "float64" if kinds <= {int, float} else "str"
 
 
 def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from autoprune.errors import StudyError
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.trial import Repeat
 
 HOLD = (
-    "import sys, time\nfrom pathlib import Path\nfrom autoprune.store import StudyFolder\n"
+    "import sys, time\nfrom pathlib import Path\nfrom autoprune.study.folder import StudyFolder\n"
     "with StudyFolder(Path(sys.argv[1])).lock():\n    print('held', flush=True); time.sleep(60)\n"
 )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from optuna._hypervolume import compute_hypervolume
 
-from autoprune.pareto import hypervolume, knee, non_dominated_mask
+from autoprune.study.pareto import hypervolume, knee, non_dominated_mask
 
 DIRECTIONS = {1: ["maximize"], 2: ["maximize", "minimize"], 3: ["maximize", "minimize", "minimize"]}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.pareto import hypervolume
+from autoprune.study.pareto import hypervolume
 from autoprune.trial import TrialResult
 
 

@@ -10,11 +10,11 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.search.database import Database
 from autoprune.search.session import Session
-from autoprune.search.storage import HoldingStorage, open_study
-from autoprune.search.summary import summary_of
-from autoprune.store import StudyFolder
+from autoprune.study.database import Database
+from autoprune.study.folder import StudyFolder
+from autoprune.study.optuna_storage import HoldingStorage, open_study
+from autoprune.study.summary import summary_of
 from benchmarks.suggest_time_studies import Filling, Problem
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialConfig, TrialResult
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from autoprune.search.certification import certified_metrics, with_certification
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
 from autoprune.trial import Repeat, TrialResult, to_dict
 
 AIMS = ["accuracy", "flops"], ["maximize", "minimize"]

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from autoprune.config import load_spec
-from autoprune.search.certification import certified_results
-from autoprune.search.records import (
+from autoprune.study.folder import StudyFolder
+from autoprune.study.optuna_rows import StudyRecord, TrialRecord
+from autoprune.study.optuna_storage import load_record
+from autoprune.study.records import (
     CONFIG,
     CURVE,
     RESULT,
@@ -17,10 +19,8 @@ from autoprune.search.records import (
     source_of,
     target_of,
 )
-from autoprune.search.stopping import Rung, Rungs
-from autoprune.search.storage import load_record
-from autoprune.search.trial_rows import StudyRecord, TrialRecord
-from autoprune.store import StudyFolder
+from autoprune.study.replication import certified_results
+from autoprune.study.rungs import Rung, Rungs
 from autoprune.trial import TrialResult
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from autoprune.pareto import non_dominated_mask
-from autoprune.store import StudyFolder
+from autoprune.study.folder import StudyFolder
+from autoprune.study.pareto import non_dominated_mask
 from autoprune.trial import Repeat, TrialResult, result_from_dict
 
 WAYS = ("lineage", "from_dense")

@@ -13,11 +13,11 @@ from tiny import write_space
 from autoprune.config import load_spec
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import SpecError, StudyError
-from autoprune.search.database import Database
 from autoprune.search.driver import Driver
 from autoprune.search.run import run_search
 from autoprune.search.session import Session, resume_session
-from autoprune.store import StudyFolder
+from autoprune.study.database import Database
+from autoprune.study.folder import StudyFolder
 
 PASSWORD = "p@ss/w:rd %24${X}"
 

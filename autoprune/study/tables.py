@@ -1,16 +1,16 @@
 """The tables that a running study keeps on disk: trials.parquet and front.parquet."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from autoprune.search.final import final_front
-from autoprune.search.front import Front
-from autoprune.search.records import TrialTable
-from autoprune.space import SearchSpace
-from autoprune.store import StudyFolder
+from autoprune.config import SearchSpec
+from autoprune.study.final import final_front
+from autoprune.study.folder import StudyFolder
+from autoprune.study.front import Front
+from autoprune.study.records import TrialTable
 from autoprune.trial import TrialConfig, TrialResult
 
 WRITE_INTERVAL_S = 5.0
@@ -24,12 +24,15 @@ class StudyTables:
     """A row a trial that has ended, and those of the front.
 
     Args:
+        groups: As :class:`TrialTable` takes them, and ``params`` too.
         front: Kept up to date by the caller.
     """
 
-    def __init__(self, folder: StudyFolder, space: SearchSpace, front: Front) -> None:
-        self._folder, self._spec, self._front = folder, space.spec, front
-        self._ended = TrialTable([group.name for group in space.plan.groups], space.dimensions())
+    def __init__(
+        self, folder: StudyFolder, spec: SearchSpec, groups: Sequence[str], params: Mapping[str, str], front: Front
+    ) -> None:
+        self._folder, self._spec, self._front = folder, spec, front
+        self._ended = TrialTable(groups, params)
         self._next_write = time.monotonic() + WRITE_INTERVAL_S
 
     def add(self, config: TrialConfig | None, result: TrialResult, source: Mapping[str, Any] | None = None) -> None:

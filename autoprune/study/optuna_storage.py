@@ -22,9 +22,9 @@ from sqlalchemy import orm
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from autoprune.errors import StudyError, UnwritableError
-from autoprune.search.database import Database, cause_of
-from autoprune.search.trial_rows import StudyRecord, newer_trials, one_trial, read_record
-from autoprune.store import StudyFolder, unwritable
+from autoprune.study.database import Database, cause_of
+from autoprune.study.folder import StudyFolder, unwritable
+from autoprune.study.optuna_rows import StudyRecord, newer_trials, one_trial, read_record
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ class StudyStatus:
         n_trials: Trials asked for; infeasible ones do not count.
         n_probes_left: Points of the sensitivity map that are still to be measured.
         running: Trial number -> its last epoch report, ``None`` before the first.
-        hypervolume: As :meth:`autoprune.search.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
+        hypervolume: As :meth:`autoprune.study.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
         time_left_s: Estimate from the pace since this command started; ``None`` before the first trial ended.
     """
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.files import replacing
-from autoprune.urls import expand_url, hide
+from autoprune.study.urls import expand_url, hide
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

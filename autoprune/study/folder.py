@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from autoprune.checkpoint_store import CheckpointPlace, CheckpointStore
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.files import replacing
+from autoprune.study.checkpoints import CheckpointPlace, CheckpointStore
 from autoprune.trial import Repeat
 
 

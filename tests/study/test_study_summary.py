@@ -7,8 +7,8 @@ import pytest
 
 from autoprune.search.driver import Driver
 from autoprune.search.session import Session
-from autoprune.search.stopping import Rung
-from autoprune.search.summary import summary_of
+from autoprune.study.rungs import Rung
+from autoprune.study.summary import summary_of
 from autoprune.trial import Cost, EpochReport, TrialResult
 
 LONG: dict[str, Any] = {"training": {"epochs": 3}, "search": {"trials": 12, "ladder": 0}}
