@@ -23,7 +23,7 @@ LEVELS = (
     {"tasks"},
     {"places"},
     {"network", "config"},
-    {"trial", "training.schedules", "errors", "files", "limits"},
+    {"trial", "training.schedules", "errors", "files"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 

@@ -16,7 +16,6 @@ from autoprune.config.model import Ceiling
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.formats.saved_model import Architecture, describe, load_model, rebuild, save_model
-from autoprune.limits import Limits, TrialTimeout
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
@@ -31,7 +30,8 @@ from autoprune.training.loop import Trainer
 from autoprune.training.memory import free_memory
 from autoprune.training.numerics import Numerics
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult, report_from_dict, result_from_dict, to_dict
-from autoprune.worker.cuts import TrialCuts
+from autoprune.worker.limits import Limits, TrialTimeout
+from autoprune.worker.pruner import TrialCuts
 from autoprune.worker.task_meter import task_meter
 
 N_PROBED = 512

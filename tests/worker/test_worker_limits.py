@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from autoprune.limits import GIB, Limits, TrialTimeout
+from autoprune.worker.limits import GIB, Limits, TrialTimeout
 
 
 def sleeping(*seconds: float) -> Iterator[int]:
