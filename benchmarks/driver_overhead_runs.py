@@ -77,7 +77,7 @@ def _session(root: Path) -> tuple[Any, Any]:
     import optuna
     import torch
 
-    from autoprune.search.session import resume_session
+    from autoprune.search.prepare import resume_session
     from autoprune.study.folder import StudyFolder
     from autoprune.worker import Worker
 

@@ -23,8 +23,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.places import Places
-from autoprune.search.session import open_session
+from autoprune.search.prepare import open_session
+from autoprune.search.resources import Places
 from autoprune.study.folder import StudyFolder
 from benchmarks.suggest_time_studies import TRAINING, Filling, Problem
 

@@ -26,7 +26,7 @@ import autoprune
 from autoprune.errors import PruningError
 from autoprune.formats.saved_model import load_model
 from autoprune.pruning.proof import randomised, run, tensors_in
-from autoprune.search.session import resume_session
+from autoprune.search.prepare import resume_session
 from autoprune.tasks.task import Task
 from autoprune.training.batch_norm import recalibrate_batch_norm
 from autoprune.training.evaluation import evaluate

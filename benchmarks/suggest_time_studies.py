@@ -22,7 +22,7 @@ from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.planner import make_plan
 from autoprune.search.cost_aware.descent import MAX_STEPS
 from autoprune.search.cost_aware.first_trials import RATES
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import open_study
 from autoprune.study.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT

@@ -12,7 +12,7 @@ from postgres_server import PASSWORD, Postgres, missing_programs, running_postgr
 from tiny import ONE_THREAD, TINY_TASK, copy_study, train_tiny
 
 from autoprune.cost import measure
-from autoprune.search.session import Session, open_session
+from autoprune.search.prepare import Session, open_session
 from autoprune.study.folder import StudyFolder
 
 torch.set_num_threads(1)

@@ -16,12 +16,11 @@ LEVELS = (
     {"model_plan"},
     {"report", "export", "engines"},
     {"search"},
-    {"space", "worker"},
+    {"worker"},
     {"study"},
     {"formats"},
     {"training", "pruning", "cost", "datasets", "zoo"},
     {"tasks"},
-    {"places"},
     {"network", "config"},
     {"trial", "training.schedules", "errors", "files"},
 )
@@ -73,7 +72,9 @@ def test_every_room_has_a_level() -> None:
 
 
 def test_imports_were_found() -> None:
-    assert ("autoprune.space.space", "autoprune.config") in {(importer, imported) for importer, _, imported in OWN}
+    assert ("autoprune.search.space.space", "autoprune.config") in {
+        (importer, imported) for importer, _, imported in OWN
+    }
     assert any(
         importer.startswith("autoprune.cli.") and imported == "rich.console" for importer, _, imported in IMPORTS
     )
@@ -90,7 +91,7 @@ def test_arrows_point_down() -> None:
 
 @pytest.mark.parametrize(
     ("package", "rooms"),
-    [("ray", {"engines"}), ("optuna", {"search", "space", "study"}), ("typer", {"cli"}), ("matplotlib", {"report"})],
+    [("ray", {"engines"}), ("optuna", {"search", "study"}), ("typer", {"cli"}), ("matplotlib", {"report"})],
 )
 def test_packages_that_only_some_rooms_know(package: str, rooms: set[str]) -> None:
     assert {room_of(importer) for importer, _, imported in IMPORTS if imported.split(".")[0] == package} <= rooms
@@ -112,7 +113,7 @@ def test_of_the_study_only_its_storage_knows_optuna() -> None:
     }
 
 
-@pytest.mark.parametrize("room", ["report", "study", "config", "training.schedules", "trial", "space"])
+@pytest.mark.parametrize("room", ["report", "study", "config", "training.schedules", "trial", "search.space"])
 def test_rooms_without_torch(room: str) -> None:
     inside = (f"autoprune.{room}", f"autoprune.{room}.")
     found = [
@@ -139,7 +140,7 @@ def test_the_worker_side_knows_nothing_of_the_study() -> None:
         f"{importer}:{line} imports {imported}"
         for importer, line, imported in IMPORTS
         if room_of(importer + ".") in below
-        and imported.startswith(("optuna", "ray", "autoprune.space", "autoprune.search"))
+        and imported.startswith(("optuna", "ray", "autoprune.search.space", "autoprune.search"))
     ] == []
 
 

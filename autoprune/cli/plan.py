@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.pruning.sensitivity.map import SensitivityMap
-    from autoprune.search.session import Checked
+    from autoprune.search.prepare import Checked
 
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
@@ -43,9 +43,9 @@ def plan(
 
     from autoprune.cost import measure_cost
     from autoprune.report.plan import plan_record, plan_tables
+    from autoprune.search.prepare import check_space_file, dense_costs, rank_plan, saved_size
     from autoprune.search.sensitivity import trained_network
-    from autoprune.search.session import check_space_file, dense_costs, rank_plan, saved_size
-    from autoprune.space import SearchSpace
+    from autoprune.search.space import SearchSpace
     from autoprune.study.folder import StudyFolder
 
     checked = check_space_file(space)

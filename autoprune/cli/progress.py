@@ -117,8 +117,8 @@ def _repeats(status: CertificationStatus) -> str:
 
 
 def _counts(status: StudyStatus) -> str:
-    if status.n_probes_left:
-        return f"measuring the sensitivity of the groups: {status.n_probes_left} cuts left"
+    if status.n_sensitivity_jobs_left:
+        return f"measuring the sensitivity of the groups: {status.n_sensitivity_jobs_left} cuts left"
     done = status.n_finished + status.n_stopped + status.n_failed
     text = f"{done}/{status.n_trials} trials, {len(status.running)} running"
     if status.n_failed:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.search.critical import exit_code, ignore_at_exit, raise_when_taken
+from autoprune.search.signals import exit_code, ignore_at_exit, raise_when_taken
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from autoprune.search.driver import Driver
+    from autoprune.search.prepare import Session
     from autoprune.search.run import Engine as Runner
-    from autoprune.search.session import Session
 
 
 class Engine(StrEnum):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoprune.config import load_spec
 from autoprune.errors import AutopruneError, StudyError
-from autoprune.places import find_workers
+from autoprune.search.resources import find_workers
 
 if TYPE_CHECKING:
     from autoprune.search.run import Engine

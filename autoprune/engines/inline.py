@@ -1,7 +1,7 @@
 """Trials one after another in this process: no Ray, a debugger works, and a seed gives the same study bit for bit."""
 
-from autoprune.places import Places
-from autoprune.search.dispatch import Dispatcher
+from autoprune.search.job_source import Dispatcher
+from autoprune.search.resources import Places
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialResult
 from autoprune.worker import Worker

@@ -40,7 +40,7 @@ os.environ |= {
 import ray
 from ray._private import parameter
 
-from autoprune.search.critical import MachineTaken, raise_when_taken
+from autoprune.search.signals import MachineTaken, raise_when_taken
 
 
 def start(workers: int) -> None:

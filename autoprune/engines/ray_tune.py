@@ -25,9 +25,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
-from autoprune.places import Places, room
-from autoprune.search.critical import MachineTaken
-from autoprune.search.dispatch import Dispatcher
+from autoprune.search.job_source import Dispatcher
+from autoprune.search.resources import Places, room
+from autoprune.search.signals import MachineTaken
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
 

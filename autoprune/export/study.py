@@ -10,7 +10,7 @@ from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.saved_model import load_model, read_architecture
 from autoprune.search.certification import certified_metrics
-from autoprune.search.session import dense_costs, resume_session
+from autoprune.search.prepare import dense_costs, resume_session
 from autoprune.study.final import known_test_accuracy
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps

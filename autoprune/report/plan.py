@@ -13,7 +13,7 @@ from autoprune.cost.table import CostTable
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.report.tables import LABELS, plain_table, quantity
-from autoprune.space import Dimension
+from autoprune.search.space import Dimension
 
 _IMPORTANCE = {
     "loss": ">rise of the loss without it",

@@ -15,12 +15,10 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.cost.table import CostTable
-from autoprune.search.ceilings import Ceilings
+from autoprune.search.constraints import Ceilings
 from autoprune.search.cost_aware import SearchKnowledge
-from autoprune.search.critical import CriticalSection
+from autoprune.search.failure_limit import FailureLimit
 from autoprune.search.parents import nearest_parent
-from autoprune.search.patience import Patience
-from autoprune.search.probes import Probes
 from autoprune.search.samplers import (
     ladder_steps,
     load_sampler,
@@ -29,8 +27,10 @@ from autoprune.search.samplers import (
     start_name,
     wants_sensitivity,
 )
+from autoprune.search.sensitivity_jobs import SensitivityJobs
+from autoprune.search.signals import CriticalSection
+from autoprune.search.space import SearchSpace
 from autoprune.search.stopping import should_stop
-from autoprune.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_storage import open_study
@@ -94,7 +94,7 @@ class Driver:
         self._ceilings = Ceilings(self.spec, table, dense)
         self._started = time.monotonic()
         self._n_told_now = 0
-        self._patience = Patience(self.spec.search.max_failures)
+        self._failure_limit = FailureLimit(self.spec.search.max_failures)
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, EpochReport | None] = {}
         self._configs: dict[int, TrialConfig] = {}
@@ -126,7 +126,7 @@ class Driver:
         if n_trials is not None and n_trials != self.n_trials:
             self.study.set_user_attr(TARGET, n_trials)
             self.n_trials = n_trials
-        self._probes = Probes(folder, space, wanted=wants_sensitivity(self.spec, space.plan))
+        self._sensitivity_jobs = SensitivityJobs(folder, space, wanted=wants_sensitivity(self.spec, space.plan))
         self._reconcile()
 
     def suggest(self) -> TrialConfig | None:
@@ -136,8 +136,8 @@ class Driver:
         below 0. Interrupted trials come next, under their old number. A candidate over a ceiling is told as infeasible
         and replaced.
         """
-        if self._probes.n_left:
-            return None if self.stopped_because else self._probes.next()
+        if self._sensitivity_jobs.n_left:
+            return None if self.stopped_because else self._sensitivity_jobs.next()
         while self.stopped_because is None and self._wants_another:
             with self._critical:
                 number = self._next_number()
@@ -199,7 +199,7 @@ class Driver:
         """Tell the study how a trial ended, or take note of a probe."""
         if result.number < 0:
             with self._critical:
-                self._probes.take(result)
+                self._sensitivity_jobs.take(result)
             self._on_change(self)
             return
         with self._critical:
@@ -229,7 +229,7 @@ class Driver:
     def release(self, number: int) -> None:
         """Put a running trial back in the queue, to go on from its last epoch next time."""
         if number < 0:
-            self._probes.release(number)
+            self._sensitivity_jobs.release(number)
             return
         with self._critical:
             self._requeue(self._running.pop(number)._trial_id)
@@ -272,7 +272,7 @@ class Driver:
             start=self._start,
             has_model=self.folder.has_model,
             budget=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
-            drop=self._probes.drop(),
+            drop=self._sensitivity_jobs.drop(),
             scores_of=self._networks.scores_of,
             allowed=self._ceilings.allowed,
             n_taken_over=self._n_taken_over,
@@ -309,7 +309,7 @@ class Driver:
             n_failed=self._counts["failed"],
             n_infeasible=self._counts["infeasible"],
             n_waiting=len(self._waiting),
-            n_probes_left=self._probes.n_left,
+            n_sensitivity_jobs_left=self._sensitivity_jobs.n_left,
             running=dict(self._reports),
             front=tuple(sorted(self.front.members.values(), key=lambda result: -(result.accuracy or 0.0))),
             hypervolume=self.front.hypervolume(self.dense),
@@ -359,7 +359,7 @@ class Driver:
         if measured:
             self.folder.look_again(number)
         self._n_told_now += result.state != "infeasible"
-        self.stopped_because = self._patience.after(result, measured=measured) or self.stopped_because
+        self.stopped_because = self._failure_limit.after(result, measured=measured) or self.stopped_because
         self._take_in(self._configs.pop(number), result)
 
     def _tell_optuna(self, result: TrialResult) -> None:

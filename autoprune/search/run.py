@@ -10,11 +10,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.errors import UnwritableError
 from autoprune.files import remove_unfinished
-from autoprune.places import Places, find_places
 from autoprune.search.certification import Certification
-from autoprune.search.dispatch import Dispatcher
 from autoprune.search.driver import Driver
-from autoprune.search.session import (
+from autoprune.search.final_evaluation import read_test_split
+from autoprune.search.job_source import Dispatcher
+from autoprune.search.prepare import (
     Session,
     check_prunable,
     check_same_study,
@@ -24,7 +24,7 @@ from autoprune.search.session import (
     open_session,
     read_spec,
 )
-from autoprune.search.test_split import read_test_split
+from autoprune.search.resources import Places, find_places
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.study.checkpoints import CheckpointPlace
 from autoprune.study.database import Database

@@ -11,7 +11,7 @@ from autoprune.errors import PruningError, TaskError
 from autoprune.formats.saved_model import load_model
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.pruning.sensitivity.measure import measure_map, points_to_measure
-from autoprune.search.session import Checked, check_same_study, in_file
+from autoprune.search.prepare import Checked, check_same_study, in_file
 from autoprune.study.folder import StudyFolder
 from autoprune.worker.task_meter import task_meter
 

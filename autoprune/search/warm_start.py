@@ -24,13 +24,13 @@ from autoprune.config.paths import expand
 from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
 from autoprune.formats.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_model
-from autoprune.places import Places
 from autoprune.pruning.apply import prune
 from autoprune.pruning.plan import PruningPlan
-from autoprune.search.probes import Probes
+from autoprune.search.prepare import Checked, Session
+from autoprune.search.resources import Places
 from autoprune.search.samplers import ladder_steps, start_name, wants_sensitivity
-from autoprune.search.session import Checked, Session
-from autoprune.space import SearchSpace, locate
+from autoprune.search.sensitivity_jobs import SensitivityJobs
+from autoprune.search.space import SearchSpace, locate
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_storage import open_study, read_study
@@ -170,8 +170,8 @@ def take_over(source: Source, session: Session, places: Places) -> None:
     for trial in source.trials:
         if trial.number not in numbers:
             numbers[trial.number] = transfer.add(trial, study, numbers)
-    probes = Probes(folder, session.space, wanted=wants_sensitivity(spec, session.space.plan))
-    probes.adopt(Probes(source.folder, SearchSpace(source.spec, source.plan), wanted=True))
+    probes = SensitivityJobs(folder, session.space, wanted=wants_sensitivity(spec, session.space.plan))
+    probes.adopt(SensitivityJobs(source.folder, SearchSpace(source.spec, source.plan), wanted=True))
     folder.write_json(folder.warm_start, {"study": source.spec.study, "folder": str(source.folder.root)})
 
 

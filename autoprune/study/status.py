@@ -12,7 +12,7 @@ class StudyStatus:
 
     Attributes:
         n_trials: Trials asked for; infeasible ones do not count.
-        n_probes_left: Points of the sensitivity map that are still to be measured.
+        n_sensitivity_jobs_left: Points of the sensitivity map that are still to be measured.
         running: Trial number -> its last epoch report, ``None`` before the first.
         hypervolume: As :meth:`autoprune.study.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
         time_left_s: Estimate from the pace since this command started; ``None`` before the first trial ended.
@@ -24,7 +24,7 @@ class StudyStatus:
     n_failed: int
     n_infeasible: int
     n_waiting: int
-    n_probes_left: int
+    n_sensitivity_jobs_left: int
     running: Mapping[int, EpochReport | None]
     front: tuple[TrialResult, ...]
     hypervolume: float

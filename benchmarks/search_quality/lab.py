@@ -16,8 +16,8 @@ from autoprune.config import load_spec
 from autoprune.engines.inline import run_inline
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
-from autoprune.search.session import resume_session
-from autoprune.space import SearchSpace
+from autoprune.search.prepare import resume_session
+from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_storage import open_study

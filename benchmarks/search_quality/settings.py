@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import yaml
 
-from autoprune.places import Places
-from autoprune.search.session import open_session
+from autoprune.search.prepare import open_session
+from autoprune.search.resources import Places
 from autoprune.study.folder import StudyFolder
 
 SPACES = Path(__file__).parent / "spaces"

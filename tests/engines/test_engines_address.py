@@ -14,7 +14,7 @@ from tiny import ONE_THREAD
 from autoprune.engines import load_engine
 from autoprune.errors import StudyError
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 
 CHANGES = {"search": {"trials": 4}, "resources": {"workers": "auto"}}
 

@@ -10,7 +10,7 @@ from engines_cli import searching
 
 from autoprune.engines.inline import run_inline
 from autoprune.search.certification import Certification, certified_results
-from autoprune.search.session import resume_session
+from autoprune.search.prepare import resume_session
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import config_of
 from autoprune.trial import Repeat, TrialResult

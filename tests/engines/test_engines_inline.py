@@ -10,7 +10,7 @@ import pytest
 from autoprune.engines import ENGINES, load_engine
 from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.worker import Worker
 
 MEASURED = ["latency_ms", "train_time_s"]

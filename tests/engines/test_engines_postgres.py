@@ -12,7 +12,7 @@ import pytest
 from engines_cli import Search, searching
 from postgres_server import PASSWORD, Postgres, running_postgres
 
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.study.database import Database
 from autoprune.study.optuna_storage import open_study
 from autoprune.study.records import RESULT

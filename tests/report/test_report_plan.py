@@ -11,7 +11,7 @@ from autoprune.cost import CostTable, build_table
 from autoprune.pruning.plan import Block, LeftOut, PruningPlan
 from autoprune.pruning.planner import make_plan
 from autoprune.report.plan import plan_tables
-from autoprune.space import Dimension
+from autoprune.search.space import Dimension
 
 DENSE = {"params": 414, "nonzero_params": 414, "size_bytes": 2346, "macs": 20_816, "flops": 41_632, "latency_ms": 0.5}
 DIMENSIONS = [

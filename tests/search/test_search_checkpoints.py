@@ -15,8 +15,8 @@ from autoprune.errors import SpecError, StudyError, UnwritableError
 from autoprune.export.study import export_trial
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
+from autoprune.search.prepare import Session
 from autoprune.search.run import Outcome, run_search
-from autoprune.search.session import Session
 from autoprune.study.folder import StudyFolder
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, config_from_dict, to_dict

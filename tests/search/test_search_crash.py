@@ -9,8 +9,8 @@ from optuna.trial import Trial, TrialState
 from tiny import merged
 
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
-from autoprune.space import SearchSpace
+from autoprune.search.prepare import Session
+from autoprune.search.space import SearchSpace
 from autoprune.trial import Cost, TrialConfig, TrialResult
 
 MakeDriver = Callable[..., Driver]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from autoprune.errors import StudyError
-from autoprune.search import patience
+from autoprune.search import failure_limit
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
-from autoprune.search.test_split import read_test_split
+from autoprune.search.final_evaluation import read_test_split
+from autoprune.search.prepare import Session
 from autoprune.study.pareto import non_dominated_mask
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult
 
@@ -163,7 +163,7 @@ def test_a_ceiling_that_no_candidate_can_hold_is_refused_at_once(make_driver: Ma
 def test_ceilings_that_only_the_worker_can_measure_end_the_search_too(
     make_driver: MakeDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "MAX_MEASURED", 5)
+    monkeypatch.setattr(failure_limit, "MAX_MEASURED", 5)
     driver = make_driver({"constraints": {"size_bytes": 10}})
     for _ in range(5):
         driver.complete(TrialResult(next_trial(driver).number, "infeasible", error="size_bytes 4,000 is over"))

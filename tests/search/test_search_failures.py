@@ -10,8 +10,8 @@ from tiny import TINY_TASK, write_space
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import SpecError, StudyError, TaskError
 from autoprune.search.driver import Driver
+from autoprune.search.prepare import Session
 from autoprune.search.run import run_search
-from autoprune.search.session import Session
 from autoprune.study.optuna_storage import load_study
 from autoprune.study.records import target_of
 

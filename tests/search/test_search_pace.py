@@ -12,7 +12,7 @@ import sqlalchemy
 
 from autoprune.search.cost_aware.history import History, Node, trial_key
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.study import tables
 from autoprune.trial import Cost, TrialConfig, TrialResult
 

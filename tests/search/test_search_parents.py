@@ -10,7 +10,7 @@ import torch
 from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
 from autoprune.search.parents import nearest_parent
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.trial import Cost, PruningConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
 

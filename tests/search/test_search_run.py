@@ -11,8 +11,8 @@ from autoprune.engines import load_engine
 from autoprune.errors import StudyError, TaskError
 from autoprune.search.certification import Certification
 from autoprune.search.driver import Driver
+from autoprune.search.prepare import Session
 from autoprune.search.run import Outcome, run_search
-from autoprune.search.session import Session
 
 Run = Callable[..., Outcome]
 

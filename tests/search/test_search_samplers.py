@@ -10,8 +10,8 @@ from tiny import TINY_TASK
 from autoprune.config.model import SAMPLERS as NAMED_IN_SPEC
 from autoprune.errors import SpecError
 from autoprune.search.driver import Driver
+from autoprune.search.prepare import Session
 from autoprune.search.samplers import SAMPLERS, load_sampler, make_sampler
-from autoprune.search.session import Session
 from autoprune.study.seeds import derive_seed
 from autoprune.trial import Cost, Scalar, TrialResult
 

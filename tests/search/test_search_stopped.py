@@ -9,7 +9,7 @@ import torch
 from autoprune.engines.inline import run_inline
 from autoprune.formats.saved_model import Architecture, rebuild
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.study.records import TrainedTrial, trained_of
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialResult

@@ -6,7 +6,7 @@ from typing import Any
 from autoprune.engines.inline import run_inline
 from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.study.records import ORIGIN, config_of, result_of
 from autoprune.trial import TrialConfig, TrialResult
 from autoprune.worker import Worker
@@ -24,7 +24,7 @@ def driver_of(session: Session, n_trials: int | None = None) -> Driver:
 
 def run_probes(driver: Driver, worker: Worker, limit: int = 1000) -> int:
     done = 0
-    while driver.status().n_probes_left and done < limit:
+    while driver.status().n_sensitivity_jobs_left and done < limit:
         config = driver.suggest()
         assert config is not None
         assert config.is_probe
@@ -69,12 +69,12 @@ def test_probes_go_on_where_they_were_cut_off(tiny_study: Callable[..., Session]
     session = tiny_study(TREE, "probes")
     worker = Worker(session.folder)
     first = driver_of(session)
-    n_points = first.status().n_probes_left
+    n_points = first.status().n_sensitivity_jobs_left
     assert run_probes(first, worker, 3) == 3
     cut_off = first.suggest()
     assert cut_off is not None
     second = driver_of(session)
-    assert second.status().n_probes_left == n_points - 3
+    assert second.status().n_sensitivity_jobs_left == n_points - 3
     run_probes(second, worker)
     trial = second.suggest()
     assert trial is not None
@@ -88,7 +88,7 @@ def test_workers_wait_for_the_last_probes(tiny_study: Callable[..., Session]) ->
     while (config := driver.suggest()) is not None:
         given.append(config)
     assert all(config.is_probe for config in given)
-    assert len({config.number for config in given}) == driver.status().n_probes_left == len(given)
+    assert len({config.number for config in given}) == driver.status().n_sensitivity_jobs_left == len(given)
     driver.release(given[0].number)
     again = driver.suggest()
     assert again is not None

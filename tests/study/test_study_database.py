@@ -14,8 +14,8 @@ from autoprune.config import load_spec
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import SpecError, StudyError
 from autoprune.search.driver import Driver
+from autoprune.search.prepare import Session, resume_session
 from autoprune.search.run import run_search
-from autoprune.search.session import Session, resume_session
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
 

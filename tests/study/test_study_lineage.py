@@ -11,7 +11,7 @@ from autoprune.engines.inline import run_inline
 from autoprune.errors import StudyError
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.study.lineage import lineage_steps
 from autoprune.study.records import ancestors
 from autoprune.training.evaluation import evaluate

@@ -10,7 +10,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import HoldingStorage, open_study

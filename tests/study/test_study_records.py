@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.trial import Cost, TrialResult
 
 PROMISED = [

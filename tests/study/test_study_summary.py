@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.study.rungs import Rung
 from autoprune.study.summary import summary_of
 from autoprune.trial import Cost, EpochReport, TrialResult

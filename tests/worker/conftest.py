@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tiny import TINY_TASK
 
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.worker import Worker
 
 pytest.register_assert_rewrite("worker_trials")

@@ -23,7 +23,7 @@ from worker_trials import (
 )
 
 from autoprune.formats.saved_model import load_model
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.training.loop import Trainer
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, TrialResult, result_from_dict

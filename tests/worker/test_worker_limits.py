@@ -50,7 +50,7 @@ def test_the_place_that_was_interrupted_is_told() -> None:
         list(limits.around(sleeping(60)))
     line = sleeping.__code__.co_firstlineno + 2
     assert limits.describe(caught.value) == (
-        f"TrialTimeout: search.trial_timeout of 0.1 s is over (test_limits.py:{line})"
+        f"TrialTimeout: search.trial_timeout of 0.1 s is over (test_worker_limits.py:{line})"
     )
 
 

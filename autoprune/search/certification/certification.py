@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from autoprune.config import SearchSpec
 from autoprune.search.certification.repeats import repeats_of
-from autoprune.search.critical import CriticalSection
+from autoprune.search.signals import CriticalSection
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import ancestors
 from autoprune.trial import EpochReport, Repeat, TrialConfig, TrialResult, result_from_dict, to_dict

@@ -13,7 +13,7 @@ from autoprune.search.cost_aware.cuts import Cuts, Family
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.first_trials import Step
 from autoprune.search.cost_aware.history import Node
-from autoprune.space import RATIO, Dimension, SearchSpace
+from autoprune.search.space import RATIO, Dimension, SearchSpace
 from autoprune.trial import Scalar
 
 Widths = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from autoprune.cost.table import CostTable
 from autoprune.search.cost_aware.history import Node
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
 Widths = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.cost.table import CostTable
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 
 Widths = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.history import Node
-from autoprune.space import RATIO, Dimension, SearchSpace
+from autoprune.search.space import RATIO, Dimension, SearchSpace
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]

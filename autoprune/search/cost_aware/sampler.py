@@ -21,7 +21,7 @@ from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.first_trials import next_step
 from autoprune.search.cost_aware.history import History, Node, non_dominated, trial_key
 from autoprune.search.cost_aware.outlook import LOOK_AHEAD, Outlook
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.study.records import ORIGIN, PARENT
 
 Floats = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FixedTrial
 
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.study.seeds import derive_seed
 from autoprune.trial import TrialConfig, TrialResult
 from benchmarks.search_quality.lab import Lab

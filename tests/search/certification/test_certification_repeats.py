@@ -7,7 +7,7 @@ import pytest
 from certification_lineages import TRIALS, trial
 
 from autoprune.search.certification.repeats import lineage, repeats_of
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.training.schedules import lr_at
 from autoprune.trial import Repeat, TrialConfig, TrialResult
 from autoprune.worker import Worker

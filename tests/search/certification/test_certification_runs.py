@@ -10,7 +10,7 @@ from certification_lineages import TRIALS, LoggingWorker, certification_of, name
 
 from autoprune.engines.inline import run_inline
 from autoprune.search.certification import certified_results
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 from autoprune.trial import EpochReport, Repeat, TrialConfig, TrialResult
 from autoprune.worker import Worker
 

@@ -12,7 +12,7 @@ from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.cost_aware.descent import Descent
 from autoprune.search.cost_aware.history import Node
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 
 CHANGES: dict[str, Any] = {
     "training": {"epochs": {"low": 1, "high": 9}, "lr_schedule": {"kind": "cosine", "lr": {"low": 0.001, "high": 0.1}}},

@@ -7,7 +7,7 @@ import pytest
 
 from autoprune.search.cost_aware.costs import KnownCosts
 from autoprune.search.cost_aware.cuts import Cuts
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 
 
 @pytest.fixture

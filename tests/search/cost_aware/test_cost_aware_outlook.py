@@ -17,7 +17,7 @@ from autoprune.search.cost_aware.features import Features
 from autoprune.search.cost_aware.history import History, Node, Pending
 from autoprune.search.cost_aware.improvement import Staircase
 from autoprune.search.cost_aware.outlook import Outlook
-from autoprune.search.session import Session
+from autoprune.search.prepare import Session
 
 DESCENT = Descent.plan(1.0, 0.05, 20, 1, 4)
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from autoprune.config import SearchSpec
 from autoprune.cost.table import CostTable
 from autoprune.errors import StudyError
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.trial import PruningConfig
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial
 
-from autoprune.space.dimension import Dimension
-from autoprune.space.space import DISTILLATION, TEMPERATURE, SearchSpace
+from autoprune.search.space.dimension import Dimension
+from autoprune.search.space.space import DISTILLATION, TEMPERATURE, SearchSpace
 from autoprune.trial import PruningConfig, Scalar, TrialConfig
 
 RATIO = "neuron.ratio."

@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial
 from autoprune.config import Range, SearchSpec
 from autoprune.errors import SpecError
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
-from autoprune.space import Dimension, SearchSpace
+from autoprune.search.space import Dimension, SearchSpace
 from autoprune.trial import DistillationConfig, PruningConfig, TrialConfig
 
 PLAN = PruningPlan(

@@ -8,7 +8,7 @@ import torch
 
 from autoprune.config.model import Resources
 from autoprune.errors import StudyError
-from autoprune.places import Places, find_places, room
+from autoprune.search.resources import Places, find_places, room
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autoprune.search.critical import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection, MachineTaken, raise_when_taken
+from autoprune.search.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection, MachineTaken, raise_when_taken
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,7 @@ def test_the_second_one_ends_the_process_at_once(where: str, lost: bool, first: 
     work = "Signalling(); time.sleep(10)" if lost else f"with section: signal.raise_signal(signal.{first})"
     program = f"""
 import signal, time
-from autoprune.search.critical import CriticalSection
+from autoprune.search.signals import CriticalSection
 class Signalling:
     def __del__(self):
         signal.raise_signal(signal.{first})

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from autoprune.pruning.sensitivity.map import SensitivityPoint
 from autoprune.pruning.sensitivity.measure import map_of, points_to_measure
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.seeds import derive_seed
 from autoprune.trial import TrialConfig, TrialResult, probe
@@ -13,7 +13,7 @@ KEPT_SHARES = (0.5, 0.25, 0.1)
 """Shares of a group's channels at which it is measured."""
 
 
-class Probes:
+class SensitivityJobs:
     """What is still to be measured of the map; every point is written down as it comes.
 
     A probe goes the way of a trial, under a number below 0. One that fails counts as a cut that leaves no accuracy, and
@@ -67,7 +67,7 @@ class Probes:
         """Put a probe that was interrupted back."""
         self._running.discard(-1 - number)
 
-    def adopt(self, other: "Probes") -> None:
+    def adopt(self, other: "SensitivityJobs") -> None:
         """Take over the figures of another study of the same dense network, if it has measured every point of these."""
         known = {other._points[index]: accuracy for index, accuracy in other._measured.items()}
         if self._points and known.keys() >= set(self._points):

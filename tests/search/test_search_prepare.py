@@ -18,9 +18,9 @@ from torch import nn
 
 from autoprune.errors import StudyError, TaskError
 from autoprune.formats.saved_model import load_model
-from autoprune.search import session as session_module
+from autoprune.search import prepare as session_module
 from autoprune.search.driver import Driver
-from autoprune.search.session import Session, check_space_file, open_session, rank_plan, resume_session
+from autoprune.search.prepare import Session, check_space_file, open_session, rank_plan, resume_session
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import load_study, open_study, read_study
 from autoprune.training.evaluation import evaluate

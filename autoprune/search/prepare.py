@@ -19,13 +19,13 @@ from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
 from autoprune.files import replacing
 from autoprune.formats.saved_model import describe, load_model, save_model
-from autoprune.places import Places
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan, rank_blocks, rank_blocks_by_angle
-from autoprune.search.ceilings import Ceilings, known_costs
+from autoprune.search.constraints import Ceilings, known_costs
+from autoprune.search.resources import Places
 from autoprune.search.samplers import load_sampler
-from autoprune.space import SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import dense_training
 from autoprune.tasks.build import build_task

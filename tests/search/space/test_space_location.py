@@ -9,7 +9,7 @@ from tiny import TINY_SPACE, merged
 
 from autoprune.config import SearchSpec
 from autoprune.pruning.plan import PruningPlan
-from autoprune.space import SearchSpace, locate
+from autoprune.search.space import SearchSpace, locate
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialConfig
 

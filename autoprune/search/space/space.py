@@ -11,7 +11,7 @@ from autoprune.config import SearchSpec
 from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import SpecError
 from autoprune.pruning.plan import PruningPlan
-from autoprune.space.dimension import Dimension, Value, highest, kinds_of, pick, possible, value_of
+from autoprune.search.space.dimension import Dimension, Value, highest, kinds_of, pick, possible, value_of
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.trial import (
     DistillationConfig,

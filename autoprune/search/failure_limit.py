@@ -9,7 +9,7 @@ MAX_MEASURED = 50
 """The same where the last one had to be made and measured to find out, as for size and latency."""
 
 
-class Patience:
+class FailureLimit:
     """Counts what went wrong in a row.
 
     Args:

@@ -1,0 +1,7 @@
+"""What a study searches over: SearchSpec + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
+
+from autoprune.search.space.dimension import Dimension
+from autoprune.search.space.location import RATIO, Location, locate
+from autoprune.search.space.space import SearchSpace
+
+__all__ = ["RATIO", "Dimension", "Location", "SearchSpace", "locate"]
