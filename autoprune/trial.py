@@ -13,8 +13,8 @@ TrialState = Literal["finished", "stopped", "failed", "infeasible"]
 WeightScope = Literal["layer", "global", "lamp"]
 WeightPattern = Literal["none", "2:4"]
 
-FIRST_REPEAT = -1_000_000
-"""The greatest number of a repeat; those between it and 0 are probes'."""
+FIRST_REPLICATE = -1_000_000
+"""The greatest number of a replicate; those between it and 0 are probes'."""
 
 MAX_SEEDS = 1000
 """Seeds over which a trial can be repeated at most."""
@@ -83,10 +83,10 @@ class TrialConfig:
     """Everything a worker needs to know to run one trial.
 
     Attributes:
-        number: 0-based trial number; below 0 for a probe or a :class:`Repeat`.
+        number: 0-based trial number; below 0 for a probe or a :class:`Replicate`.
         seed: Seed of this trial alone, derived from the study's.
         epochs: Epochs of retraining.
-        parent: Number of the finished trial, or repeat of one, to start from; ``None`` is the dense network.
+        parent: Number of the finished trial, or replicate of one, to start from; ``None`` is the dense network.
         params: The flat parameters as suggested, for the record.
         with_test: Whether the test split is read at the end; no trial of a search does.
     """
@@ -106,23 +106,23 @@ class TrialConfig:
     @property
     def is_probe(self) -> bool:
         """Whether this is no trial but a look at the dense network with some group cut, without training."""
-        return FIRST_REPEAT < self.number < 0
+        return FIRST_REPLICATE < self.number < 0
 
     @property
-    def is_repeat(self) -> bool:
+    def is_replicate(self) -> bool:
         """Whether this is no trial of the search but one trained again with another seed."""
-        return self.number <= FIRST_REPEAT
+        return self.number <= FIRST_REPLICATE
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """Which trial is trained again, and how: every repeat has a number of its own, below those of the probes.
+class Replicate:
+    """Which trial is trained again, and how: every replicate has a number of its own, below those of the probes.
 
     Attributes:
         trial: Number of the trial in the search.
         index: Which of the seeds, in [0, ``MAX_SEEDS``).
         from_dense: Whether all its lineage's epochs are trained in one go from the dense network, instead of its own
-            from its parent's repeat of the same index.
+            from its parent's replicate of the same index.
     """
 
     trial: int
@@ -132,14 +132,14 @@ class Repeat:
     @property
     def number(self) -> int:
         """The number under which it runs."""
-        return FIRST_REPEAT - 2 * (self.trial * MAX_SEEDS + self.index) - self.from_dense
+        return FIRST_REPLICATE - 2 * (self.trial * MAX_SEEDS + self.index) - self.from_dense
 
     @classmethod
-    def of(cls, number: int) -> "Repeat":
-        """The repeat that runs under a number; raises ValueError if that is no repeat's."""
-        if number > FIRST_REPEAT:
-            raise ValueError(f"`number <= {FIRST_REPEAT}` must hold for a repeat, but got number={number}.")
-        rest, from_dense = divmod(FIRST_REPEAT - number, 2)
+    def of(cls, number: int) -> "Replicate":
+        """The replicate that runs under a number; raises ValueError if that is no replicate's."""
+        if number > FIRST_REPLICATE:
+            raise ValueError(f"`number <= {FIRST_REPLICATE}` must hold for a replicate, but got number={number}.")
+        rest, from_dense = divmod(FIRST_REPLICATE - number, 2)
         return cls(*divmod(rest, MAX_SEEDS), bool(from_dense))
 
     def __str__(self) -> str:

@@ -20,8 +20,7 @@ from autoprune.config import SearchSpec
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.planner import make_plan
-from autoprune.search.cost_aware.descent import MAX_STEPS
-from autoprune.search.cost_aware.first_trials import RATES
+from autoprune.search.samplers.cost_aware.initial_design import MAX_STEPS, RATES
 from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import open_study

@@ -30,8 +30,8 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.cost_aware import CostAwareSampler
-from autoprune.search.cost_aware.sampler import SearchKnowledge
+from autoprune.search.samplers.cost_aware import CostAwareSampler
+from autoprune.search.samplers.cost_aware.sampler import SearchKnowledge
 from autoprune.study.records import CONFIG, RESULT
 from autoprune.trial import to_dict
 from benchmarks.search_quality.measures import front_volume

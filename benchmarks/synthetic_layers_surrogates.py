@@ -8,8 +8,8 @@ from unittest import mock
 import numpy as np
 import torch
 
-from autoprune.search.cost_aware import outlook
-from autoprune.search.cost_aware.surrogate import AccuracyModel, Floats
+from autoprune.search.samplers.cost_aware import acquisition as outlook
+from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel, Floats
 
 Prediction = Callable[[Floats], tuple[Floats, Floats]]
 

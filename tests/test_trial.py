@@ -15,7 +15,7 @@ from autoprune.trial import (
     EpochReport,
     OptimizerConfig,
     PruningConfig,
-    Repeat,
+    Replicate,
     ScheduleConfig,
     TrialConfig,
     TrialResult,
@@ -158,22 +158,22 @@ def test_records_are_frozen() -> None:
         TrialResult(0, "failed").number = 1  # type: ignore[misc]
 
 
-repeats = st.builds(Repeat, st.integers(0, 10**6), st.integers(0, 999), st.booleans())
+replicates = st.builds(Replicate, st.integers(0, 10**6), st.integers(0, 999), st.booleans())
 
 
-@given(repeats, repeats)
-def test_every_repeat_has_a_number_and_a_name_of_its_own(one: Repeat, other: Repeat) -> None:
-    assert Repeat.of(one.number) == one
+@given(replicates, replicates)
+def test_every_repeat_has_a_number_and_a_name_of_its_own(one: Replicate, other: Replicate) -> None:
+    assert Replicate.of(one.number) == one
     assert (one.number == other.number) == (str(one) == str(other)) == (one == other)
 
 
-@given(repeats, configs, st.integers(1, 999_999))
-def test_numbers_tell_trials_probes_and_repeats_apart(repeat: Repeat, config: TrialConfig, below: int) -> None:
-    numbers = (config.number, -below, repeat.number)
+@given(replicates, configs, st.integers(1, 999_999))
+def test_numbers_tell_trials_probes_and_repeats_apart(replicate: Replicate, config: TrialConfig, below: int) -> None:
+    numbers = (config.number, -below, replicate.number)
     assert [replace(config, number=number).is_probe for number in numbers] == [False, True, False]
-    assert [replace(config, number=number).is_repeat for number in numbers] == [False, False, True]
-    with pytest.raises(ValueError, match="must hold for a repeat"):
-        Repeat.of(-below)
+    assert [replace(config, number=number).is_replicate for number in numbers] == [False, False, True]
+    with pytest.raises(ValueError, match="must hold for a replicate"):
+        Replicate.of(-below)
 
 
 @given(

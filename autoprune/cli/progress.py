@@ -8,8 +8,8 @@ from rich.live import Live
 from rich.text import Text
 
 from autoprune.report.tables import front_table
-from autoprune.search.certification import Certification, CertificationStatus
 from autoprune.search.driver import Driver
+from autoprune.search.replication.replication import Replication, ReplicationStatus
 from autoprune.study.status import StudyStatus
 from autoprune.trial import EpochReport
 
@@ -63,16 +63,16 @@ class Progress:
         else:
             self._line(_counts(status))
 
-    def certification(self, certification: Certification) -> None:
+    def certification(self, certification: Replication) -> None:
         """Show how the certification of the front stands, if it is time."""
         now, status = time.monotonic(), certification.status()
-        if not self._is_time(now, status.n_ended, last=status.n_ended == status.n_repeats):
+        if not self._is_time(now, status.n_ended, last=status.n_ended == status.n_replicates):
             return
         if self._live:
-            running = [_run(f"trial {repeat}", report) for repeat, report in status.running.items()]
-            self._live.update(Group(Text(_repeats(status)), *running), refresh=True)
+            running = [_run(f"trial {replicate}", report) for replicate, report in status.running.items()]
+            self._live.update(Group(Text(_replicates(status)), *running), refresh=True)
         else:
-            self._line(_repeats(status))
+            self._line(_replicates(status))
 
     def _is_time(self, now: float, n_ended: int, *, last: bool) -> bool:
         """Whether to show a change; lines are printed only when something has ended."""
@@ -105,13 +105,13 @@ def _run(name: str, report: EpochReport | None) -> Text:
     )
 
 
-def _repeats(status: CertificationStatus) -> str:
-    text = f"certifying the front: {status.n_ended}/{status.n_repeats} runs, {len(status.running)} running"
+def _replicates(status: ReplicationStatus) -> str:
+    text = f"certifying the front: {status.n_ended}/{status.n_replicates} runs, {len(status.running)} running"
     if status.n_failed:
         text += f", {status.n_failed} failed"
     if status.n_lost:
         text += f", {status.n_lost} given up with them"
-    if status.time_left_s is not None and status.n_ended < status.n_repeats:
+    if status.time_left_s is not None and status.n_ended < status.n_replicates:
         text += f", {duration(status.time_left_s)} left"
     return text
 

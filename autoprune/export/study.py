@@ -9,12 +9,12 @@ from autoprune.export.export import EXPORTERS, export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.saved_model import load_model, read_architecture
-from autoprune.search.certification import certified_metrics
 from autoprune.search.prepare import dense_costs, resume_session
 from autoprune.study.final import known_test_accuracy
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps
 from autoprune.study.optuna_storage import load_study
+from autoprune.study.replication import replication_metrics
 from autoprune.trial import TrialResult, result_from_dict
 
 N_EXAMPLES = 8
@@ -57,7 +57,7 @@ def export_trial(
     history = load_study(folder, spec.search.storage, spec.study).get_trials(deepcopy=False)
     metrics: dict[str, object] = {"accuracy": result.accuracy, "loss": result.loss}
     metrics["accuracy_test"] = known_test_accuracy(folder).get(str(number))
-    certified = certified_metrics(folder, number, starts_at_dense=record["config"]["parent"] is None)
+    certified = replication_metrics(folder, number, starts_at_dense=record["config"]["parent"] is None)
     if certified:
         metrics["certification"] = certified
     reference = folder.read_json(folder.reference)

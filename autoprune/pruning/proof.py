@@ -172,7 +172,7 @@ def shortened(error: Exception, limit: int = 160) -> str:
 
 
 def batch_of_two(inputs: Inputs) -> Inputs:
-    """Repeat inputs of one example, so that the batch dimension can't be mistaken for another."""
+    """Replicate inputs of one example, so that the batch dimension can't be mistaken for another."""
     return tree_map_only(
         torch.Tensor, lambda x: x.repeat(2, *[1] * (x.dim() - 1)) if x.dim() and x.shape[0] == 1 else x, inputs
     )

@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.cost.table import CostTable
 from autoprune.search.constraints import Ceilings
-from autoprune.search.cost_aware import SearchKnowledge
 from autoprune.search.failure_limit import FailureLimit
 from autoprune.search.parents import nearest_parent
-from autoprune.search.samplers import (
+from autoprune.search.samplers.cost_aware import SearchKnowledge
+from autoprune.search.samplers.registry import (
     ladder_steps,
     load_sampler,
     make_sampler,

@@ -1,4 +1,4 @@
-"""What an engine asks for work and tells of it: the driver with trials, a certification with repeats."""
+"""What an engine asks for work and tells of it: the driver with trials, a certification with replicates."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

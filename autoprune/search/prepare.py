@@ -24,7 +24,7 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan, rank_blocks, rank_blocks_by_angle
 from autoprune.search.constraints import Ceilings, known_costs
 from autoprune.search.resources import Places
-from autoprune.search.samplers import load_sampler
+from autoprune.search.samplers.registry import load_sampler
 from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import dense_training

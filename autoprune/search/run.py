@@ -10,7 +10,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.errors import UnwritableError
 from autoprune.files import remove_unfinished
-from autoprune.search.certification import Certification
 from autoprune.search.driver import Driver
 from autoprune.search.final_evaluation import read_test_split
 from autoprune.search.job_source import Dispatcher
@@ -24,6 +23,7 @@ from autoprune.search.prepare import (
     open_session,
     read_spec,
 )
+from autoprune.search.replication.replication import Replication
 from autoprune.search.resources import Places, find_places
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.study.checkpoints import CheckpointPlace
@@ -34,7 +34,7 @@ from autoprune.study.records import config_of
 from autoprune.training.numerics import Numerics
 
 Engine = Callable[[Dispatcher, StudyFolder, Places], None]
-"""Runs trials, or repeats of them, until there are no more to give."""
+"""Runs trials, or replicates of them, until there are no more to give."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Outcome:
     driver: Driver
     was_complete: bool
     interrupt: KeyboardInterrupt | None
-    certification: Certification | None = None
+    certification: Replication | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -73,7 +73,7 @@ def run_search(
     n_trials: int | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
     on_change: Callable[[Driver], None] = lambda _: None,
-    on_certification: Callable[[Certification], None] = lambda _: None,
+    on_replication: Callable[[Replication], None] = lambda _: None,
 ) -> Outcome:
     """Run the study of a space file, or go on with it, until it has its trials or a signal comes.
 
@@ -86,7 +86,7 @@ def run_search(
         n_trials: Trials that the study is to reach; ``None`` takes the space file's.
         on_stage: Told, in a few words, what is done before and after the trials.
         on_change: Told of every change while trials run.
-        on_certification: Told of every change while the front is certified.
+        on_replication: Told of every change while the front is certified.
 
     Raises:
         AutopruneError: If the space file, the task, the study or the folder can't be used.
@@ -133,7 +133,7 @@ def run_search(
                 folder.bring(number)
             driver.write()
             if spec.certify is not None:
-                certification = _certification(driver, spec.certify.seeds, on_certification)
+                certification = _replication(driver, spec.certify.seeds, on_replication)
                 if not certification.is_complete:
                     on_stage("certifying the front")
                     interrupt = _run_until_interrupt(engine, certification, folder, places)
@@ -165,7 +165,7 @@ def _run_until_interrupt(
     return None
 
 
-def _certification(driver: Driver, n_seeds: int, on_change: Callable[[Certification], None]) -> Certification:
+def _replication(driver: Driver, n_seeds: int, on_change: Callable[[Replication], None]) -> Replication:
     configs = ((trial.number, config_of(trial)) for trial in driver.study.get_trials(deepcopy=False))
     trials = {number: config for number, config in configs if config is not None}
-    return Certification(driver.folder, driver.spec, driver.front.members, trials, n_seeds, on_change)
+    return Replication(driver.folder, driver.spec, driver.front.members, trials, n_seeds, on_change)

@@ -28,7 +28,7 @@ from autoprune.pruning.apply import prune
 from autoprune.pruning.plan import PruningPlan
 from autoprune.search.prepare import Checked, Session
 from autoprune.search.resources import Places
-from autoprune.search.samplers import ladder_steps, start_name, wants_sensitivity
+from autoprune.search.samplers.registry import ladder_steps, start_name, wants_sensitivity
 from autoprune.search.sensitivity_jobs import SensitivityJobs
 from autoprune.search.space import SearchSpace, locate
 from autoprune.study.folder import StudyFolder

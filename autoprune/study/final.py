@@ -4,7 +4,7 @@ import pandas as pd
 
 from autoprune.config import SearchSpec
 from autoprune.study.folder import StudyFolder
-from autoprune.study.replication import with_certification
+from autoprune.study.replication import with_replication
 
 DENSE = "dense"
 
@@ -17,7 +17,7 @@ def known_test_accuracy(folder: StudyFolder) -> dict[str, float]:
 
 def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     """The front's rows of ``trials.parquet``, with what the test split and a certification have added so far."""
-    return with_certification(folder, with_test_accuracy(folder, front), spec.objectives, spec.directions)
+    return with_replication(folder, with_test_accuracy(folder, front), spec.objectives, spec.directions)
 
 
 def with_test_accuracy(folder: StudyFolder, front: pd.DataFrame) -> pd.DataFrame:

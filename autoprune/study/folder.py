@@ -17,7 +17,7 @@ import pandas as pd
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.files import replacing
 from autoprune.study.checkpoints import CheckpointPlace, CheckpointStore
-from autoprune.trial import Repeat
+from autoprune.trial import Replicate
 
 
 class StudyFolder:
@@ -66,7 +66,7 @@ class StudyFolder:
             ) from None
 
     def keep_elsewhere(self, uri: str | None, study: str) -> None:
-        """Keep the networks and the checkpoints of trials and repeats in the place that ``search.checkpoints`` names.
+        """Keep networks and checkpoints of trials and replicates in the place that ``search.checkpoints`` names.
 
         What this folder holds of them is then a copy, that :meth:`bring` and its like make.
 
@@ -103,21 +103,21 @@ class StudyFolder:
         return str(origin["id"])
 
     def model(self, number: int | None) -> Path:
-        """Folder of the trained network of a trial or a repeat; ``None`` is the dense one."""
+        """Folder of the trained network of a trial or a replicate; ``None`` is the dense one."""
         return self.dense if number is None else self._named(number)
 
     def training_checkpoint(self, number: int) -> Path:
         """File with a running trial's training state after its last epoch."""
         return self._named(number, ".training")
 
-    def repeated(self, number: int) -> Path:
-        """File with the configuration and the result of a repeat that has ended."""
+    def replicate(self, number: int) -> Path:
+        """File with the configuration and the result of a replicate that has ended."""
         return self._named(number, ".json")
 
     def _named(self, number: int, ending: str = "") -> Path:
         if number >= 0:
             return self.checkpoints / f"{number}{ending}"
-        return self.certification / f"{Repeat.of(number)}{ending}"
+        return self.certification / f"{Replicate.of(number)}{ending}"
 
     def record(self, number: int) -> Path:
         """File beside a trial's network with its configuration and its result."""
@@ -185,8 +185,8 @@ class StudyFolder:
             self.elsewhere.forget_training(self._entry(number))
         self.training_checkpoint(number).unlink(missing_ok=True)
 
-    def forget_repeats(self, needed: Collection[str]) -> None:
-        """Delete the networks and training states of all repeats but these, each named by ``str(Repeat)``."""
+    def delete_replicates(self, needed: Collection[str]) -> None:
+        """Delete the networks and training states of all replicates but these, each named by ``str(Replicate)``."""
         if (elsewhere := self.elsewhere) is not None:
             for entry in elsewhere.entries():
                 folder, _, name = entry.partition("/")

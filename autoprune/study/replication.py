@@ -7,7 +7,7 @@ import pandas as pd
 
 from autoprune.study.folder import StudyFolder
 from autoprune.study.pareto import non_dominated_mask
-from autoprune.trial import Repeat, TrialResult, result_from_dict
+from autoprune.trial import Replicate, TrialResult, result_from_dict
 
 WAYS = ("lineage", "from_dense")
 """How a point was trained again, as the columns have it: ``lineage.accuracy`` and so on."""
@@ -16,14 +16,14 @@ HOLDS = "holds"
 """Column that is false for a point that another one dominates by their means."""
 
 
-def certified_results(folder: StudyFolder) -> dict[Repeat, TrialResult]:
-    """The repeats of a study that have ended, whatever became of them."""
+def replicate_results(folder: StudyFolder) -> dict[Replicate, TrialResult]:
+    """The replicates of a study that have ended, whatever became of them."""
     paths = sorted(folder.certification.glob("[0-9]*.json"))
     results = (result_from_dict(folder.read_json(path)["result"]) for path in paths)
-    return {Repeat.of(result.number): result for result in results}
+    return {Replicate.of(result.number): result for result in results}
 
 
-def with_certification(
+def with_replication(
     folder: StudyFolder, front: pd.DataFrame, objectives: Sequence[str], directions: Sequence[str]
 ) -> pd.DataFrame:
     """The front with a certification's columns, if there was one.
@@ -37,7 +37,7 @@ def with_certification(
         front: Rows of ``trials.parquet``.
         directions: ``"minimize"`` or ``"maximize"``, one per objective.
     """
-    results = certified_results(folder)
+    results = replicate_results(folder)
     if not results:
         return front
     rows = []
@@ -55,14 +55,16 @@ def with_certification(
     return pd.concat([front, added, holds.rename(HOLDS)], axis=1)
 
 
-def certified_metrics(folder: StudyFolder, number: int, *, starts_at_dense: bool) -> Mapping[str, Mapping[str, float]]:
+def replication_metrics(
+    folder: StudyFolder, number: int, *, starts_at_dense: bool
+) -> Mapping[str, Mapping[str, float]]:
     """What one point holds over seeds, for ``lineage`` and ``from_dense``; empty if it was not certified."""
-    summary = _summary(certified_results(folder), number, starts_at_dense=starts_at_dense)
+    summary = _summary(replicate_results(folder), number, starts_at_dense=starts_at_dense)
     return {way: found for way, found in summary.items() if found["runs"]}
 
 
 def _summary(
-    results: Mapping[Repeat, TrialResult], number: int, *, starts_at_dense: bool
+    results: Mapping[Replicate, TrialResult], number: int, *, starts_at_dense: bool
 ) -> dict[str, dict[str, float]]:
     """Way -> column -> value; a trial that starts at dense has one way only, which is both."""
     found = {}
@@ -70,8 +72,8 @@ def _summary(
         from_dense = way == "from_dense" and not starts_at_dense
         finished = [
             result
-            for repeat, result in results.items()
-            if repeat.trial == number and repeat.from_dense == from_dense and result.state == "finished"
+            for replicate, result in results.items()
+            if replicate.trial == number and replicate.from_dense == from_dense and result.state == "finished"
         ]
         found[way] = {
             "runs": len(finished),

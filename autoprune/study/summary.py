@@ -19,7 +19,7 @@ from autoprune.study.records import (
     source_of,
     target_of,
 )
-from autoprune.study.replication import certified_results
+from autoprune.study.replication import replicate_results
 from autoprune.study.rungs import Rung, Rungs
 from autoprune.trial import TrialResult
 
@@ -71,7 +71,7 @@ def summary_of(folder: StudyFolder) -> StudySummary:
     own = [trial.number for trial in trials if source_of(trial) is None]
     results = [known[number] for number in own if number in known]
     counts = Counter(result.state for result in results)
-    repeats = certified_results(folder).values()
+    replicates = replicate_results(folder).values()
     still_open = Counter(trial.state.name.lower() for trial in trials if not trial.state.is_finished())
     return StudySummary(
         study=spec.study,
@@ -87,9 +87,9 @@ def summary_of(folder: StudyFolder) -> StudySummary:
         rungs=tuple(_rungs(trials, known).reached()),
         warm_start=spec.search.warm_start,
         n_taken_over=len(trials) - len(own),
-        n_certified=sum(result.state == "finished" for result in repeats),
+        n_certified=sum(result.state == "finished" for result in replicates),
         failed_repeats={
-            str(folder.repeated(result.number)): result.error for result in repeats if result.state != "finished"
+            str(folder.replicate(result.number)): result.error for result in replicates if result.state != "finished"
         },
     )
 

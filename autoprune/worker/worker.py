@@ -165,7 +165,7 @@ class _Run:
         checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.number))
         if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
             model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
-            ceilings = {} if self.config.is_repeat else self.worker.spec.constraints.ceilings
+            ceilings = {} if self.config.is_replicate else self.worker.spec.constraints.ceilings
             if ceilings or not self.cuts.is_gradual:
                 pruned = self.cuts.cut_all(model)
                 broken = self._broken_ceiling(pruned, ceilings)
@@ -270,7 +270,7 @@ class _Run:
             self.task.example_inputs(),
             size_bytes,
             device,
-            latency=not self.config.is_repeat,
+            latency=not self.config.is_replicate,
             threads=self.worker.latency_threads,
             max_seconds=LATENCY_S if self.worker.searches_latency else SIDE_LATENCY_S,
         )
@@ -291,7 +291,7 @@ class _Run:
             device_batch=trainer.device_batch,
         )
         record = {"config": to_dict(self.config), "result": to_dict(result)}
-        if not self.config.is_repeat:  # nothing is cut from a repeat
+        if not self.config.is_replicate:  # nothing is cut from a replicate
             record["scores"] = kept_scores(model, self.plan)
         self.folder.write_json(self.folder.record(self.config.number), record)
         self.folder.keep_model(self.config.number)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from autoprune.search.cost_aware import surrogate
+from autoprune.search.samplers.cost_aware import accuracy_model as surrogate
 from autoprune.trial import OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig
 from benchmarks.search_quality import __main__ as command
 from benchmarks.search_quality import measures, results

@@ -6,7 +6,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from autoprune.search.cost_aware.candidates import Candidates
+from autoprune.search.samplers.cost_aware.candidates import Candidates
 from benchmarks import synthetic_layers
 from benchmarks.suggest_time_studies import Problem
 

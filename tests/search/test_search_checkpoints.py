@@ -121,17 +121,17 @@ def test_a_certification_goes_on_where_the_folder_has_no_copies(make: Make, plac
     space = make({**TREE, "certify": {"seeds": 2}, "training": {"epochs": 2}})
     seen: list[int] = []
 
-    def on_certification(certification: Any) -> None:
+    def on_replication(certification: Any) -> None:
         if any(name.endswith(".training") for name in kept(place)) and certification.status().n_finished >= 2:
             raise KeyboardInterrupt
 
-    folder = search(space, 5, on_certification=on_certification).session.folder
+    folder = search(space, 5, on_replication=on_replication).session.folder
     (amid,) = [name for name in kept(place) if name.endswith(".training")]
     assert amid.startswith("certification/")
     for path in folder.certification.iterdir():
         if path.suffix != ".json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    outcome = search(space, 5, on_certification=lambda each: seen.append(each.status().n_ended))
+    outcome = search(space, 5, on_replication=lambda each: seen.append(each.status().n_ended))
     assert outcome.certification is not None
     assert outcome.certification.is_complete
     assert outcome.certification.status().n_failed == 0

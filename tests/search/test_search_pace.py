@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import sqlalchemy
 
-from autoprune.search.cost_aware.history import History, Node, trial_key
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import Session
+from autoprune.search.samplers.cost_aware.history import History, Node, trial_key
 from autoprune.study import tables
 from autoprune.trial import Cost, TrialConfig, TrialResult
 

@@ -9,9 +9,9 @@ import pytest
 
 from autoprune.engines import load_engine
 from autoprune.errors import StudyError, TaskError
-from autoprune.search.certification import Certification
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import Session
+from autoprune.search.replication.replication import Replication
 from autoprune.search.run import Outcome, run_search
 
 Run = Callable[..., Outcome]
@@ -93,13 +93,13 @@ def test_a_finished_study_is_certified_when_the_space_file_says_so(
     space.write_text(space.read_text() + "certify: {seeds: 2}\n")
     n_changes = 0
 
-    def press(certification: Certification) -> None:
+    def press(certification: Replication) -> None:
         nonlocal n_changes
         n_changes += 1
         if certification.status().n_finished == 1:
             raise KeyboardInterrupt
 
-    cut = run(n_trials=3, on_certification=press)
+    cut = run(n_trials=3, on_replication=press)
     assert cut.was_complete
     assert cut.interrupted
     assert pd.read_parquet(folder.front)["lineage.runs"].sum() == 1

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from autoprune.engines.inline import run_inline
-from autoprune.search.cost_aware.first_trials import RATES
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import Session
+from autoprune.search.samplers.cost_aware.initial_design import RATES
 from autoprune.study.records import ORIGIN, config_of, result_of
 from autoprune.trial import TrialConfig, TrialResult
 from autoprune.worker import Worker

@@ -13,7 +13,7 @@ import pytest
 
 from autoprune.errors import StudyError
 from autoprune.study.folder import StudyFolder
-from autoprune.trial import Repeat
+from autoprune.trial import Replicate
 
 HOLD = (
     "import sys, time\nfrom pathlib import Path\nfrom autoprune.study.folder import StudyFolder\n"
@@ -45,10 +45,10 @@ def test_names_on_disk(folder: StudyFolder) -> None:
     ]
     assert (name(folder.model(None)), name(folder.model(7))) == ("dense", "checkpoints/7")
     assert name(folder.training_checkpoint(7)) == "checkpoints/7.training"
-    repeat = Repeat(7, 2, from_dense=True).number
-    assert name(folder.record(Repeat(7, 0).number)) == "certification/7-seed0/trial.json"
-    assert name(folder.training_checkpoint(repeat)) == "certification/7-seed2-dense.training"
-    assert name(folder.repeated(repeat)) == "certification/7-seed2-dense.json"
+    replicate = Replicate(7, 2, from_dense=True).number
+    assert name(folder.record(Replicate(7, 0).number)) == "certification/7-seed0/trial.json"
+    assert name(folder.training_checkpoint(replicate)) == "certification/7-seed2-dense.training"
+    assert name(folder.replicate(replicate)) == "certification/7-seed2-dense.json"
 
 
 def test_create_may_be_repeated_and_leaves_only_folders(folder: StudyFolder) -> None:

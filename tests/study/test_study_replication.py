@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from autoprune.search.certification import certified_metrics, with_certification
 from autoprune.study.folder import StudyFolder
-from autoprune.trial import Repeat, TrialResult, to_dict
+from autoprune.study.replication import replication_metrics, with_replication
+from autoprune.trial import Replicate, TrialResult, to_dict
 
 AIMS = ["accuracy", "flops"], ["maximize", "minimize"]
 
@@ -21,10 +21,10 @@ def folder(tmp_path: Path) -> StudyFolder:
     return found
 
 
-def note(folder: StudyFolder, repeat: Repeat, accuracy: float | None, test: float | None = None) -> None:
+def note(folder: StudyFolder, replicate: Replicate, accuracy: float | None, test: float | None = None) -> None:
     state = "failed" if accuracy is None else "finished"
-    result = TrialResult(repeat.number, state, accuracy, accuracy_test=test)  # type: ignore[arg-type]
-    folder.write_json(folder.repeated(repeat.number), {"config": {}, "result": to_dict(result)})
+    result = TrialResult(replicate.number, state, accuracy, accuracy_test=test)  # type: ignore[arg-type]
+    folder.write_json(folder.replicate(replicate.number), {"config": {}, "result": to_dict(result)})
 
 
 def front(**columns: list[object]) -> pd.DataFrame:
@@ -34,21 +34,21 @@ def front(**columns: list[object]) -> pd.DataFrame:
 
 def test_without_certification_the_front_stays_as_it_is(folder: StudyFolder) -> None:
     frame = front(number=[3], parent=[None], accuracy=[0.5], flops=[10])
-    pd.testing.assert_frame_equal(with_certification(folder, frame, *AIMS), frame)
-    assert certified_metrics(folder, 3, starts_at_dense=True) == {}
+    pd.testing.assert_frame_equal(with_replication(folder, frame, *AIMS), frame)
+    assert replication_metrics(folder, 3, starts_at_dense=True) == {}
 
 
 def test_mean_and_deviation_of_each_way(folder: StudyFolder) -> None:
     along, tests = [0.91, 0.94, 0.92], [0.90, 0.91, 0.95]
     for index, pair in enumerate(zip(along, tests, strict=True)):
-        note(folder, Repeat(3, index), *pair)
-    note(folder, Repeat(3, 0, from_dense=True), 0.8, 0.7)
-    note(folder, Repeat(3, 1, from_dense=True), None)
-    note(folder, Repeat(1, 0), 0.1)  # an ancestor
-    note(folder, Repeat(5, 0), 0.6, 0.5)
-    note(folder, Repeat(5, 1), 0.7, 0.5)
+        note(folder, Replicate(3, index), *pair)
+    note(folder, Replicate(3, 0, from_dense=True), 0.8, 0.7)
+    note(folder, Replicate(3, 1, from_dense=True), None)
+    note(folder, Replicate(1, 0), 0.1)  # an ancestor
+    note(folder, Replicate(5, 0), 0.6, 0.5)
+    note(folder, Replicate(5, 1), 0.7, 0.5)
     frame = front(number=[3, 5, 8], parent=[1, None, None], accuracy=[0.95, 0.7, 0.3], flops=[20, 10, 5])
-    found = with_certification(folder, frame.set_axis([7, 1, 4]), *AIMS)
+    found = with_replication(folder, frame.set_axis([7, 1, 4]), *AIMS)
     assert found.index.tolist() == [7, 1, 4]
     first, second, third = found.to_dict("records")
     assert first["lineage.runs"] == 3
@@ -63,26 +63,26 @@ def test_mean_and_deviation_of_each_way(folder: StudyFolder) -> None:
     assert third["lineage.runs"] == 0
     assert np.isnan(third["lineage.accuracy"])
     assert found["holds"].tolist() == [True, True, pd.NA]
-    metrics = certified_metrics(folder, 3, starts_at_dense=False)
+    metrics = replication_metrics(folder, 3, starts_at_dense=False)
     assert metrics["lineage"]["accuracy"] == first["lineage.accuracy"]
     assert metrics["from_dense"]["runs"] == 1
 
 
 def test_an_empty_front_has_the_columns_too(folder: StudyFolder) -> None:
-    note(folder, Repeat(3, 0), 0.9, 0.9)
+    note(folder, Replicate(3, 0), 0.9, 0.9)
     frame = front(number=[3], parent=[None], accuracy=[0.5], flops=[10])
-    found = with_certification(folder, frame, *AIMS)
-    pd.testing.assert_series_equal(with_certification(folder, frame[:0], *AIMS).dtypes, found.dtypes)
+    found = with_replication(folder, frame, *AIMS)
+    pd.testing.assert_series_equal(with_replication(folder, frame[:0], *AIMS).dtypes, found.dtypes)
 
 
 def test_a_point_holds_unless_another_dominates_it_by_their_means(folder: StudyFolder) -> None:
     generator = np.random.default_rng(0)
     points = generator.integers((0, 1), (9, 9), size=(25, 2)).tolist()  # coarse: ties and equals occur
     for number, (accuracy, _) in enumerate(points):
-        note(folder, Repeat(number, 0), accuracy / 8, 0.5)
-        note(folder, Repeat(number, 1), accuracy / 8 + 0.25, 0.5)
+        note(folder, Replicate(number, 0), accuracy / 8, 0.5)
+        note(folder, Replicate(number, 1), accuracy / 8 + 0.25, 0.5)
     n = len(points)
     frame = front(number=[*range(n)], parent=[None] * n, accuracy=[0.9] * n, flops=[cost for _, cost in points])
     expected = [not any(b >= a and d <= c and (b, d) != (a, c) for b, d in points) for a, c in points]  # brute force
-    assert with_certification(folder, frame, *AIMS)["holds"].tolist() == expected
+    assert with_replication(folder, frame, *AIMS)["holds"].tolist() == expected
     assert 1 < sum(expected) < n

@@ -11,10 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
-from autoprune.search.cost_aware import sampler
-from autoprune.search.cost_aware.candidates import Candidates, Generator, Widths
-from autoprune.search.cost_aware.costs import Floats, KnownCosts
-from autoprune.search.cost_aware.history import Node
+from autoprune.search.samplers.cost_aware import sampler
+from autoprune.search.samplers.cost_aware.candidates import Candidates, Generator, Widths
+from autoprune.search.samplers.cost_aware.costs import Floats, KnownCosts
+from autoprune.search.samplers.cost_aware.history import Node
 from benchmarks.search_quality.lab import Lab
 from benchmarks.search_quality.methods._base import Method
 from benchmarks.search_quality.methods.search import search

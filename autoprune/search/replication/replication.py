@@ -1,4 +1,4 @@
-"""Gives the repeats of a front out to an engine, as the driver does with trials, and keeps what became of them."""
+"""Gives the replicates of a front out to an engine, as the driver does with trials, and keeps what became of them."""
 
 import math
 import time
@@ -7,43 +7,43 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from autoprune.config import SearchSpec
-from autoprune.search.certification.repeats import repeats_of
+from autoprune.search.replication.replicates import replicates_of
 from autoprune.search.signals import CriticalSection
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import ancestors
-from autoprune.trial import EpochReport, Repeat, TrialConfig, TrialResult, result_from_dict, to_dict
+from autoprune.trial import EpochReport, Replicate, TrialConfig, TrialResult, result_from_dict, to_dict
 
 
 @dataclass(frozen=True)
-class CertificationStatus:
+class ReplicationStatus:
     """How a certification stands.
 
     Attributes:
-        n_repeats: Repeats in all.
-        n_lost: Repeats that can't be run, as an ancestor failed with their seed.
-        running: Repeat -> its last epoch report, ``None`` before the first.
+        n_replicates: Replicates in all.
+        n_lost: Replicates that can't be run, as an ancestor failed with their seed.
+        running: Replicate -> its last epoch report, ``None`` before the first.
         time_left_s: Estimate from the pace since the first epoch of this command; ``None`` before the second.
     """
 
-    n_repeats: int
+    n_replicates: int
     n_finished: int
     n_failed: int
     n_lost: int
-    running: Mapping[Repeat, EpochReport | None]
+    running: Mapping[Replicate, EpochReport | None]
     time_left_s: float | None
 
     @property
     def n_ended(self) -> int:
-        """Repeats of which nothing more is to come."""
+        """Replicates of which nothing more is to come."""
         return self.n_finished + self.n_failed + self.n_lost
 
 
-class Certification:
-    """The repeats that certify a front.
+class Replication:
+    """The replicates that certify a front.
 
-    A repeat that has ended is a file of its own, so that nothing is lost or done twice whenever the process ends. Its
-    network is kept only while a repeat that starts from it is still to be run; where one is needed that is gone, as
-    after more trials, its repeat runs again for the network alone.
+    A replicate that has ended is a file of its own: nothing is lost or done twice, whenever the process ends. Its
+    network is kept only while a replicate that starts from it is still to be run; where one is needed that is gone, as
+    after more trials, its replicate runs again for the network alone.
 
     Args:
         front: Numbers of the front's trials, all of which have ended.
@@ -51,7 +51,7 @@ class Certification:
         on_change: Called after every change, for a progress display.
 
     Attributes:
-        stopped_because: Why no more repeats are given out: ``search.max_failures`` in a row failed. No single one is to
+        stopped_because: Why no more are given out: ``search.max_failures`` in a row failed. No single one is to
             blame then, and the next command tries them again.
     """
 
@@ -62,13 +62,13 @@ class Certification:
         front: Collection[int],
         trials: Mapping[int, TrialConfig],
         n_seeds: int,
-        on_change: Callable[["Certification"], None] = lambda _: None,
+        on_change: Callable[["Replication"], None] = lambda _: None,
     ) -> None:
         self.folder, self.spec = folder, spec
         self.stopped_because: str | None = None
         self._on_change = on_change
-        self._repeats = repeats_of(front, trials, n_seeds, spec.search.seed)
-        self._parents = {number: config.parent for number, config in self._repeats.items()}
+        self._replicates = replicates_of(front, trials, n_seeds, spec.search.seed)
+        self._parents = {number: config.parent for number, config in self._replicates.items()}
         self._ended: dict[int, TrialResult] = {}
         self._running: dict[int, EpochReport | None] = {}
         self._broken: set[int] = set()
@@ -81,15 +81,15 @@ class Certification:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no repeat is left that can be run."""
+        """Whether no replicate is left that can be run."""
         return not self._open()
 
     def suggest(self) -> TrialConfig | None:
-        """The next repeat to run, or ``None`` if there is none to start now."""
+        """The next replicate to run, or ``None`` if there is none to start now."""
         if self.stopped_because is not None:
             return None
         wanted = self._wanted()
-        for number, config in self._repeats.items():
+        for number, config in self._replicates.items():
             if number in wanted and number not in self._running and self._can_start(config):
                 self._running[number] = None
                 self._on_change(self)
@@ -97,7 +97,7 @@ class Certification:
         return None
 
     def report(self, report: EpochReport) -> bool:
-        """Take note of a running repeat's last epoch; every one goes on to its end."""
+        """Take note of a running replicate's last epoch; every one goes on to its end."""
         self._running[report.number] = report
         if self._first_epoch_at is None:
             self._first_epoch_at = time.monotonic()
@@ -107,11 +107,11 @@ class Certification:
         return True
 
     def end_early(self, number: int) -> None:
-        """No repeat is ended early."""
-        raise NotImplementedError("a repeat goes on to its last epoch")
+        """No replicate is ended early."""
+        raise NotImplementedError("a replicate goes on to its last epoch")
 
     def complete(self, result: TrialResult) -> None:
-        """Write down how a repeat ended."""
+        """Write down how a replicate ended."""
         number = result.number
         with self._critical:
             self._running.pop(number, None)
@@ -127,19 +127,19 @@ class Certification:
         self._on_change(self)
 
     def fail(self, number: int, error: str) -> None:
-        """Write down that a repeat's worker ended without a result."""
-        self.complete(TrialResult(number, "failed", seed=self._repeats[number].seed, error=error))
+        """Write down that a replicate's worker ended without a result."""
+        self.complete(TrialResult(number, "failed", seed=self._replicates[number].seed, error=error))
 
     def stop(self, reason: str) -> None:
-        """Give out no more repeats, for a reason that is no repeat's fault."""
+        """Give out no more replicates, for a reason that is no replicate's fault."""
         self.stopped_because = self.stopped_because or reason
 
     def release(self, number: int) -> None:
-        """Put a running repeat back, to go on from its last epoch next time."""
+        """Put a running replicate back, to go on from its last epoch next time."""
         self._running.pop(number)
 
     def interrupt(self) -> None:
-        """Put all running repeats back."""
+        """Put all running replicates back."""
         self._running.clear()
 
     def interruptible(self) -> AbstractContextManager[None]:
@@ -150,38 +150,38 @@ class Certification:
         """Take Ctrl-C, SIGTERM and SIGUSR1 over again, after a library has put its own handlers in place."""
         self._critical.install()
 
-    def status(self) -> CertificationStatus:
+    def status(self) -> ReplicationStatus:
         """How the certification stands now."""
         states = [result.state for result in self._ended.values()]
         left = self._open()
-        n_epochs_left = sum(self._repeats[number].epochs for number in left)
+        n_epochs_left = sum(self._replicates[number].epochs for number in left)
         n_epochs_left -= sum(report.epoch for number, report in self._running.items() if report and number in left)
         pace = None
         if self._first_epoch_at is not None and self._n_epochs_since:
             pace = (time.monotonic() - self._first_epoch_at) / self._n_epochs_since
-        return CertificationStatus(
-            n_repeats=len(self._repeats),
+        return ReplicationStatus(
+            n_replicates=len(self._replicates),
             n_finished=states.count("finished"),
             n_failed=states.count("failed"),
-            n_lost=len(self._repeats) - len(states) - len(left),
-            running={Repeat.of(number): report for number, report in self._running.items()},
+            n_lost=len(self._replicates) - len(states) - len(left),
+            running={Replicate.of(number): report for number, report in self._running.items()},
             time_left_s=None if pace is None else pace * n_epochs_left,
         )
 
     def _open(self) -> set[int]:
-        """Repeats that have not ended and can."""
+        """Replicates that have not ended and can."""
         return {
             number
-            for number in self._repeats
+            for number in self._replicates
             if number not in self._ended and self._broken.isdisjoint(self._ancestors(number))
         }
 
     def _ancestors(self, number: int) -> list[int]:
-        """Repeats that one starts from, its parent first."""
+        """Replicates that one starts from, its parent first."""
         return ancestors(self._parents, number)[-2::-1]
 
     def _wanted(self) -> set[int]:
-        """Open repeats, and ended ones whose network is gone and needed for an open one."""
+        """Open replicates, and ended ones whose network is gone and needed for an open one."""
         wanted = self._open()
         for number in list(wanted):
             for ancestor in self._ancestors(number):
@@ -200,13 +200,13 @@ class Certification:
         return config.parent is None or (config.parent not in self._running and self._has_network(config.parent))
 
     def _take(self, result: TrialResult) -> TrialResult:
-        """Note and write down a result, as it counts; that of a repeat that ran again for its network is known."""
+        """Note and write down a result, as it counts; that of a replicate that ran again for its network is known."""
         number = result.number
         if result.accuracy is not None and math.isnan(result.accuracy):
             result = replace(result, state="failed", error="the accuracy is not a number")
         if number not in self._ended:
-            record = {"config": to_dict(self._repeats[number]), "result": to_dict(result)}
-            self.folder.write_json(self.folder.repeated(number), record)
+            record = {"config": to_dict(self._replicates[number]), "result": to_dict(result)}
+            self.folder.write_json(self.folder.replicate(number), record)
         self._note(self._ended.get(number, result), broken=result.state != "finished")
         self.folder.forget_training(number)
         return result
@@ -218,26 +218,26 @@ class Certification:
 
     def _give_up(self, last: TrialResult) -> None:
         self.stop(
-            f"{len(self._failures)} runs in a row failed, the last one ({Repeat.of(last.number)}): {last.error}. "
+            f"{len(self._failures)} runs in a row failed, the last one ({Replicate.of(last.number)}): {last.error}. "
             "The same command tries them again."
         )
         for number in self._failures:
             if self._ended[number].state == "failed":  # else it ran again for its network, and its result stands
-                self.folder.repeated(number).unlink(missing_ok=True)
+                self.folder.replicate(number).unlink(missing_ok=True)
 
     def _recall(self) -> None:
         """Take up what an earlier process has written, and delete what is of no more use."""
-        for number in self._repeats:
-            if self.folder.repeated(number).exists():
-                result = result_from_dict(self.folder.read_json(self.folder.repeated(number))["result"])
+        for number in self._replicates:
+            if self.folder.replicate(number).exists():
+                result = result_from_dict(self.folder.read_json(self.folder.replicate(number))["result"])
                 self._note(result, broken=result.state != "finished")
             elif self._has_network(number):  # it died before the result was taken
                 self.folder.bring_record(number)
                 self._take(result_from_dict(self.folder.read_json(self.folder.record(number))["result"]))
         wanted = self._wanted()
         needed = wanted | {self._parents[number] for number in wanted}
-        names = {str(Repeat.of(number)) for number in needed if number is not None}
-        self.folder.forget_repeats(names)
+        names = {str(Replicate.of(number)) for number in needed if number is not None}
+        self.folder.delete_replicates(names)
 
     def _forget(self, number: int) -> None:
         self.folder.record(number).unlink(missing_ok=True)  # first: without it the rest counts as gone

@@ -8,16 +8,16 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from autoprune.search.cost_aware import surrogate
-from autoprune.search.cost_aware.candidates import Candidate, Candidates
-from autoprune.search.cost_aware.costs import KnownCosts
-from autoprune.search.cost_aware.cuts import Cuts
-from autoprune.search.cost_aware.descent import Descent
-from autoprune.search.cost_aware.features import Features
-from autoprune.search.cost_aware.history import History, Node, Pending
-from autoprune.search.cost_aware.improvement import Staircase
-from autoprune.search.cost_aware.outlook import Outlook
 from autoprune.search.prepare import Session
+from autoprune.search.samplers.cost_aware import accuracy_model as surrogate
+from autoprune.search.samplers.cost_aware.acquisition import Outlook
+from autoprune.search.samplers.cost_aware.candidates import Candidate, Candidates
+from autoprune.search.samplers.cost_aware.costs import KnownCosts
+from autoprune.search.samplers.cost_aware.ehvi import Staircase
+from autoprune.search.samplers.cost_aware.features import Features
+from autoprune.search.samplers.cost_aware.history import History, Node, Pending
+from autoprune.search.samplers.cost_aware.initial_design import Descent
+from autoprune.search.samplers.cost_aware.width_paths import Cuts
 
 DESCENT = Descent.plan(1.0, 0.05, 20, 1, 4)
 

@@ -9,11 +9,12 @@ import pytest
 from engines_cli import searching
 
 from autoprune.engines.inline import run_inline
-from autoprune.search.certification import Certification, certified_results
 from autoprune.search.prepare import resume_session
+from autoprune.search.replication.replication import Replication
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import config_of
-from autoprune.trial import Repeat, TrialResult
+from autoprune.study.replication import replicate_results
+from autoprune.trial import Replicate, TrialResult
 from autoprune.worker import Worker
 
 CHANGES = {
@@ -24,8 +25,8 @@ CHANGES = {
 }
 
 
-def outcomes(folder: StudyFolder) -> dict[Repeat, TrialResult]:
-    return {repeat: replace(result, train_time_s=0) for repeat, result in certified_results(folder).items()}
+def outcomes(folder: StudyFolder) -> dict[Replicate, TrialResult]:
+    return {replicate: replace(result, train_time_s=0) for replicate, result in replicate_results(folder).items()}
 
 
 @pytest.mark.slow
@@ -45,6 +46,6 @@ def test_lineages_on_two_workers_come_out_as_one_after_the_other(trained_tiny: P
         again = StudyFolder(tmp_path / "ray/results/again")
         shutil.rmtree(again.certification)
         spec = resume_session(again).spec
-        certification = Certification(again, spec, [*front["number"]], trials, 2)  # type: ignore[arg-type]
+        certification = Replication(again, spec, [*front["number"]], trials, 2)  # type: ignore[arg-type]
         run_inline(certification, Worker(again))
         assert outcomes(again) == found

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.search.cost_aware.candidates import Candidate, Candidates
-from autoprune.search.cost_aware.costs import KnownCosts
-from autoprune.search.cost_aware.features import Features
-from autoprune.search.cost_aware.history import History, Node, Pending, Stopped
-from autoprune.search.cost_aware.improvement import Staircase
-from autoprune.search.cost_aware.surrogate import MAX_CONDITIONED, MEDIAN, WEIGHTS, AccuracyModel
+from autoprune.search.samplers.cost_aware.accuracy_model import MAX_CONDITIONED, MEDIAN, WEIGHTS, AccuracyModel
+from autoprune.search.samplers.cost_aware.candidates import Candidate, Candidates
+from autoprune.search.samplers.cost_aware.costs import KnownCosts
+from autoprune.search.samplers.cost_aware.ehvi import Staircase
+from autoprune.search.samplers.cost_aware.features import Features
+from autoprune.search.samplers.cost_aware.history import History, Node, Pending, Stopped
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]

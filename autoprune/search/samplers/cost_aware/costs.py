@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.cost.table import CostTable
-from autoprune.search.cost_aware.history import Node
+from autoprune.search.samplers.cost_aware.history import Node
 from autoprune.search.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ from dataclasses import replace
 from autoprune.study.records import ancestors
 from autoprune.study.seeds import derive_seed
 from autoprune.training.schedules import stretched
-from autoprune.trial import Repeat, TrialConfig
+from autoprune.trial import Replicate, TrialConfig
 
 
 def lineage(number: int, trials: Mapping[int, TrialConfig]) -> list[TrialConfig]:
@@ -15,10 +15,10 @@ def lineage(number: int, trials: Mapping[int, TrialConfig]) -> list[TrialConfig]
     return [trials[each] for each in ancestors(parents, number)]
 
 
-def repeats_of(
+def replicates_of(
     front: Collection[int], trials: Mapping[int, TrialConfig], n_seeds: int, study_seed: int
 ) -> dict[int, TrialConfig]:
-    """All repeats that certify a front, by number, in the order in which they are best run.
+    """All replicates that certify a front, by number, in the order in which they are best run.
 
     With every seed each trial of the front and each ancestor of one is repeated once along its lineage, and each trial
     of the front once from dense, unless it started there: then that is the same.
@@ -29,20 +29,20 @@ def repeats_of(
     """
     lines = {number: lineage(number, trials) for number in sorted(front)}
     along = sorted({trial.number for line in lines.values() for trial in line})
-    repeats: list[TrialConfig] = []
+    replicates: list[TrialConfig] = []
     for index in range(n_seeds):
-        repeats += [_along(trials[number], index, study_seed, with_test=number in lines) for number in along]
-        repeats += [_from_dense(line, index, study_seed) for line in lines.values() if len(line) > 1]
-    return {repeat.number: repeat for repeat in repeats}
+        replicates += [_along(trials[number], index, study_seed, with_test=number in lines) for number in along]
+        replicates += [_from_dense(line, index, study_seed) for line in lines.values() if len(line) > 1]
+    return {replicate.number: replicate for replicate in replicates}
 
 
 def _along(trial: TrialConfig, index: int, study_seed: int, *, with_test: bool) -> TrialConfig:
-    """A trial again, from its parent's repeat with the same seed."""
+    """A trial again, from its parent's replicate with the same seed."""
     return replace(
         trial,
-        number=Repeat(trial.number, index).number,
+        number=Replicate(trial.number, index).number,
         seed=derive_seed(study_seed, trial.number, f"certification {index}"),
-        parent=None if trial.parent is None else Repeat(trial.parent, index).number,
+        parent=None if trial.parent is None else Replicate(trial.parent, index).number,
         with_test=with_test,
     )
 
@@ -52,7 +52,7 @@ def _from_dense(line: list[TrialConfig], index: int, study_seed: int) -> TrialCo
     trial, epochs = line[-1], sum(each.epochs for each in line)
     return replace(
         trial,
-        number=Repeat(trial.number, index, from_dense=True).number,
+        number=Replicate(trial.number, index, from_dense=True).number,
         seed=derive_seed(study_seed, trial.number, f"certification {index} from dense"),
         epochs=epochs,
         lr_schedule=stretched(trial.lr_schedule, epochs / trial.epochs),

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.search.cost_aware.candidates import MIN_KEPT, SHORTEST, Candidates
-from autoprune.search.cost_aware.costs import KnownCosts
-from autoprune.search.cost_aware.cuts import Cuts
-from autoprune.search.cost_aware.descent import Descent
-from autoprune.search.cost_aware.history import Node
 from autoprune.search.prepare import Session
+from autoprune.search.samplers.cost_aware.candidates import MIN_KEPT, SHORTEST, Candidates
+from autoprune.search.samplers.cost_aware.costs import KnownCosts
+from autoprune.search.samplers.cost_aware.history import Node
+from autoprune.search.samplers.cost_aware.initial_design import Descent
+from autoprune.search.samplers.cost_aware.width_paths import Cuts
 
 CHANGES: dict[str, Any] = {
     "training": {"epochs": {"low": 1, "high": 9}, "lr_schedule": {"kind": "cosine", "lr": {"low": 0.001, "high": 0.1}}},

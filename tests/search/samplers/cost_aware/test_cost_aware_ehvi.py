@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from autoprune.search.cost_aware.improvement import Staircase
+from autoprune.search.samplers.cost_aware.ehvi import Staircase
 from autoprune.study.pareto import hypervolume
 
 

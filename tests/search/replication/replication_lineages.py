@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoprune.search.certification import Certification
 from autoprune.search.prepare import Session
+from autoprune.search.replication.replication import Replication
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
 
@@ -31,10 +31,10 @@ TRIALS = {
 }
 
 
-def certification_of(
+def replication_of(
     session: Session, n_seeds: int = 2, front: Collection[int] = (2, 3), trials: dict[int, TrialConfig] = TRIALS
-) -> Certification:
-    return Certification(session.folder, session.spec, front, trials, n_seeds)
+) -> Replication:
+    return Replication(session.folder, session.spec, front, trials, n_seeds)
 
 
 @dataclass

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from autoprune.search.cost_aware.descent import Descent
-from autoprune.search.cost_aware.first_trials import LAST_RATE, RATES, Step, next_step
-from autoprune.search.cost_aware.history import History, Node, Pending
+from autoprune.search.samplers.cost_aware.history import History, Node, Pending
+from autoprune.search.samplers.cost_aware.initial_design import LAST_RATE, RATES, Descent, Step, next_step
 
 DENSE = {"accuracy": 0.9, "flops": 1000.0}
 

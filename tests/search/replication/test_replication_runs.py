@@ -6,12 +6,12 @@ from itertools import cycle
 from typing import Any
 
 import pytest
-from certification_lineages import TRIALS, LoggingWorker, certification_of, names
+from replication_lineages import TRIALS, LoggingWorker, names, replication_of
 
 from autoprune.engines.inline import run_inline
-from autoprune.search.certification import certified_results
 from autoprune.search.prepare import Session
-from autoprune.trial import EpochReport, Repeat, TrialConfig, TrialResult
+from autoprune.study.replication import replicate_results
+from autoprune.trial import EpochReport, Replicate, TrialConfig, TrialResult
 from autoprune.worker import Worker
 
 N_TEST = 150
@@ -23,7 +23,8 @@ MakeStudy = Callable[..., Session]
 
 def outcomes(session: Session) -> dict[str, TrialResult]:
     return {
-        str(repeat): replace(result, train_time_s=0) for repeat, result in certified_results(session.folder).items()
+        str(replicate): replace(result, train_time_s=0)
+        for replicate, result in replicate_results(session.folder).items()
     }
 
 
@@ -32,7 +33,7 @@ def whole(tiny_study: MakeStudy) -> tuple[Session, LoggingWorker]:
     """A study whose front was certified without a break, and the worker that did it."""
     session = tiny_study(name="whole")
     worker = LoggingWorker(Worker(session.folder))
-    certification = certification_of(session)
+    certification = replication_of(session)
     assert not certification.is_complete
     run_inline(certification, worker)  # type: ignore[arg-type]
     assert certification.is_complete
@@ -59,7 +60,7 @@ def test_it_loses_and_repeats_nothing_whenever_the_process_dies(
     session = tiny_study(name="cut")
     worker = LoggingWorker(Worker(session.folder))
     for limit in cycle([1, 2, 3]):  # events that a process lives for; the last one it gets, and tells nobody
-        certification = certification_of(session)
+        certification = replication_of(session)
         if certification.is_complete:
             break
         n_events = 0
@@ -81,18 +82,18 @@ def test_it_loses_and_repeats_nothing_whenever_the_process_dies(
 
 def test_a_repeat_waits_for_its_parents_and_comes_back_when_it_is_released(tiny_study: MakeStudy) -> None:
     session = tiny_study()
-    worker, certification = Worker(session.folder), certification_of(session, n_seeds=1)
+    worker, certification = Worker(session.folder), replication_of(session, n_seeds=1)
     given: list[TrialConfig] = []
     while (config := certification.suggest()) is not None:
         given.append(config)
-    assert [str(Repeat.of(config.number)) for config in given] == ["0-seed0", "2-seed0-dense", "3-seed0-dense"]
+    assert [str(Replicate.of(config.number)) for config in given] == ["0-seed0", "2-seed0-dense", "3-seed0-dense"]
     certification.release(given[1].number)
     assert certification.suggest() == given[1]
     *_, result = worker.run(given[0])
     assert isinstance(result, TrialResult)
     certification.complete(result)
     children = [certification.suggest(), certification.suggest()]
-    assert {str(Repeat.of(child.number)) for child in children if child} == {"1-seed0", "2-seed0"}
+    assert {str(Replicate.of(child.number)) for child in children if child} == {"1-seed0", "2-seed0"}
     assert certification.suggest() is None
 
 
@@ -102,15 +103,15 @@ def test_a_failure_costs_only_what_starts_from_it(tiny_study: MakeStudy) -> None
 
     class Failing(LoggingWorker):
         def run(self, config: TrialConfig) -> Any:
-            if str(Repeat.of(config.number)) == "0-seed0":
+            if str(Replicate.of(config.number)) == "0-seed0":
                 yield TrialResult(config.number, "failed", seed=config.seed, error="RuntimeError: no")
-            elif str(Repeat.of(config.number)) == "2-seed0-dense":
+            elif str(Replicate.of(config.number)) == "2-seed0-dense":
                 (*_, result) = super().run(config)
                 yield replace(result, accuracy=float("nan"))
             else:
                 yield from super().run(config)
 
-    certification = certification_of(session)
+    certification = replication_of(session)
     run_inline(certification, Failing(worker))  # type: ignore[arg-type]
     found = outcomes(session)
     assert set(found) == (ALONG | FROM_DENSE) - {"1-seed0", "2-seed0", "3-seed0"}
@@ -118,16 +119,16 @@ def test_a_failure_costs_only_what_starts_from_it(tiny_study: MakeStudy) -> None
     assert failed == {"0-seed0": "RuntimeError: no", "2-seed0-dense": "the accuracy is not a number"}
     status = certification.status()
     assert (status.n_finished, status.n_failed, status.n_lost, status.n_ended) == (7, 2, 3, 12)
-    assert certification_of(session).is_complete  # a failure is not tried again,
-    session.folder.repeated(Repeat(0, 0).number).unlink()  # unless its file is deleted
-    again = certification_of(session)
+    assert replication_of(session).is_complete  # a failure is not tried again,
+    session.folder.replicate(Replicate(0, 0).number).unlink()  # unless its file is deleted
+    again = replication_of(session)
     run_inline(again, worker)
     assert (again.status().n_finished, again.status().n_failed) == (11, 1)
 
 
 def test_many_failures_in_a_row_stop_it_and_are_tried_again(tiny_study: MakeStudy) -> None:
     session = tiny_study({"search": {"max_failures": 3}})
-    worker, certification = Worker(session.folder), certification_of(session)
+    worker, certification = Worker(session.folder), replication_of(session)
     first = certification.suggest()
     assert first is not None
     *_, result = worker.run(first)
@@ -141,7 +142,7 @@ def test_many_failures_in_a_row_stop_it_and_are_tried_again(tiny_study: MakeStud
     assert certification.stopped_because is not None
     assert certification.stopped_because.startswith("3 runs in a row failed, the last one (2-seed0-dense): OSError: ")
     assert names(session) == {"0-seed0"}
-    again = certification_of(session)
+    again = replication_of(session)
     assert (again.status().n_failed, again.stopped_because) == (0, None)
     run_inline(again, worker)
     assert set(outcomes(session)) == ALONG | FROM_DENSE
@@ -151,7 +152,7 @@ def test_a_grown_study_is_certified_on_the_same_lineages(whole: tuple[Session, L
     session, worker = whole
     before = {path.name: path.read_bytes() for path in session.folder.certification.iterdir()}
     n_epochs, n_read = len(worker.epochs), worker.n_test_examples_read
-    run_inline(certification_of(session, front=(2, 4)), worker)  # type: ignore[arg-type]
+    run_inline(replication_of(session, front=(2, 4)), worker)  # type: ignore[arg-type]
     after = {path.name: path.read_bytes() for path in session.folder.certification.iterdir()}
     assert {name: after[name] for name in before} == before
     new = {name.removesuffix(".json") for name in set(after) - set(before)}
@@ -163,31 +164,31 @@ def test_a_grown_study_is_certified_on_the_same_lineages(whole: tuple[Session, L
 
 def test_what_nobody_needs_any_more_is_deleted(tiny_study: MakeStudy) -> None:
     session = tiny_study()
-    folder, stale = session.folder, Repeat(2, 5).number
+    folder, stale = session.folder, Replicate(2, 5).number
     folder.model(stale).mkdir(parents=True)
     (folder.model(stale) / "model.safetensors").write_bytes(b"")
     folder.training_checkpoint(stale).write_bytes(b"")
     (folder.certification / ".2-seed0.json.abc").write_bytes(b"{")
-    kept = [folder.training_checkpoint(Repeat(2, 1).number), folder.repeated(stale)]
+    kept = [folder.training_checkpoint(Replicate(2, 1).number), folder.replicate(stale)]
     for path in kept:
         path.write_bytes(b"")
-    certification_of(session)
+    replication_of(session)
     assert set(folder.certification.iterdir()) == set(kept)
 
 
 def test_it_tells_how_long_it_will_take(tiny_study: MakeStudy) -> None:
     seen: list[Any] = []
     session = tiny_study()
-    certification = certification_of(session, n_seeds=1, front=(0,))
+    certification = replication_of(session, n_seeds=1, front=(0,))
     certification._on_change = lambda told: seen.append(told.status())
     config = certification.suggest()
     assert config is not None
     for event in Worker(session.folder).run(config):
         certification.report(event) if isinstance(event, EpochReport) else certification.complete(event)
-    assert [(status.n_repeats, status.n_ended, list(status.running)) for status in seen] == [
-        (1, 0, [Repeat(0, 0)]),
-        (1, 0, [Repeat(0, 0)]),
+    assert [(status.n_replicates, status.n_ended, list(status.running)) for status in seen] == [
+        (1, 0, [Replicate(0, 0)]),
+        (1, 0, [Replicate(0, 0)]),
         (1, 1, []),
     ]
-    assert seen[1].running[Repeat(0, 0)].epoch == 1
+    assert seen[1].running[Replicate(0, 0)].epoch == 1
     assert TRIALS[0].epochs == 1

@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from autoprune.config import SearchSpec
 from autoprune.errors import SpecError, TaskError
 from autoprune.pruning.plan import PruningPlan
-from autoprune.search.cost_aware import CostAwareSampler, SearchKnowledge, Start
+from autoprune.search.samplers.cost_aware import CostAwareSampler, SearchKnowledge, Start
 from autoprune.study.seeds import derive_seed
 from autoprune.tasks.resolve import call, load_callable
 

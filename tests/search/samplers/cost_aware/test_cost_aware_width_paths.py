@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from autoprune.search.cost_aware.costs import KnownCosts
-from autoprune.search.cost_aware.cuts import Cuts
 from autoprune.search.prepare import Session
+from autoprune.search.samplers.cost_aware.costs import KnownCosts
+from autoprune.search.samplers.cost_aware.width_paths import Cuts
 
 
 @pytest.fixture

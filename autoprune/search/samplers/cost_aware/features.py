@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.search.cost_aware.cuts import Cuts
-from autoprune.search.cost_aware.history import Node
+from autoprune.search.samplers.cost_aware.history import Node
+from autoprune.search.samplers.cost_aware.width_paths import Cuts
 from autoprune.search.space import RATIO, Dimension, SearchSpace
 from autoprune.trial import Scalar
 

@@ -13,14 +13,13 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from autoprune.cost.table import CostTable
-from autoprune.search.cost_aware.candidates import STRENGTH, Candidate, Candidates, ScoresOf
-from autoprune.search.cost_aware.costs import KnownCosts
-from autoprune.search.cost_aware.cuts import Cuts
-from autoprune.search.cost_aware.descent import Descent
-from autoprune.search.cost_aware.features import Features
-from autoprune.search.cost_aware.first_trials import next_step
-from autoprune.search.cost_aware.history import History, Node, non_dominated, trial_key
-from autoprune.search.cost_aware.outlook import LOOK_AHEAD, Outlook
+from autoprune.search.samplers.cost_aware.acquisition import LOOK_AHEAD, Outlook
+from autoprune.search.samplers.cost_aware.candidates import STRENGTH, Candidate, Candidates, ScoresOf
+from autoprune.search.samplers.cost_aware.costs import KnownCosts
+from autoprune.search.samplers.cost_aware.features import Features
+from autoprune.search.samplers.cost_aware.history import History, Node, non_dominated, trial_key
+from autoprune.search.samplers.cost_aware.initial_design import Descent, next_step
+from autoprune.search.samplers.cost_aware.width_paths import Cuts
 from autoprune.search.space import SearchSpace
 from autoprune.study.records import ORIGIN, PARENT
 

@@ -4,41 +4,41 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from certification_lineages import TRIALS, trial
+from replication_lineages import TRIALS, trial
 
-from autoprune.search.certification.repeats import lineage, repeats_of
 from autoprune.search.prepare import Session
+from autoprune.search.replication.replicates import lineage, replicates_of
 from autoprune.training.schedules import lr_at
-from autoprune.trial import Repeat, TrialConfig, TrialResult
+from autoprune.trial import Replicate, TrialConfig, TrialResult
 from autoprune.worker import Worker
 
 
-def by_name(repeats: dict[int, TrialConfig]) -> dict[str, TrialConfig]:
-    assert all(number == config.number for number, config in repeats.items())
-    return {str(Repeat.of(number)): config for number, config in repeats.items()}
+def by_name(replicates: dict[int, TrialConfig]) -> dict[str, TrialConfig]:
+    assert all(number == config.number for number, config in replicates.items())
+    return {str(Replicate.of(number)): config for number, config in replicates.items()}
 
 
 def test_every_ancestor_once_a_seed_and_every_point_once_from_dense() -> None:
-    repeats = by_name(repeats_of([2, 3], TRIALS, 2, 0))
+    replicates = by_name(replicates_of([2, 3], TRIALS, 2, 0))
     along = [f"{number}-seed{index}" for index in (0, 1) for number in (0, 1, 2, 3)]
-    assert set(repeats) == {*along, "2-seed0-dense", "3-seed0-dense", "2-seed1-dense", "3-seed1-dense"}
-    assert len({config.seed for config in repeats.values()}) == 12
-    parents = {name: config.parent for name, config in repeats.items()}
+    assert set(replicates) == {*along, "2-seed0-dense", "3-seed0-dense", "2-seed1-dense", "3-seed1-dense"}
+    assert len({config.seed for config in replicates.values()}) == 12
+    parents = {name: config.parent for name, config in replicates.items()}
     assert parents["0-seed1"] is parents["3-seed1-dense"] is None
-    assert parents["3-seed1"] == repeats["1-seed1"].number
-    assert parents["2-seed0"] == repeats["0-seed0"].number
-    assert {name for name, config in repeats.items() if config.with_test} == {
-        name for name in repeats if name[0] in "23"
+    assert parents["3-seed1"] == replicates["1-seed1"].number
+    assert parents["2-seed0"] == replicates["0-seed0"].number
+    assert {name for name, config in replicates.items() if config.with_test} == {
+        name for name in replicates if name[0] in "23"
     }
-    assert [config.epochs for name, config in repeats.items() if name.endswith("dense")] == [3, 3, 3, 3]
+    assert [config.epochs for name, config in replicates.items() if name.endswith("dense")] == [3, 3, 3, 3]
 
 
 def test_a_point_that_starts_from_dense_is_not_trained_in_two_ways() -> None:
-    assert list(by_name(repeats_of([0], TRIALS, 2, 0))) == ["0-seed0", "0-seed1"]
+    assert list(by_name(replicates_of([0], TRIALS, 2, 0))) == ["0-seed0", "0-seed1"]
 
 
 def test_seeds_stay_when_more_are_asked_for_or_the_study_grows() -> None:
-    few, many = repeats_of([2, 3], TRIALS, 1, 7), repeats_of([1, 2, 3, 4], TRIALS, 3, 7)
+    few, many = replicates_of([2, 3], TRIALS, 1, 7), replicates_of([1, 2, 3, 4], TRIALS, 3, 7)
     assert (
         few.items() <= {n: replace(c, with_test=few[n].with_test) if n in few else c for n, c in many.items()}.items()
     )
@@ -46,15 +46,15 @@ def test_seeds_stay_when_more_are_asked_for_or_the_study_grows() -> None:
 
 def test_from_dense_the_schedules_keep_their_shape() -> None:
     long = trial(1, 0, 4, epochs=2)
-    (repeat,) = (
+    (replicate,) = (
         config
-        for config in repeats_of([1], {0: trial(0, None, 6, epochs=4), 1: long}, 1, 0).values()
-        if not config.parent and Repeat.of(config.number).from_dense
+        for config in replicates_of([1], {0: trial(0, None, 6, epochs=4), 1: long}, 1, 0).values()
+        if not config.parent and Replicate.of(config.number).from_dense
     )
-    assert repeat.epochs == 6
-    assert repeat.lr_schedule.params["every"] == 3
+    assert replicate.epochs == 6
+    assert replicate.lr_schedule.params["every"] == 3
     for progress in (0.0, 0.4, 0.5, 0.9):
-        assert lr_at(repeat.lr_schedule, progress, 6) == lr_at(long.lr_schedule, progress, 2)
+        assert lr_at(replicate.lr_schedule, progress, 6) == lr_at(long.lr_schedule, progress, 2)
 
 
 def test_lineage_begins_at_dense() -> None:
@@ -89,13 +89,13 @@ def test_with_the_trials_own_seeds_a_lineage_comes_out_bit_for_bit(
 
     expected = {number: run(config) for number, config in trials.items()}
     last = max(trials)
-    for number, config in repeats_of([last], trials, 1, 0).items():
-        repeat = Repeat.of(number)
-        found = run(replace(config, seed=trials[repeat.trial].seed))
-        original = expected[repeat.trial]
+    for number, config in replicates_of([last], trials, 1, 0).items():
+        replicate = Replicate.of(number)
+        found = run(replace(config, seed=trials[replicate.trial].seed))
+        original = expected[replicate.trial]
         assert (found.kept, found.removed_blocks) == (original.kept, original.removed_blocks)
         assert found.epochs_lineage == original.epochs_lineage
-        assert (found.accuracy_test is not None) == (repeat.trial == last)
-        if not repeat.from_dense:
+        assert (found.accuracy_test is not None) == (replicate.trial == last)
+        if not replicate.from_dense:
             assert (found.accuracy, found.loss) == (original.accuracy, original.loss)
             assert found.cost == replace(original.cost, latency_ms=None)  # type: ignore[type-var]

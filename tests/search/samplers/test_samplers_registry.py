@@ -11,7 +11,7 @@ from autoprune.config.model import SAMPLERS as NAMED_IN_SPEC
 from autoprune.errors import SpecError
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import Session
-from autoprune.search.samplers import SAMPLERS, load_sampler, make_sampler
+from autoprune.search.samplers.registry import SAMPLERS, load_sampler, make_sampler
 from autoprune.study.seeds import derive_seed
 from autoprune.trial import Cost, Scalar, TrialResult
 
