@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autoprune.api import ModelPlan, plan
     from autoprune.formats.saved_model import load
-    from autoprune.model_plan import ModelPlan, plan
 
 __all__ = ["ModelPlan", "load", "plan"]
 
-_HOMES = {"ModelPlan": "autoprune.model_plan", "load": "autoprune.formats.saved_model", "plan": "autoprune.model_plan"}
+_HOMES = {"ModelPlan": "autoprune.api", "load": "autoprune.formats.saved_model", "plan": "autoprune.api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -34,7 +34,7 @@ from autoprune.study.folder import StudyFolder
 from benchmarks import driver_overhead_task
 from benchmarks.driver_overhead_runs import WAYS
 
-OUT = Path("results/benchmarks/driver_overhead.parquet")
+OUT = Path("benchmarks/results/driver_overhead.parquet")
 SECONDS = (0.02, 0.5, 2.0, 10.0)
 N_TRIALS, N_SHORT = 200, 1000
 SHORT_S = 0.02

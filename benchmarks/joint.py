@@ -13,4 +13,4 @@ from benchmarks.search_quality.__main__ import main
 from benchmarks.search_quality.methods.joint import ORDERS
 
 if __name__ == "__main__":
-    main(__doc__, ORDERS, Path("results/benchmarks/joint.parquet"))
+    main(__doc__, ORDERS, Path("benchmarks/results/joint.parquet"))

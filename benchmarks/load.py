@@ -28,7 +28,7 @@ from autoprune.search.resources import Places
 from autoprune.study.folder import StudyFolder
 from benchmarks.suggest_time_studies import TRAINING, Filling, Problem
 
-OUT = Path("results/benchmarks/load.parquet")
+OUT = Path("benchmarks/results/load.parquet")
 N_TRIALS, N_DIMENSIONS = 10_000, 15
 TASK = f"""
 import torch

@@ -30,7 +30,7 @@ from autoprune.cost import build_table
 from autoprune.pruning.planner import make_plan
 from autoprune.zoo import cifar_resnet
 
-OUT = Path("results/benchmarks/plan_speed.parquet")
+OUT = Path("benchmarks/results/plan_speed.parquet")
 N_CANDIDATES = 4096
 
 

@@ -33,7 +33,7 @@ from autoprune.training.evaluation import evaluate
 from benchmarks.coverage import FAMILIES
 from benchmarks.search_quality.settings import SETTINGS, prepared
 
-OUT = Path("results/benchmarks/reconstruction.parquet")
+OUT = Path("benchmarks/results/reconstruction.parquet")
 WAYS = {f"{name}{', reconstructed' if fit else ''}": (name, fit) for name in ("l2", "obs") for fit in (False, True)}
 """What is compared -> criterion, and whether the layers behind are fitted."""
 

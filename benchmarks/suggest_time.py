@@ -37,7 +37,7 @@ from autoprune.study.records import result_of
 from autoprune.trial import TrialResult
 from benchmarks.suggest_time_studies import Filling, Problem
 
-OUT = Path("results/benchmarks/suggest_time.parquet")
+OUT = Path("benchmarks/results/suggest_time.parquet")
 SIZES = (100, 300, 1_000, 3_000, 10_000)
 DIMENSIONS = (15, 30, 60, 150)
 SAMPLERS = ("cost_aware, tree", "cost_aware, dense", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")

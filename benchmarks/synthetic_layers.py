@@ -39,7 +39,7 @@ from benchmarks.search_quality.methods.ablations import learned_costs, raw_cuts
 from benchmarks.suggest_time_studies import N_TRAINING, Problem
 from benchmarks.synthetic_layers_surrogates import BoTorchModel, ForestModel, surrogate
 
-OUT = Path("results/benchmarks/synthetic_layers.parquet")
+OUT = Path("benchmarks/results/synthetic_layers.parquet")
 N_LAYERS, N_TRIALS, N_SEEDS = 30, 200, 5
 MOMENTS = (50, 100, 200)
 REFERENCE = 0.5

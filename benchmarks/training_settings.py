@@ -38,7 +38,7 @@ from autoprune.training.numerics import Numerics
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 from autoprune.zoo import cnn6, resnet20
 
-OUT = Path("results/benchmarks/training_settings.parquet")
+OUT = Path("benchmarks/results/training_settings.parquet")
 COLUMNS = [
     *("network", "setting", "seed", "examples_per_s", "slowest_per_s", "first_epoch_s", "evaluation_s", "peak_mib"),
     *("accuracy", "device", "torch"),

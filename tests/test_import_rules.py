@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "autoprune"
 
 LEVELS = (
     {"cli", "__main__"},
-    {"model_plan"},
+    {"api"},
     {"report", "export", "engines"},
     {"search"},
     {"worker"},

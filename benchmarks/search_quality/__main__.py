@@ -49,7 +49,7 @@ def run_one(
 def main(
     description: str | None = __doc__,
     methods: Mapping[str, Method] = METHODS,
-    out: Path = Path("results/benchmarks/search_quality.parquet"),
+    out: Path = Path("benchmarks/results/search_quality.parquet"),
 ) -> None:
     """Run methods as the command line says, and print their tables."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

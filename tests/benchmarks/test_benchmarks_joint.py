@@ -124,7 +124,7 @@ def test_only_the_training_or_only_the_ratios(work: Path, tmp_path: Path) -> Non
 
 
 def test_readme_says_what_the_committed_rows_say() -> None:
-    frame = results.read(ROOT / "results/benchmarks/joint.parquet")
+    frame = results.read(ROOT / "benchmarks/results/joint.parquet")
     frame = frame[frame["setting"] == "digits"]
     seeds = set.intersection(*(set(frame.loc[frame["method"] == method, "seed"]) for method in ORDERS))
     readme = (ROOT / "README.md").read_text()

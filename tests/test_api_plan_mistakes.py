@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import autoprune
+from autoprune.api import ModelPlan
 from autoprune.errors import PruningError
-from autoprune.model_plan import ModelPlan
 
 ROWS = torch.randn(4, 6)
 
