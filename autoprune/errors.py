@@ -10,7 +10,7 @@ class AutopruneError(Exception):
     """A mistake the user can mend; the command line prints its message and exits with code 2."""
 
 
-class SpecError(AutopruneError):
+class ConfigError(AutopruneError):
     """A space file that can't be used. Carries every mistake found, one line each.
 
     Args:

@@ -28,8 +28,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.prepare import open_session
-from autoprune.search.resources import Places
+from autoprune.search.prepare import prepare_study
+from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 from benchmarks import driver_overhead_task
 from benchmarks.driver_overhead_runs import WAYS
@@ -66,8 +66,8 @@ def make_study(root: Path, seconds: float) -> None:
     }
     space = root / "space.yaml"
     space.write_text(yaml.safe_dump(spec, sort_keys=False))
-    one_thread = Places(workers=WORKERS, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
-    open_session(space, StudyFolder(root / "results" / "overhead"), one_thread)
+    one_thread = WorkerResources(workers=WORKERS, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
+    prepare_study(space, StudyFolder(root / "results" / "overhead"), one_thread)
 
 
 def measure(way: str, seconds: float, n_trials: int) -> dict[str, Any]:

@@ -77,13 +77,13 @@ def _session(root: Path) -> tuple[Any, Any]:
     import optuna
     import torch
 
-    from autoprune.search.prepare import resume_session
+    from autoprune.search.prepare import reopen_study
     from autoprune.study.folder import StudyFolder
     from autoprune.worker import Worker
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
-    session = resume_session(StudyFolder(root / "results" / "overhead"))
+    session = reopen_study(StudyFolder(root / "results" / "overhead"))
     return session, Worker(session.folder)
 
 

@@ -23,8 +23,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.prepare import open_session
-from autoprune.search.resources import Places
+from autoprune.search.prepare import prepare_study
+from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 from benchmarks.suggest_time_studies import TRAINING, Filling, Problem
 
@@ -71,7 +71,7 @@ def make_study(root: Path, n_trials: int) -> StudyFolder:
     space = root / "space.yaml"
     space.write_text(yaml.safe_dump(spec, sort_keys=False))
     folder = StudyFolder(root / "results" / "load")
-    open_session(space, folder, Places(workers=1, threads=1, gpus_per_trial=0.0, device=torch.device("cpu")))
+    prepare_study(space, folder, WorkerResources(workers=1, threads=1, gpus_per_trial=0.0, device=torch.device("cpu")))
     Filling(Problem(N_DIMENSIONS, study="load"), folder).up_to(n_trials)
     return folder
 

@@ -26,7 +26,7 @@ import autoprune
 from autoprune.errors import PruningError
 from autoprune.formats.saved_model import load_model
 from autoprune.pruning.proof import randomised, run, tensors_in
-from autoprune.search.prepare import resume_session
+from autoprune.search.prepare import reopen_study
 from autoprune.tasks.task import Task
 from autoprune.training.batch_norm import recalibrate_batch_norm
 from autoprune.training.evaluation import evaluate
@@ -80,7 +80,7 @@ def _change(model: nn.Module, pruned: nn.Module, inputs: Any) -> float:
 def accuracies(work: Path) -> Iterator[dict[str, Any]]:
     """A row a share of the ResNet-20's MACs."""
     folder = prepared(SETTINGS["cifar10_resnet20"], 0, work)
-    task = resume_session(folder).task
+    task = reopen_study(folder).task
     model = load_model(folder.dense, task.build_model).eval()
     plan = autoprune.plan(model, task.example_inputs(2))
     order = torch.randperm(len(task.data.train), generator=torch.Generator().manual_seed(0))[:512]

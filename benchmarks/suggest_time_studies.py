@@ -16,7 +16,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FixedTrial, TrialState
 from torch import nn
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.planner import make_plan
@@ -79,7 +79,7 @@ class Problem:
         return {"accuracy": DENSE_ACCURACY, "params": cost.params, "macs": cost.macs, "flops": cost.flops}
 
     def space_for(self, sampler: str, start: str) -> SearchSpace:
-        spec = SearchSpec.model_validate(
+        spec = SearchConfig.model_validate(
             {
                 "study": self.study,
                 "task": {"model": "none:none", "data": "none:none"},

@@ -34,7 +34,7 @@ from autoprune.tasks.task import Data, Task
 from autoprune.tasks.weights import load_weights
 from autoprune.training.evaluation import evaluate
 from autoprune.training.loop import Trainer
-from autoprune.training.numerics import Numerics
+from autoprune.training.precision import Precision
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 from autoprune.zoo import cnn6, resnet20
 
@@ -50,14 +50,14 @@ N_TRAIN = 10_000
 """Images of the retraining."""
 
 SETTINGS = {
-    "float32": Numerics(),
-    "float32, tf32 products": Numerics(),
-    "float32, channels last": Numerics(channels_last=True),
-    "bf16": Numerics("bf16"),
-    "bf16, channels last": Numerics("bf16", channels_last=True),
-    "bf16, channels last, compiled": Numerics("bf16", channels_last=True, compile=True),
-    "fp16": Numerics("fp16"),
-    "fp16, channels last": Numerics("fp16", channels_last=True),
+    "float32": Precision(),
+    "float32, tf32 products": Precision(),
+    "float32, channels last": Precision(channels_last=True),
+    "bf16": Precision("bf16"),
+    "bf16, channels last": Precision("bf16", channels_last=True),
+    "bf16, channels last, compiled": Precision("bf16", channels_last=True, compile=True),
+    "fp16": Precision("fp16"),
+    "fp16, channels last": Precision("fp16", channels_last=True),
 }
 
 
@@ -122,7 +122,7 @@ def speeds(name: str, network: Network, setting: str, device: torch.device, n_ep
         trainer = _trainer(task, task.build_model(), 1e-3, network.batch, n_epochs + 1, 0, SETTINGS[setting], device)
         first, *rest = (_seconds(trainer.run_epoch, device) for _ in range(n_epochs + 1))
         judged = _seconds(
-            lambda: evaluate(trainer.model, task.data.validation, task, device, numerics=SETTINGS[setting]), device
+            lambda: evaluate(trainer.model, task.data.validation, task, device, precision=SETTINGS[setting]), device
         )
     SETTINGS[setting].forget()
     return {
@@ -145,7 +145,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _trainer(
-    task: Task, model: nn.Module, lr: float, batch: int, epochs: int, seed: int, numerics: Numerics, device: Any
+    task: Task, model: nn.Module, lr: float, batch: int, epochs: int, seed: int, precision: Precision, device: Any
 ) -> Trainer:
     return Trainer(
         model,
@@ -156,7 +156,7 @@ def _trainer(
         epochs=epochs,
         seed=seed,
         device=device,
-        numerics=numerics,
+        precision=precision,
     )
 
 
@@ -178,14 +178,14 @@ def accuracies(
     load_weights(dense, folder / "cifar10_resnet20.safetensors")
     plan = autoprune.plan(dense.eval(), task.example_inputs(2))
     for setting in settings:
-        numerics = SETTINGS[setting]
+        precision = SETTINGS[setting]
         for seed in seeds:
             with _tf32("tf32" in setting):
                 model = plan.prune(widths=plan.widths_at(flops=0.5), criterion="l2")
-                trainer = _trainer(task, model, 0.02, 128, 3, seed, numerics, device)
+                trainer = _trainer(task, model, 0.02, 128, 3, seed, precision, device)
                 times = [_seconds(trainer.run_epoch, device) for _ in range(3)]
-                found = evaluate(trainer.model, data.validation, task, device, numerics=numerics).accuracy
-            numerics.forget()
+                found = evaluate(trainer.model, data.validation, task, device, precision=precision).accuracy
+            precision.forget()
             yield {
                 "network": "ResNet-20 at 0.5x",
                 "setting": setting,

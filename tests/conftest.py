@@ -12,7 +12,7 @@ from postgres_server import PASSWORD, Postgres, missing_programs, running_postgr
 from tiny import ONE_THREAD, TINY_TASK, copy_study, train_tiny
 
 from autoprune.cost import measure
-from autoprune.search.prepare import Session, open_session
+from autoprune.search.prepare import PreparedStudy, prepare_study
 from autoprune.study.folder import StudyFolder
 
 torch.set_num_threads(1)
@@ -41,18 +41,18 @@ def brief_latency(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tiny_study(tmp_path: Path, trained_tiny: Path, brief_latency: None) -> Callable[..., Session]:
+def tiny_study(tmp_path: Path, trained_tiny: Path, brief_latency: None) -> Callable[..., PreparedStudy]:
     """Makes a tiny study that is ready for trials, without training the dense network again.
 
     Arguments are changes to the space file, the folder it is made in, and the text of the user's module. A folder used
     before holds a study that is opened again.
     """
 
-    def make(changes: dict[str, Any] | None = None, name: str = "a", task: str = TINY_TASK) -> Session:
+    def make(changes: dict[str, Any] | None = None, name: str = "a", task: str = TINY_TASK) -> PreparedStudy:
         root = tmp_path / name
         if not root.exists():
             copy_study(trained_tiny, root, changes or {}, task)
-        return open_session(root / "space.yaml", StudyFolder(root / "results" / "tiny"), ONE_THREAD)
+        return prepare_study(root / "space.yaml", StudyFolder(root / "results" / "tiny"), ONE_THREAD)
 
     return make
 

@@ -1,7 +1,7 @@
 """The errors' texts."""
 
 import autoprune.errors as errors
-from autoprune.errors import AutopruneError, SpecError, describe_error
+from autoprune.errors import AutopruneError, ConfigError, describe_error
 
 
 def test_every_error_is_one_of_ours() -> None:
@@ -11,7 +11,7 @@ def test_every_error_is_one_of_ours() -> None:
 
 
 def test_spec_error_carries_every_problem() -> None:
-    error = SpecError(["a:1: x", "a:2: y"])
+    error = ConfigError(["a:1: x", "a:2: y"])
     assert error.problems == ("a:1: x", "a:2: y")
     assert str(error) == "a:1: x\na:2: y"
 

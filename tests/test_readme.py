@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from tiny import write_space
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,12 +37,12 @@ def test_the_settings_shown_are_valid(tmp_path: Path) -> None:
     shown = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)[1:]
     assert len(shown) == 2
     for text in shown:
-        load_spec(write_space(tmp_path, yaml.safe_load(text)))
+        load_config(write_space(tmp_path, yaml.safe_load(text)))
 
 
 def test_the_place_shown_for_checkpoints_is_valid(tmp_path: Path) -> None:
     (shown,) = re.findall(r"`(search: \{checkpoints: .*?\})`", README)
-    assert load_spec(write_space(tmp_path, yaml.safe_load(shown))).search.checkpoints == "s3://bucket/folder"
+    assert load_config(write_space(tmp_path, yaml.safe_load(shown))).search.checkpoints == "s3://bucket/folder"
 
 
 def test_the_python_plan_runs_as_written() -> None:

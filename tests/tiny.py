@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import yaml
 
-from autoprune.search.prepare import open_session
-from autoprune.search.resources import Places
+from autoprune.search.prepare import prepare_study
+from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 
 TINY_TASK = '''
@@ -95,7 +95,7 @@ TINY_SPACE: dict[str, Any] = {
 }
 
 
-ONE_THREAD = Places(workers=2, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
+ONE_THREAD = WorkerResources(workers=2, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
 
 
 def merged(base: Any, changes: Any) -> Any:
@@ -128,5 +128,5 @@ def copy_study(trained: Path, root: Path, changes: dict[str, Any], task: str = T
 def train_tiny(root: Path) -> Path:
     """Train the dense network and find what can be pruned; returns the study's folder, not to be changed."""
     folder = StudyFolder(root / "results" / "tiny")
-    open_session(write_space(root, {}), folder, ONE_THREAD)
+    prepare_study(write_space(root, {}), folder, ONE_THREAD)
     return folder.root

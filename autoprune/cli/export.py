@@ -19,7 +19,7 @@ def export(
     """Export a network; every format is loaded again and its output compared before it is kept."""
     from rich.console import Console
 
-    from autoprune.config import load_spec
+    from autoprune.config import load_config
     from autoprune.export import export_trial
     from autoprune.export.manifest import FILE_NAME
     from autoprune.report.tables import front_table
@@ -33,7 +33,7 @@ def export(
     row = with_test_accuracy(studied, trials[trials["number"] == result.number])
     dense = studied.read_json(studied.reference)["dense"]
     dense_test = known_test_accuracy(studied).get(DENSE)
-    console.print(front_table(row, dense, load_spec(studied.space).objectives, dense_test=dense_test))
+    console.print(front_table(row, dense, load_config(studied.space).objectives, dense_test=dense_test))
     for name, record in manifest.formats.items():
         batch = "" if record.batch == "dynamic" else f", for a batch of {record.batch} only"
         console.print(

@@ -14,7 +14,7 @@ def pareto(
     """Print the front: the trials that no other trial beats in every objective, and what each descends from."""
     from rich.console import Console
 
-    from autoprune.config import load_spec
+    from autoprune.config import load_config
     from autoprune.report.lineage import lineages_table
     from autoprune.report.tables import certification_table, front_table, is_certified
     from autoprune.study.final import DENSE, known_test_accuracy
@@ -31,7 +31,7 @@ def pareto(
     elif as_csv:
         print(front.to_csv(index=False), end="")
     else:
-        spec = load_spec(folder.space)
+        spec = load_config(folder.space)
         test = known_test_accuracy(folder)
         dense = folder.read_json(folder.reference)["dense"]
         console = Console()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.pruning.sensitivity.map import SensitivityMap
-    from autoprune.search.prepare import Checked
+    from autoprune.search.prepare import ValidatedSpace
 
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
@@ -43,12 +43,12 @@ def plan(
 
     from autoprune.cost import measure_cost
     from autoprune.report.plan import plan_record, plan_tables
-    from autoprune.search.prepare import check_space_file, dense_costs, rank_plan, saved_size
+    from autoprune.search.prepare import dense_costs, rank_plan, saved_size, validate_space
     from autoprune.search.sensitivity import trained_network
     from autoprune.search.space import SearchSpace
     from autoprune.study.folder import StudyFolder
 
-    checked = check_space_file(space)
+    checked = validate_space(space)
     spec, task, model, table = checked.spec, checked.task, checked.model, checked.table
     folder = StudyFolder(results / spec.study)
     device = torch.device("cpu")
@@ -86,7 +86,7 @@ def _check_options(sensitivity: bool, plot: Path | None, examples: int | None) -
         raise typer.BadParameter(f"--plot: no folder {plot.parent}. Make it, or name another one.")
 
 
-def _measure(checked: "Checked", model: "nn.Module", examples: int | None) -> "SensitivityMap":
+def _measure(checked: "ValidatedSpace", model: "nn.Module", examples: int | None) -> "SensitivityMap":
     """Measure with a line of progress, if someone sits at the terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -111,7 +111,7 @@ def _draw(measured: "SensitivityMap", plot: Path, study: str) -> None:
         raise StudyError(f"{plot}: can't be written: {error.strerror}. Name another file with --plot.") from None
 
 
-def _print_sensitivity(console: "Console", checked: "Checked", measured: "SensitivityMap", plot: Path) -> None:
+def _print_sensitivity(console: "Console", checked: "ValidatedSpace", measured: "SensitivityMap", plot: Path) -> None:
     from autoprune.pruning.sensitivity.measure import KEPT_SHARES
     from autoprune.report.sensitivity import sensitivity_table
     from autoprune.search.sensitivity import first_criterion

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.search.signals import exit_code, ignore_at_exit, raise_when_taken
+from autoprune.search.signals import exit_code, ignore_at_exit, raise_when_preempted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from autoprune.search.driver import Driver
-    from autoprune.search.prepare import Session
+    from autoprune.search.prepare import PreparedStudy
     from autoprune.search.run import Engine as Runner
 
 
@@ -41,7 +41,7 @@ def search(
 
     console = Console(highlight=False)
     try:
-        raise_when_taken()
+        raise_when_preempted()
         runner = load_engine(engine, address)
         with started_early(engine, address, space, results):
             _search(console, space, trials, runner, results)
@@ -83,7 +83,7 @@ def _search(console: "Console", space: Path, trials: int | None, engine: "Runner
     console.print(f"next: autoprune export {_shown(driver.folder.root)} --select knee", soft_wrap=True)
 
 
-def _print_front(console: "Console", session: "Session", driver: "Driver") -> None:
+def _print_front(console: "Console", session: "PreparedStudy", driver: "Driver") -> None:
     from autoprune.report.tables import certification_table, front_table, is_certified
     from autoprune.study.final import DENSE, final_front, known_test_accuracy
 

@@ -16,7 +16,7 @@ def show(
 
     from rich.console import Console
 
-    from autoprune.config import load_spec
+    from autoprune.config import load_config
     from autoprune.pruning.plan import PruningPlan
     from autoprune.report.lineage import steps_table, widths_table
     from autoprune.study.folder import StudyFolder
@@ -24,7 +24,7 @@ def show(
     from autoprune.study.optuna_storage import load_study
 
     folder = StudyFolder.existing(study)
-    spec = load_spec(folder.space)
+    spec = load_config(folder.space)
     trials = load_study(folder, spec.search.storage, spec.study).get_trials(deepcopy=False)
     steps = lineage_steps(folder, spec, trials, trial)
     epochs, epochs_dense = steps[-1]["epochs_lineage"], folder.read_json(folder.reference)["epochs"]

@@ -1,9 +1,9 @@
-"""space.yaml -> SearchSpec; every mistake is found at once, each with its place in the file."""
+"""space.yaml -> SearchConfig; every mistake is found at once, each with its place in the file."""
 
 from autoprune.config.changes import differences
 from autoprune.config.dimension import Range
-from autoprune.config.load import load_spec, located, parse_spec, valid_task
-from autoprune.config.model import COSTS, Ceiling, SearchSpec
+from autoprune.config.load import load_config, located, parse_config, valid_task
+from autoprune.config.model import COSTS, Ceiling, SearchConfig
 from autoprune.config.task import CallableRef, TaskSettings
 
 __all__ = [
@@ -11,11 +11,11 @@ __all__ = [
     "CallableRef",
     "Ceiling",
     "Range",
-    "SearchSpec",
+    "SearchConfig",
     "TaskSettings",
     "differences",
-    "load_spec",
+    "load_config",
     "located",
-    "parse_spec",
+    "parse_config",
     "valid_task",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from autoprune.config.model import SearchSpec
+from autoprune.config.model import SearchConfig
 
 FREE_TO_CHANGE = (
     "search.trials",
@@ -18,7 +18,7 @@ FREE_TO_CHANGE = (
 _ABSENT = "(not given)"
 
 
-def differences(old: SearchSpec, new: SearchSpec) -> list[str]:
+def differences(old: SearchConfig, new: SearchConfig) -> list[str]:
     """Each difference as ``"place: old -> new"``, but for those that a study may change between two runs."""
     return [
         line

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Discriminator, GetPydanticSchema, PlainValidator, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from autoprune.config.strict import Mistake, Section, all_of, repeated, unknown
-from autoprune.training.schedules.parameters import ParamKind
+from autoprune.config.strict import Mistake, StrictModel, all_of, repeated, unknown
+from autoprune.training.schedules.parameters import ParameterSpec
 
 
 def _check_number(value: Any) -> Any:
@@ -21,7 +21,7 @@ Number = Annotated[int | float, PlainValidator(_check_number)]
 Scalar = bool | int | float | str
 
 
-class Range(Section):
+class Range(StrictModel):
     """Every value from ``low`` to ``high``, both included; ``log`` samples the exponent evenly.
 
     With ``step``, only ``low``, ``low + step`` and so on, as far as ``high``.
@@ -70,7 +70,7 @@ def endpoints(dimension: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
         yield (), dimension
 
 
-def searchable(kind: ParamKind, what: str = "value") -> GetPydanticSchema:
+def searchable(kind: ParameterSpec, what: str = "value") -> GetPydanticSchema:
     """For ``Annotated[Dimension, ...]``: a searchable value whose endpoints or choices the kind allows.
 
     Args:

@@ -8,9 +8,9 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from autoprune.config.model import SearchSpec
+from autoprune.config.model import SearchConfig
 from autoprune.config.task import TaskSettings
-from autoprune.errors import SpecError
+from autoprune.errors import ConfigError
 
 Place = tuple[str | int, ...]
 
@@ -29,32 +29,32 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_spec(path: Path) -> SearchSpec:
+def load_config(path: Path) -> SearchConfig:
     """Read and validate a space file.
 
     Raises:
-        SpecError: With every mistake in the file, each with its line.
+        ConfigError: With every mistake in the file, each with its line.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SpecError([f"{path}: no such file. Shipped examples are in search_spaces/."]) from None
+        raise ConfigError([f"{path}: no such file. Shipped examples are in search_spaces/."]) from None
     except IsADirectoryError:
         inside = sorted(file.name for file in path.glob("*.yaml"))
         found = f" In it: {', '.join(inside)}." if inside else ""
-        raise SpecError([f"{path}: a space file is a YAML file, got a folder. Name the file in it.{found}"]) from None
+        raise ConfigError([f"{path}: a space file is a YAML file, got a folder. Name the file in it.{found}"]) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise SpecError(
+        raise ConfigError(
             [f"{path}:{line}: a space file is YAML text in UTF-8, got other bytes. Save it as UTF-8, or name another."]
         ) from None
     except OSError as error:
-        raise SpecError([f"{path}: can't be read: {error.strerror or error}. Name another file."]) from None
-    return parse_spec(text, str(path))
+        raise ConfigError([f"{path}: can't be read: {error.strerror or error}. Name another file."]) from None
+    return parse_config(text, str(path))
 
 
-def parse_spec(text: str, name: str) -> SearchSpec:
-    """Validate the text of a space file; ``name`` stands for the file in messages. Raises SpecError."""
+def parse_config(text: str, name: str) -> SearchConfig:
+    """Validate the text of a space file; ``name`` stands for the file in messages. Raises ConfigError."""
     lines: dict[Place, int] = {(): 1}
     problems: list[tuple[int, str]] = []
     try:
@@ -62,21 +62,21 @@ def parse_spec(text: str, name: str) -> SearchSpec:
         _walk(yaml.compose(text, Loader=_Loader), (), lines, problems)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError([f"{name}:{line}: not valid YAML: {error.problem or error.context}."]) from None
+        raise ConfigError([f"{name}:{line}: not valid YAML: {error.problem or error.context}."]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise SpecError([f"{name}:{line}: not valid YAML: {error.reason}."]) from None
+        raise ConfigError([f"{name}:{line}: not valid YAML: {error.reason}."]) from None
     except (ValueError, RecursionError) as error:  # a tag such as !!int before a text; an alias inside its own anchor
-        raise SpecError([f"{name}:1: not valid YAML: {error}."]) from None
+        raise ConfigError([f"{name}:1: not valid YAML: {error}."]) from None
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else type(raw).__name__
-        raise SpecError([f"{name}:1: a space file is a mapping with keys such as study and task, got {found}."])
+        raise ConfigError([f"{name}:1: a space file is a mapping with keys such as study and task, got {found}."])
     try:
-        spec = SearchSpec.model_validate(raw)
+        spec = SearchConfig.model_validate(raw)
     except ValidationError as error:
         problems += [_tell(problem, raw, lines) for problem in error.errors(include_url=False)]
     if problems:
-        raise SpecError([f"{name}:{line}: {message}" for line, message in sorted(problems)])
+        raise ConfigError([f"{name}:{line}: {message}" for line, message in sorted(problems)])
     return spec
 
 

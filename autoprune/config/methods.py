@@ -7,17 +7,17 @@ from pydantic_core import PydanticCustomError
 
 from autoprune.config.criteria import CRITERIA
 from autoprune.config.dimension import Dimension, Number, Range, endpoints, searchable
-from autoprune.config.strict import Mistake, Section, all_of, mistakes_of
-from autoprune.training.schedules.parameters import ParamKind
+from autoprune.config.strict import Mistake, StrictModel, all_of, mistakes_of
+from autoprune.training.schedules.parameters import ParameterSpec
 from autoprune.trial import WeightPattern, WeightScope
 
 METHODS = ("neuron", "layer", "weight")
 
-Ratio = Annotated[Dimension, searchable(ParamKind("float", low=0, high=1, high_open=True))]
+Ratio = Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1, high_open=True))]
 _RATIO: TypeAdapter[Any] = TypeAdapter(Ratio)
 
 
-class RatioOverride(Section):
+class RatioOverride(StrictModel):
     """What of a method's range differs for some layers; a key left out keeps the method's value."""
 
     low: Number | None = None
@@ -51,7 +51,7 @@ def _check_patterns(layers: Any) -> Any:
     return layers
 
 
-class _RatioPerLayer(Section):
+class _RatioPerLayer(StrictModel):
     """A method with a ratio for every layer: its own, unless a pattern of ``layers`` says otherwise."""
 
     ratio: Ratio
@@ -87,14 +87,14 @@ class NeuronMethod(_RatioPerLayer):
     """
 
     method: Literal["neuron"]
-    criterion: Annotated[Dimension, searchable(ParamKind("choice", choices=CRITERIA), "criterion")] = "l2"
+    criterion: Annotated[Dimension, searchable(ParameterSpec("choice", choices=CRITERIA), "criterion")] = "l2"
     ratio: Ratio = Range(low=0.0, high=0.9)
     reconstruct: bool = True
     round_to: int = Field(1, ge=1)
     hidden_sizes: bool = False
 
 
-class LayerMethod(Section):
+class LayerMethod(StrictModel):
     """Remove whole residual blocks, the least important first.
 
     Importance is the rise of the loss without the block, or the angle by which the block turns its input.
@@ -110,8 +110,10 @@ class WeightMethod(_RatioPerLayer):
     """Set single weights to zero, by magnitude; a ``pattern`` other than ``none`` gives the ratio of every layer."""
 
     method: Literal["weight"]
-    scope: Annotated[Dimension, searchable(ParamKind("choice", choices=get_args(WeightScope)), "scope")] = "layer"
-    pattern: Annotated[Dimension, searchable(ParamKind("choice", choices=get_args(WeightPattern)), "pattern")] = "none"
+    scope: Annotated[Dimension, searchable(ParameterSpec("choice", choices=get_args(WeightScope)), "scope")] = "layer"
+    pattern: Annotated[Dimension, searchable(ParameterSpec("choice", choices=get_args(WeightPattern)), "pattern")] = (
+        "none"
+    )
     ratio: Ratio = Range(low=0.0, high=0.8)
 
     @model_validator(mode="after")

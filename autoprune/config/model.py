@@ -1,4 +1,4 @@
-"""SearchSpec: a space file as one frozen, validated object."""
+"""SearchConfig: a space file as one frozen, validated object."""
 
 import math
 import re
@@ -23,10 +23,10 @@ from pydantic_core import PydanticCustomError
 from autoprune.config.dimension import Dimension, Range, as_type, searchable
 from autoprune.config.methods import METHODS, LayerMethod, NeuronMethod, WeightMethod
 from autoprune.config.optimizers import OPTIMIZERS
-from autoprune.config.strict import Mistake, Section, all_of, also, repeated, unknown
+from autoprune.config.strict import Mistake, StrictModel, all_of, also, repeated, unknown
 from autoprune.config.task import TaskSettings
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
-from autoprune.training.schedules.parameters import Kind, ParamKind
+from autoprune.training.schedules.parameters import KindSpec, ParameterSpec
 from autoprune.trial import MAX_SEEDS
 
 COSTS = ("params", "nonzero_params", "size_bytes", "macs", "flops", "latency_ms")
@@ -34,7 +34,7 @@ OBJECTIVES = ("accuracy", "params", "nonzero_params", "size_bytes", "flops", "la
 SAMPLERS = ("auto", "cost_aware", "tpe", "nsga2", "nsga3", "gp", "random", "qmc")
 LEAST_AMOUNT = 0.0001
 """The smallest share of a resource that Ray tells from none."""
-Precision = Literal["float32", "bf16", "fp16"]
+PrecisionName = Literal["float32", "bf16", "fp16"]
 
 
 def _as_list(value: Any) -> Any:
@@ -71,7 +71,7 @@ def _no_repeats(tag: str) -> WrapValidator:
     return also(find)
 
 
-def _sections(registry: Mapping[str, Kind], tag: str, what: str) -> GetPydanticSchema:
+def _sections(registry: Mapping[str, KindSpec], tag: str, what: str) -> GetPydanticSchema:
     """One section class a registered kind, told apart by the key ``tag``; a list of them is a choice."""
     members: Any = None
     for kind, member_kind in registry.items():
@@ -80,7 +80,7 @@ def _sections(registry: Mapping[str, Kind], tag: str, what: str) -> GetPydanticS
             for name, parameter in member_kind.params.items()
         }
         fields[tag] = (Literal[kind], kind)
-        section = create_model(f"{what} {kind}", __base__=Section, **fields)
+        section = create_model(f"{what} {kind}", __base__=StrictModel, **fields)
         member = Annotated[section, Tag(kind)]
         members = member if members is None else members | member
     sections = Annotated[Any, as_type(_told_apart_by(tag, tuple(registry), members))]
@@ -99,7 +99,7 @@ BATCH_SIZE_SECTIONS = _sections(BATCH_SIZE_SCHEDULES, "kind", "batch_size_schedu
 OPTIMIZER_SECTIONS = _sections(OPTIMIZERS, "name", "optimizer")
 
 
-class Ceiling(Section):
+class Ceiling(StrictModel):
     """The most that a network may cost: absolute, or a multiple of the dense network's cost."""
 
     value: float = Field(gt=0)
@@ -127,7 +127,7 @@ def _parse_ceiling(value: Any) -> Any:
 CeilingField = Annotated[Ceiling, BeforeValidator(_parse_ceiling)] | None
 
 
-class Constraints(Section):
+class Constraints(StrictModel):
     """Limits that every trial must hold, checked before it is trained (``accuracy_drop``: when a point is chosen)."""
 
     accuracy_drop: Annotated[float, Field(ge=0)] | None = None
@@ -154,7 +154,7 @@ def _fixed_only(sections: list[Any]) -> list[Any]:
     return sections
 
 
-class DenseTraining(Section):
+class DenseTraining(StrictModel):
     """How the dense network is trained when no weights are given; every value is fixed."""
 
     epochs: int = Field(20, ge=1)
@@ -166,12 +166,12 @@ class DenseTraining(Section):
 
 
 def _check_precision(name: Any) -> Any:
-    if name not in get_args(Precision):
-        raise unknown("precision", name, get_args(Precision))
+    if name not in get_args(PrecisionName):
+        raise unknown("precision", name, get_args(PrecisionName))
     return name
 
 
-class Distillation(Section):
+class Distillation(StrictModel):
     """How far the retraining follows the dense network's outputs; values, ranges and lists are searched.
 
     Attributes:
@@ -179,11 +179,11 @@ class Distillation(Section):
         temperature: What the class scores of both are divided by.
     """
 
-    weight: Annotated[Dimension, searchable(ParamKind("float", low=0, high=1))] = 0
-    temperature: Annotated[Dimension, searchable(ParamKind("float", low=1))] = 4
+    weight: Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1))] = 0
+    temperature: Annotated[Dimension, searchable(ParameterSpec("float", low=1))] = 4
 
 
-class Training(Section):
+class Training(StrictModel):
     """How a pruned network is retrained; values, ranges and lists are searched.
 
     What follows here is fixed for a study, and holds for the dense network's training too.
@@ -198,7 +198,7 @@ class Training(Section):
         compile: Whether the forward pass of the training goes through ``torch.compile``, anew for every network.
     """
 
-    epochs: Annotated[Dimension, searchable(ParamKind("int", low=1))] = 5
+    epochs: Annotated[Dimension, searchable(ParameterSpec("int", low=1))] = 5
     optimizer: Annotated[list[Any], OPTIMIZER_SECTIONS] = [
         {"name": "sgd", "momentum": 0.9, "weight_decay": {"low": 1.0e-5, "high": 1.0e-3, "log": True}}
     ]
@@ -206,12 +206,12 @@ class Training(Section):
         {"kind": "cosine", "lr": {"low": 0.001, "high": 0.3, "log": True}}
     ]
     batch_size_schedule: Annotated[list[Any], BATCH_SIZE_SECTIONS] = [{"kind": "constant", "size": [32, 64, 128]}]
-    gradual_pruning: Annotated[Dimension, searchable(ParamKind("float", low=0, high=1))] = 0
+    gradual_pruning: Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1))] = 0
     distillation: Distillation = Distillation()
     reference_batch_size: int | None = Field(None, ge=1)
     max_device_batch: int | None = Field(None, ge=1)
     recalibration_examples: int = Field(1024, ge=0)
-    precision: Annotated[Precision, BeforeValidator(_check_precision)] = "float32"
+    precision: Annotated[PrecisionName, BeforeValidator(_check_precision)] = "float32"
     channels_last: bool = False
     compile: bool = False
 
@@ -265,7 +265,7 @@ def _check_checkpoints(uri: str) -> str:
     return uri
 
 
-class Search(Section):
+class Search(StrictModel):
     """How the study is run.
 
     Attributes:
@@ -313,7 +313,7 @@ class Search(Section):
         return self
 
 
-class Certify(Section):
+class Certify(StrictModel):
     """Over how many seeds the points of the front are trained again, once the search has all its trials."""
 
     seeds: int = Field(3, ge=1, le=MAX_SEEDS)
@@ -355,7 +355,7 @@ def _check_gpus(n_gpus: float) -> float:
     return n_gpus
 
 
-class Resources(Section):
+class Resources(StrictModel):
     """Where trials run.
 
     Attributes:
@@ -404,7 +404,7 @@ def _check_objectives(objectives: Any) -> Any:
     return objectives
 
 
-class SearchSpec(Section):
+class SearchConfig(StrictModel):
     """A whole space file."""
 
     study: Annotated[str, AfterValidator(_check_study_name)]

@@ -1,27 +1,27 @@
 """The optimizers and their settings, for whoever checks a space file; loads no torch."""
 
-from autoprune.training.schedules.parameters import Kind, ParamKind
+from autoprune.training.schedules.parameters import KindSpec, ParameterSpec
 
 _ADAM = {
-    "beta1": ParamKind("float", low=0, high=1, high_open=True, default=0.9),
-    "beta2": ParamKind("float", low=0, high=1, high_open=True, default=0.999),
+    "beta1": ParameterSpec("float", low=0, high=1, high_open=True, default=0.9),
+    "beta2": ParameterSpec("float", low=0, high=1, high_open=True, default=0.999),
 }
-OPTIMIZERS: dict[str, Kind] = {
-    "sgd": Kind(
+OPTIMIZERS: dict[str, KindSpec] = {
+    "sgd": KindSpec(
         "stochastic gradient descent with momentum",
         {
-            "momentum": ParamKind("float", low=0, high=1, high_open=True, default=0.9),
-            "nesterov": ParamKind("choice", choices=(False, True), default=False),
-            "weight_decay": ParamKind("float", low=0, default=0.0),
+            "momentum": ParameterSpec("float", low=0, high=1, high_open=True, default=0.9),
+            "nesterov": ParameterSpec("choice", choices=(False, True), default=False),
+            "weight_decay": ParameterSpec("float", low=0, default=0.0),
         },
     ),
-    "adam": Kind(
+    "adam": KindSpec(
         "Adam; weight decay as an L2 penalty in the gradient",
-        {**_ADAM, "weight_decay": ParamKind("float", low=0, default=0.0)},
+        {**_ADAM, "weight_decay": ParameterSpec("float", low=0, default=0.0)},
     ),
-    "adamw": Kind(
+    "adamw": KindSpec(
         "Adam with decoupled weight decay",
-        {**_ADAM, "weight_decay": ParamKind("float", low=0, default=0.01)},
+        {**_ADAM, "weight_decay": ParameterSpec("float", low=0, default=0.01)},
     ),
 }
 """Optimizer name -> its settings. The learning rate is not among them: the schedule gives it."""

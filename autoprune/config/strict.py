@@ -28,14 +28,14 @@ class Mistake(NamedTuple):
     value: object
 
 
-class Section(BaseModel):
+class StrictModel(BaseModel):
     """A frozen mapping with known keys only; no value is turned into another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _name_known_keys(cls, value: Any, handler: ModelWrapValidatorHandler["Section"]) -> "Section":
+    def _name_known_keys(cls, value: Any, handler: ModelWrapValidatorHandler["StrictModel"]) -> "StrictModel":
         try:
             return handler(value)
         except ValidationError as error:

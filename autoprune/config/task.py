@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from autoprune.config.strict import Section
+from autoprune.config.strict import StrictModel
 
 
 def _check_name(name: str) -> str:
@@ -16,7 +16,7 @@ def _check_name(name: str) -> str:
     return name
 
 
-class CallableRef(Section):
+class CallableRef(StrictModel):
     """A callable by name, and the keyword arguments it is called with."""
 
     callable: Annotated[str, AfterValidator(_check_name)]
@@ -36,7 +36,7 @@ Callable = Annotated[CallableRef, BeforeValidator(_from_name)]
 """Either ``module:callable`` or ``{callable: "module:callable", args: {...}}``."""
 
 
-class TaskSettings(Section):
+class TaskSettings(StrictModel):
     """What the user brings. Names are looked up from the space file's folder first, then on the Python path.
 
     Attributes:

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.errors import AutopruneError, StudyError
 from autoprune.search.resources import find_workers
 
@@ -58,7 +58,7 @@ def started_early(name: str, address: str | None, space_file: Path, results: Pat
     workers = None
     if name == "ray" and address is None:
         with suppress(AutopruneError):  # run_search finds it again, and more
-            spec = load_spec(space_file)
+            spec = load_config(space_file)
             if not (results / spec.study / "test.json").exists():
                 workers, _ = find_workers(spec.resources)
     if workers is None:

@@ -1,18 +1,18 @@
 """Trials one after another in this process: no Ray, a debugger works, and a seed gives the same study bit for bit."""
 
-from autoprune.search.job_source import Dispatcher
-from autoprune.search.resources import Places
+from autoprune.search.job_source import JobSource
+from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialResult
 from autoprune.worker import Worker
 
 
-def run_in_process(driver: Dispatcher, folder: StudyFolder, places: Places) -> None:
+def run_in_process(driver: JobSource, folder: StudyFolder, places: WorkerResources) -> None:
     """Run trials until the driver has no more to give."""
     run_inline(driver, Worker(folder, places.device))
 
 
-def run_inline(driver: Dispatcher, worker: Worker) -> None:
+def run_inline(driver: JobSource, worker: Worker) -> None:
     """Run trials on a worker that is there already, until the driver has no more to give."""
     while (config := driver.suggest()) is not None:
         for event in worker.run(config):

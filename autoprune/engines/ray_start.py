@@ -40,7 +40,7 @@ os.environ |= {
 import ray
 from ray._private import parameter
 
-from autoprune.search.signals import MachineTaken, raise_when_taken
+from autoprune.search.signals import Preempted, raise_when_preempted
 
 
 def start(workers: int) -> None:
@@ -61,7 +61,7 @@ def start(workers: int) -> None:
                 _node_ip_address="127.0.0.1",
             )
     except SystemExit:  # Ray's own SIGTERM handler, in place until the search takes the signal over again
-        raise MachineTaken from None
+        raise Preempted from None
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def started(workers: int) -> Iterator[None]:
     try:
         loading.start()
         start(workers)
-        raise_when_taken()
+        raise_when_preempted()
         yield
     finally:
         ray.shutdown()

@@ -25,9 +25,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
-from autoprune.search.job_source import Dispatcher
-from autoprune.search.resources import Places, room
-from autoprune.search.signals import MachineTaken
+from autoprune.search.job_source import JobSource
+from autoprune.search.resources import WorkerResources, room
+from autoprune.search.signals import Preempted
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
 
@@ -35,7 +35,7 @@ GRACE_S = 10.0
 """How long after its timeout a trial that did not end by itself is killed with its process."""
 
 
-def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: str | None = None) -> None:
+def run_ray(driver: JobSource, folder: StudyFolder, places: WorkerResources, address: str | None = None) -> None:
     """Run trials until the driver has no more to give.
 
     Args:
@@ -79,7 +79,7 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
         )
         tuner.fit()
         if not searcher.has_finished:  # Tune's own SIGUSR1 handler came first
-            raise MachineTaken
+            raise Preempted
     except _StudyLost as lost:
         raise lost.error from None
     except KeyboardInterrupt:
@@ -90,7 +90,7 @@ def run_ray(driver: Dispatcher, folder: StudyFolder, places: Places, address: st
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _check_custom(places: Places) -> None:
+def _check_custom(places: WorkerResources) -> None:
     if places.custom:
         raise StudyError(
             f"resources.custom: {', '.join(places.custom)} must be resources of a Ray that is joined by --address, but "
@@ -124,7 +124,7 @@ def _reuse_free_worker_unless_one_starts(controller: TuneController, trial: Tria
     return _reuse_free_worker(controller, trial)
 
 
-def _join(address: str, driver: Dispatcher, places: Places) -> int:
+def _join(address: str, driver: JobSource, places: WorkerResources) -> int:
     """Join a running Ray; gives the number of trials that run at once on all of its nodes."""
     try:
         if address != "auto":  # Ray ends the process where nobody listens
@@ -132,7 +132,7 @@ def _join(address: str, driver: Dispatcher, places: Places) -> int:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit:  # Ray's own SIGTERM handler
-        raise MachineTaken from None
+        raise Preempted from None
     except (OSError, RuntimeError, ValueError) as error:
         raise StudyError(
             f"--address {address}: no Ray could be joined there: {describe_error(error)}. "
@@ -150,7 +150,7 @@ def _join(address: str, driver: Dispatcher, places: Places) -> int:
     return workers if asked == "auto" else asked
 
 
-def rooms(places: Places) -> list[int]:
+def rooms(places: WorkerResources) -> list[int]:
     """How many trials each node of the Ray that is joined holds when it is empty."""
     return [room(node, places.per_trial) for node in _nodes()]
 
@@ -186,7 +186,7 @@ class _DriverSearcher(Searcher):
         has_finished: The driver had no more to give.
     """
 
-    def __init__(self, driver: Dispatcher, workers: int, scheduler: "_DriverScheduler") -> None:
+    def __init__(self, driver: JobSource, workers: int, scheduler: "_DriverScheduler") -> None:
         super().__init__(metric=None, mode=None)
         self._causes = scheduler.causes
         self._driver = driver
@@ -237,7 +237,7 @@ class _DriverScheduler(FIFOScheduler):
         causes: Trial id -> the cause of its failure, which Tune tells its scheduler but not its searcher.
     """
 
-    def __init__(self, driver: Dispatcher) -> None:
+    def __init__(self, driver: JobSource) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._driver = driver
         self.causes: dict[str, str] = {}

@@ -9,7 +9,7 @@ from autoprune.export.export import EXPORTERS, export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.saved_model import load_model, read_architecture
-from autoprune.search.prepare import dense_costs, resume_session
+from autoprune.search.prepare import dense_costs, reopen_study
 from autoprune.study.final import known_test_accuracy
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps
@@ -39,7 +39,7 @@ def export_trial(
         StudyError: If the study can't be read.
     """
     front, trials = folder.read_frame(folder.front), folder.read_frame(folder.trials)
-    session = resume_session(folder)
+    session = reopen_study(folder)
     number = select_trial(
         front,
         trials,

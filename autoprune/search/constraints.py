@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.cost.table import CostTable
 from autoprune.errors import StudyError
 from autoprune.search.space import SearchSpace
 from autoprune.trial import PruningConfig
 
 
-class Ceilings:
+class CostConstraints:
     """The ceilings of a study on the costs that are known without running a network: parameters, MACs and FLOPs.
 
     The others (size, latency) are measured by the worker, before it trains.
@@ -21,7 +21,7 @@ class Ceilings:
         dense: The dense network's costs by name; only those of the ceilings that are known in advance are needed.
     """
 
-    def __init__(self, spec: SearchSpec, table: CostTable, dense: Mapping[str, float]) -> None:
+    def __init__(self, spec: SearchConfig, table: CostTable, dense: Mapping[str, float]) -> None:
         self._table = table
         self._limits = {
             name: ceiling.limit(dense[name])

@@ -15,7 +15,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.cost.table import CostTable
-from autoprune.search.constraints import Ceilings
+from autoprune.search.constraints import CostConstraints
 from autoprune.search.failure_limit import FailureLimit
 from autoprune.search.parents import nearest_parent
 from autoprune.search.samplers.cost_aware import SearchKnowledge
@@ -28,7 +28,7 @@ from autoprune.search.samplers.registry import (
     wants_sensitivity,
 )
 from autoprune.search.sensitivity_jobs import SensitivityJobs
-from autoprune.search.signals import CriticalSection
+from autoprune.search.signals import SignalGuard
 from autoprune.search.space import SearchSpace
 from autoprune.search.stopping import should_stop
 from autoprune.study.folder import StudyFolder
@@ -49,7 +49,7 @@ from autoprune.study.records import (
     source_of,
     target_of,
 )
-from autoprune.study.retention import Networks
+from autoprune.study.retention import CheckpointRetention
 from autoprune.study.rungs import Rungs
 from autoprune.study.seeds import derive_seed
 from autoprune.study.status import StudyStatus
@@ -91,7 +91,7 @@ class Driver:
         self.table, self.dense = table, dense
         self.stopped_because: str | None = None
         self._on_change = on_change
-        self._ceilings = Ceilings(self.spec, table, dense)
+        self._ceilings = CostConstraints(self.spec, table, dense)
         self._started = time.monotonic()
         self._n_told_now = 0
         self._failure_limit = FailureLimit(self.spec.search.max_failures)
@@ -99,9 +99,9 @@ class Driver:
         self._reports: dict[int, EpochReport | None] = {}
         self._configs: dict[int, TrialConfig] = {}
         self._rungs = Rungs()
-        self._critical = CriticalSection()
+        self._critical = SignalGuard()
         self._start = start_name(self.spec, space.plan)
-        self._networks = Networks(folder, keep_all=self._start == "nearest")
+        self._networks = CheckpointRetention(folder, keep_all=self._start == "nearest")
         self._sampler_name = sampler_name(self.spec, space.plan)
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
@@ -254,7 +254,7 @@ class Driver:
     def interruptible(self) -> AbstractContextManager[None]:
         """A context in which Ctrl-C raises KeyboardInterrupt, but never in the middle of a change to the study.
 
-        SIGTERM and SIGUSR1 raise its child MachineTaken. A second one ends the process at once.
+        SIGTERM and SIGUSR1 raise its child Preempted. A second one ends the process at once.
         """
         return self._critical.catching()
 

@@ -8,11 +8,11 @@ from autoprune.study.final import DENSE, known_test_accuracy
 from autoprune.study.folder import StudyFolder
 from autoprune.tasks.task import Task
 from autoprune.training.evaluation import evaluate
-from autoprune.training.numerics import FLOAT32, Numerics
+from autoprune.training.precision import FLOAT32, Precision
 
 
-def read_test_split(
-    folder: StudyFolder, task: Task, front: pd.DataFrame, device: torch.device, numerics: Numerics = FLOAT32
+def evaluate_on_test(
+    folder: StudyFolder, task: Task, front: pd.DataFrame, device: torch.device, precision: Precision = FLOAT32
 ) -> dict[str, float]:
     """Accuracy on the test split of the dense network and of every point of the front.
 
@@ -20,7 +20,7 @@ def read_test_split(
 
     Args:
         front: The front's rows of ``trials.parquet``.
-        numerics: Those that the trials were judged with.
+        precision: Those that the trials were judged with.
 
     Returns:
         ``"dense"`` or trial number, as text -> accuracy on the test split.
@@ -31,6 +31,6 @@ def read_test_split(
             number = None if key == DENSE else int(key)
             folder.bring(number)
             model = load_model(folder.model(number), task.build_model)
-            known[key] = evaluate(model.to(device), task.data.test, task, device, numerics=numerics).accuracy
+            known[key] = evaluate(model.to(device), task.data.test, task, device, precision=precision).accuracy
             folder.write_json(folder.test, known)
     return known

@@ -3,14 +3,14 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.trial import EpochReport, TrialConfig, TrialResult
 
 
-class Dispatcher(Protocol):
+class JobSource(Protocol):
     """Gives out runs by number and takes what became of them; what they are for is its own affair."""
 
-    spec: SearchSpec
+    spec: SearchConfig
 
     def suggest(self) -> TrialConfig | None:
         """The next run, or ``None`` if there is none to start now: none at all if nothing else runs either."""

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.config import SearchSpec, differences, load_spec, located, valid_task
+from autoprune.config import SearchConfig, differences, load_config, located, valid_task
 from autoprune.config.paths import expand
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
-from autoprune.errors import AutopruneError, SpecError, StudyError, TaskError, describe_error
+from autoprune.errors import AutopruneError, ConfigError, StudyError, TaskError, describe_error
 from autoprune.files import replacing
 from autoprune.formats.saved_model import describe, load_model, save_model
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan, rank_blocks, rank_blocks_by_angle
-from autoprune.search.constraints import Ceilings, known_costs
-from autoprune.search.resources import Places
+from autoprune.search.constraints import CostConstraints, known_costs
+from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import load_sampler
 from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
@@ -36,8 +36,8 @@ from autoprune.tasks.weights import load_weights
 from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.training.evaluation import evaluate
 from autoprune.training.loop import Trainer
-from autoprune.training.memory import free_memory, with_fewer_at_once
-from autoprune.training.numerics import Numerics
+from autoprune.training.memory import find_executable_batch_size, free_memory
+from autoprune.training.precision import Precision
 from autoprune.trial import Cost, to_dict
 
 N_BLOCK_EXAMPLES = 1024
@@ -47,14 +47,14 @@ BLOCK_BATCH = 128
 
 
 @dataclass(frozen=True)
-class Session:
+class PreparedStudy:
     """A study that is ready for trials.
 
     Attributes:
         dense: The dense network's ``accuracy``, ``loss`` and costs, by name.
     """
 
-    spec: SearchSpec
+    spec: SearchConfig
     folder: StudyFolder
     task: Task
     space: SearchSpace
@@ -63,7 +63,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Checked:
+class ValidatedSpace:
     """What a space file names, tried and found to fit together.
 
     Attributes:
@@ -72,7 +72,7 @@ class Checked:
         trained: Whether the model has trained weights.
     """
 
-    spec: SearchSpec
+    spec: SearchConfig
     task: Task
     model: nn.Module
     plan: PruningPlan
@@ -80,7 +80,7 @@ class Checked:
     trained: bool
 
 
-def check_space_file(space_file: Path, plan_file: Path | None = None, dense: Path | None = None) -> Checked:
+def validate_space(space_file: Path, plan_file: Path | None = None, dense: Path | None = None) -> ValidatedSpace:
     """Read a space file and try everything it names, without writing anything.
 
     Args:
@@ -88,16 +88,16 @@ def check_space_file(space_file: Path, plan_file: Path | None = None, dense: Pat
         dense: Folder of a trained dense network to take if the file names no weights.
 
     Raises:
-        SpecError: If the file has mistakes, or names layers that can't be pruned.
+        ConfigError: If the file has mistakes, or names layers that can't be pruned.
         TaskError: If what it names does not fit together.
         StudyError: If no network of the space is under its ceilings, or the plan is of an earlier autoprune.
     """
-    spec = read_spec(space_file)
+    spec = read_config(space_file)
     with in_file(space_file):
         return _checked(spec, space_file, plan_file, dense)
 
 
-def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None, dense: Path | None) -> Checked:
+def _checked(spec: SearchConfig, space_file: Path, plan_file: Path | None, dense: Path | None) -> ValidatedSpace:
     base_dir = space_file.absolute().parent
     task = build_task(spec.task, base_dir)
     check_task(task)
@@ -128,26 +128,26 @@ def _checked(spec: SearchSpec, space_file: Path, plan_file: Path | None, dense: 
             products=plan.products,
             blocks=plan.block_names,
         )
-    Ceilings(spec, table, known_costs(table)).check_reachable(SearchSpace(spec, plan))
-    return Checked(spec, task, model, plan, table, trained=spec.task.weights is not None or dense is not None)
+    CostConstraints(spec, table, known_costs(table)).check_reachable(SearchSpace(spec, plan))
+    return ValidatedSpace(spec, task, model, plan, table, trained=spec.task.weights is not None or dense is not None)
 
 
-def read_spec(space_file: Path) -> SearchSpec:
+def read_config(space_file: Path) -> SearchConfig:
     """Read a space file; its mistakes are told together with those of what its `task` section names.
 
     Raises:
-        SpecError: If there are any mistakes in the file.
+        ConfigError: If there are any mistakes in the file.
     """
     try:
-        return load_spec(space_file)
-    except SpecError as error:
+        return load_config(space_file)
+    except ConfigError as error:
         settings = valid_task(space_file)
         if settings is None:
             raise
         try:
             build_task(settings, space_file.absolute().parent)
         except TaskError as more:
-            raise SpecError([*error.problems, *located(space_file, str(more)).splitlines()]) from None
+            raise ConfigError([*error.problems, *located(space_file, str(more)).splitlines()]) from None
         raise
 
 
@@ -156,18 +156,18 @@ def in_file(space_file: Path) -> Iterator[None]:
     """Tell mistakes in what a space file asks for with the file and the line."""
     try:
         yield
-    except SpecError as error:
-        raise SpecError([located(space_file, problem) for problem in error.problems]) from error
+    except ConfigError as error:
+        raise ConfigError([located(space_file, problem) for problem in error.problems]) from error
     except (TaskError, StudyError) as error:
         raise type(error)(located(space_file, str(error))) from error
 
 
-def check_prunable(checked: Checked) -> None:
-    """Raise SpecError if none of the space file's methods has anything to prune in this network."""
+def check_prunable(checked: ValidatedSpace) -> None:
+    """Raise ConfigError if none of the space file's methods has anything to prune in this network."""
     found = {"neuron": checked.plan.groups, "layer": checked.plan.blocks, "weight": checked.plan.weight_layers}
     methods = [block.method for block in checked.spec.pruning]
     if not any(found[method] for method in methods):
-        raise SpecError(
+        raise ConfigError(
             [f"pruning: nothing of this network can be pruned by {' or '.join(methods)}. `autoprune plan` says why."]
         )
 
@@ -184,11 +184,11 @@ def in_stage(what: str, way_out: str) -> Iterator[None]:
         raise TaskError(f"{what} failed: {told.rstrip('.')}. {way_out}") from error
 
 
-def check_same_study(folder: StudyFolder, spec: SearchSpec) -> None:
+def check_same_study(folder: StudyFolder, spec: SearchConfig) -> None:
     """Refuse to go on with a study that was started from another space file; raises StudyError with the differences."""
     if not folder.space.exists():
         return
-    changed = differences(load_spec(folder.space), spec)
+    changed = differences(load_config(folder.space), spec)
     if changed:
         raise StudyError(
             f"{folder.root} was started from a different space file ({'; '.join(changed)}). "
@@ -196,13 +196,13 @@ def check_same_study(folder: StudyFolder, spec: SearchSpec) -> None:
         )
 
 
-def open_session(
+def prepare_study(
     space_file: Path,
     folder: StudyFolder,
-    places: Places,
+    places: WorkerResources,
     on_stage: Callable[[str], None] = lambda _: None,
-    checked: Checked | None = None,
-) -> Session:
+    checked: ValidatedSpace | None = None,
+) -> PreparedStudy:
     """Make a study ready for trials, or ready again; what is there already is kept.
 
     The caller holds the folder's lock.
@@ -210,12 +210,12 @@ def open_session(
     Args:
         places: Where to train, and with how many threads every latency of the study is measured.
         on_stage: Told, in a few words, what is being done.
-        checked: What :func:`check_space_file` gave for this file, if that was called before.
+        checked: What :func:`validate_space` gave for this file, if that was called before.
 
     Raises:
         AutopruneError: If the space file, the task or the folder can't be used.
     """
-    checked = checked or check_space_file(space_file, folder.plan)
+    checked = checked or validate_space(space_file, folder.plan)
     spec, task = checked.spec, checked.task
     check_same_study(folder, spec)
     folder.create()
@@ -240,15 +240,15 @@ def open_session(
         folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict(), "scores": scores})
         model.to("cpu")
         free_memory(places.device)
-    return resume_session(folder, task)
+    return reopen_study(folder, task)
 
 
-def resume_session(folder: StudyFolder, task: Task | None = None) -> Session:
+def reopen_study(folder: StudyFolder, task: Task | None = None) -> PreparedStudy:
     """Open a study whose dense and plan stages are done; raises StudyError if they are not."""
-    spec = load_spec(folder.space)
+    spec = load_config(folder.space)
     folder.keep_elsewhere(spec.search.checkpoints, spec.study)
     plan, table = _plan_of(folder.read_json(folder.plan))
-    return Session(
+    return PreparedStudy(
         spec=spec,
         folder=folder,
         task=task or build_task(spec.task, folder.base_dir),
@@ -258,7 +258,7 @@ def resume_session(folder: StudyFolder, task: Task | None = None) -> Session:
     )
 
 
-def rank_plan(spec: SearchSpec, task: Task, plan: PruningPlan, model: nn.Module, device: torch.device) -> PruningPlan:
+def rank_plan(spec: SearchConfig, task: Task, plan: PruningPlan, model: nn.Module, device: torch.device) -> PruningPlan:
     """Order the plan's blocks by importance on training examples, if the space file removes blocks."""
     layer = spec.method("layer")
     if layer is None:
@@ -272,11 +272,11 @@ def rank_plan(spec: SearchSpec, task: Task, plan: PruningPlan, model: nn.Module,
             parts = torch.split(torch.arange(len(first)), n_at_once)
             return rank_blocks_by_angle(plan, model, (first.batch(part)[0] for part in parts))
 
-        return with_fewer_at_once(ranked, BLOCK_BATCH, device, "ranking blocks")[0]
+        return find_executable_batch_size(ranked, BLOCK_BATCH, device, "ranking blocks")[0]
     return rank_blocks(plan, model, lambda candidate: evaluate(candidate, first, task, device).loss)
 
 
-def saved_size(model: nn.Module, task: Task, spec: SearchSpec) -> int:
+def saved_size(model: nn.Module, task: Task, spec: SearchConfig) -> int:
     """Bytes of the file that the network would be saved in."""
     with tempfile.TemporaryDirectory() as scratch:
         return save_model(Path(scratch), model, describe(task.build_model(), model, spec.task.model))
@@ -298,7 +298,7 @@ def _plan_of(record: Mapping[str, Any]) -> tuple[PruningPlan, CostTable]:
 
 
 def _dense_stage(
-    checked: Checked,
+    checked: ValidatedSpace,
     folder: StudyFolder,
     device: torch.device,
     threads: int,
@@ -313,7 +313,7 @@ def _dense_stage(
             on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")
     on_stage("measuring the dense network")
     model.to(device)
-    validation = evaluate(model, task.data.validation, task, device, numerics=Numerics.of(spec.training))
+    validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
     architecture = describe(task.build_model(), model, spec.task.model)
     with folder.writing():
         size_bytes = save_model(folder.dense, model.to("cpu"), architecture)
@@ -332,10 +332,10 @@ def _dense_stage(
 
 
 def _train_dense(
-    spec: SearchSpec, task: Task, model: nn.Module, folder: StudyFolder, device: torch.device
+    spec: SearchConfig, task: Task, model: nn.Module, folder: StudyFolder, device: torch.device
 ) -> Iterable[tuple[int, float]]:
     """Train from the last epoch's checkpoint if there is one; yields (epochs done, validation accuracy)."""
-    training, numerics = dense_training(spec), Numerics.of(spec.training)
+    training, precision = dense_training(spec), Precision.of(spec.training)
     trainer = Trainer(
         model,
         task,
@@ -346,7 +346,7 @@ def _train_dense(
         seed=training.seed,
         device=device,
         max_device_batch=spec.training.max_device_batch,
-        numerics=numerics,
+        precision=precision,
     )
     path = folder.dense / "training"
     state = load_checkpoint(path)
@@ -354,10 +354,10 @@ def _train_dense(
         trainer.load_state_dict(state)
     while trainer.epoch < training.epochs:
         trainer.run_epoch()
-        validation = evaluate(model, task.data.validation, task, device, numerics=numerics)
+        validation = evaluate(model, task.data.validation, task, device, precision=precision)
         trainer.record_validation(validation.loss)
         with folder.writing():
             save_checkpoint(path, trainer.state_dict())
         yield trainer.epoch, validation.accuracy
-    numerics.lay_back(model)
-    numerics.forget()
+    precision.lay_back(model)
+    precision.forget()

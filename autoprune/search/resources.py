@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Places:
+class WorkerResources:
     """What the engine may use.
 
     Attributes:
@@ -37,7 +37,7 @@ class Places:
         return {"CPU": self.threads, "GPU": self.gpus_per_trial, **self.custom}
 
 
-def find_places(resources: Resources) -> Places:
+def find_worker_resources(resources: Resources) -> WorkerResources:
     """Lay the trials out over this machine's cores and GPUs.
 
     Raises:
@@ -46,7 +46,7 @@ def find_places(resources: Resources) -> Places:
     import torch
 
     workers, threads = find_workers(resources)
-    return Places(
+    return WorkerResources(
         workers=workers,
         threads=threads,
         gpus_per_trial=resources.gpus_per_trial,

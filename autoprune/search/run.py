@@ -11,29 +11,29 @@ from sqlalchemy.exc import SQLAlchemyError
 from autoprune.errors import UnwritableError
 from autoprune.files import remove_unfinished
 from autoprune.search.driver import Driver
-from autoprune.search.final_evaluation import read_test_split
-from autoprune.search.job_source import Dispatcher
+from autoprune.search.final_evaluation import evaluate_on_test
+from autoprune.search.job_source import JobSource
 from autoprune.search.prepare import (
-    Session,
+    PreparedStudy,
     check_prunable,
     check_same_study,
-    check_space_file,
     in_file,
     in_stage,
-    open_session,
-    read_spec,
+    prepare_study,
+    read_config,
+    validate_space,
 )
 from autoprune.search.replication.replication import Replication
-from autoprune.search.resources import Places, find_places
+from autoprune.search.resources import WorkerResources, find_worker_resources
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.study.checkpoints import CheckpointPlace
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import storage_error
 from autoprune.study.records import config_of
-from autoprune.training.numerics import Numerics
+from autoprune.training.precision import Precision
 
-Engine = Callable[[Dispatcher, StudyFolder, Places], None]
+Engine = Callable[[JobSource, StudyFolder, WorkerResources], None]
 """Runs trials, or replicates of them, until there are no more to give."""
 
 
@@ -48,7 +48,7 @@ class Outcome:
         certification: How the front was certified, if it came to that.
     """
 
-    session: Session
+    session: PreparedStudy
     driver: Driver
     was_complete: bool
     interrupt: KeyboardInterrupt | None
@@ -91,15 +91,15 @@ def run_search(
     Raises:
         AutopruneError: If the space file, the task, the study or the folder can't be used.
     """
-    spec = read_spec(space_file)
+    spec = read_config(space_file)
     folder = StudyFolder(results / spec.study)
     check_same_study(folder, spec)
     with in_file(space_file):
-        places = find_places(spec.resources)
+        places = find_worker_resources(spec.resources)
         if spec.search.storage is not None:
             Database.named(spec.search.storage).check()
         source = find_source(spec, space_file.absolute().parent, folder)
-    checked = check_space_file(space_file, folder.plan, source.folder.dense if source else None)
+    checked = validate_space(space_file, folder.plan, source.folder.dense if source else None)
     with in_file(space_file):
         check_prunable(checked)
         if source is not None:
@@ -110,7 +110,7 @@ def run_search(
     folder.create()
     with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
-        session = open_session(space_file, folder, places, on_stage, checked)
+        session = prepare_study(space_file, folder, places, on_stage, checked)
         if source is not None:
             on_stage(f"taking over {len(source.trials)} trials of {source.folder.root}")
             with in_file(space_file):
@@ -126,8 +126,8 @@ def run_search(
             on_stage("reading the test split for the front")
             front = driver.frame()
             with in_stage("reading the test split", "No trial is lost; the same command goes on."):
-                read_test_split(
-                    folder, session.task, front[front["on_front"]], places.device, Numerics.of(spec.training)
+                evaluate_on_test(
+                    folder, session.task, front[front["on_front"]], places.device, Precision.of(spec.training)
                 )
             for number in driver.front.members:
                 folder.bring(number)
@@ -151,7 +151,7 @@ def _storage_errors(folder: StudyFolder, url: str | None) -> Iterator[None]:
 
 
 def _run_until_interrupt(
-    engine: Engine, dispatcher: Dispatcher, folder: StudyFolder, places: Places
+    engine: Engine, dispatcher: JobSource, folder: StudyFolder, places: WorkerResources
 ) -> KeyboardInterrupt | None:
     """Let an engine run to its end; gives the interrupt that came before, if one did."""
     try:

@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.errors import PruningError, TaskError
 from autoprune.formats.saved_model import load_model
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.pruning.sensitivity.measure import measure_map, points_to_measure
-from autoprune.search.prepare import Checked, check_same_study, in_file
+from autoprune.search.prepare import ValidatedSpace, check_same_study, in_file
 from autoprune.study.folder import StudyFolder
 from autoprune.worker.task_meter import task_meter
 
 
-def trained_network(space_file: Path, checked: Checked, folder: StudyFolder) -> nn.Module:
+def trained_network(space_file: Path, checked: ValidatedSpace, folder: StudyFolder) -> nn.Module:
     """The dense network with the weights that the space file names, or as the study trained it.
 
     Args:
@@ -38,7 +38,7 @@ def trained_network(space_file: Path, checked: Checked, folder: StudyFolder) -> 
     return load_model(folder.dense, checked.task.build_model)
 
 
-def first_criterion(spec: SearchSpec) -> str:
+def first_criterion(spec: SearchConfig) -> str:
     """The importance criterion that the space file names first."""
     neuron = spec.method("neuron")
     if neuron is None:
@@ -47,7 +47,7 @@ def first_criterion(spec: SearchSpec) -> str:
 
 
 def measure_sensitivity(
-    checked: Checked,
+    checked: ValidatedSpace,
     model: nn.Module,
     n_examples: int | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,

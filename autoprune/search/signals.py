@@ -16,11 +16,11 @@ EXIT_REQUEUE = 75
 """Exit code after SIGTERM or SIGUSR1, EX_TEMPFAIL of sysexits.h: the same command is to be run again."""
 
 
-class MachineTaken(KeyboardInterrupt):
+class Preempted(KeyboardInterrupt):
     """SIGTERM or SIGUSR1, by which a cluster's scheduler says that it will soon take the machine away."""
 
 
-_INTERRUPTS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: MachineTaken, signal.SIGUSR1: MachineTaken}
+_INTERRUPTS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Preempted, signal.SIGUSR1: Preempted}
 _Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 RETRY_S = 0.05
@@ -29,18 +29,18 @@ RETRY_S = 0.05
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
     """The exit code of a command that ended by this."""
-    return EXIT_REQUEUE if isinstance(interrupt, MachineTaken) else EXIT_INTERRUPTED
+    return EXIT_REQUEUE if isinstance(interrupt, Preempted) else EXIT_INTERRUPTED
 
 
-def raise_when_taken() -> None:
-    """From now on, raise MachineTaken on SIGTERM and SIGUSR1, as Python raises KeyboardInterrupt on Ctrl-C.
+def raise_when_preempted() -> None:
+    """From now on, raise Preempted on SIGTERM and SIGUSR1, as Python raises KeyboardInterrupt on Ctrl-C.
 
     None of them is lost: one that comes while an object is finalised, where Python can't pass on what a handler raises,
     is sent again.
     """
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        raise MachineTaken
+        raise Preempted
 
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, handle)
@@ -73,13 +73,13 @@ class _LostSignals:
             self.before(unraisable)
             return
         self._on_lost()
-        number = signal.SIGTERM if issubclass(unraisable.exc_type, MachineTaken) else signal.SIGINT
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, Preempted) else signal.SIGINT
         again = threading.Timer(RETRY_S, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
 
 
-class CriticalSection:
+class SignalGuard:
     """Holds Ctrl-C, SIGTERM and SIGUSR1 back while a change is written; a second one ends the process at once."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class CriticalSection:
         self._raised = False
         self._sent_again = False
 
-    def __enter__(self) -> "CriticalSection":
+    def __enter__(self) -> "SignalGuard":
         self._depth += 1
         return self
 
@@ -100,7 +100,7 @@ class CriticalSection:
     def catching(self) -> Iterator[None]:
         """Raise KeyboardInterrupt once, at the first signal, as soon as no change is being written.
 
-        SIGTERM and SIGUSR1 raise its child MachineTaken. After a signal the process is on its way out: the handler
+        SIGTERM and SIGUSR1 raise its child Preempted. After a signal the process is on its way out: the handler
         stays, so that a second one ends it at once.
         """
         if threading.current_thread() is not threading.main_thread():

@@ -19,15 +19,15 @@ import torch
 from optuna.samplers import NSGAIIISampler, NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autoprune.config import SearchSpec, differences, load_spec
+from autoprune.config import SearchConfig, differences, load_config
 from autoprune.config.paths import expand
 from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
 from autoprune.formats.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_model
 from autoprune.pruning.apply import prune
 from autoprune.pruning.plan import PruningPlan
-from autoprune.search.prepare import Checked, Session
-from autoprune.search.resources import Places
+from autoprune.search.prepare import PreparedStudy, ValidatedSpace
+from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import ladder_steps, start_name, wants_sensitivity
 from autoprune.search.sensitivity_jobs import SensitivityJobs
 from autoprune.search.space import SearchSpace, locate
@@ -70,12 +70,12 @@ class Source:
     """
 
     folder: StudyFolder
-    spec: SearchSpec
+    spec: SearchConfig
     plan: PruningPlan
     trials: tuple[FrozenTrial, ...]
 
 
-def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source | None:
+def find_source(spec: SearchConfig, base_dir: Path, folder: StudyFolder) -> Source | None:
     """The study that ``search.warm_start`` names, read without changing it.
 
     Args:
@@ -87,7 +87,7 @@ def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source
 
     Raises:
         StudyError: If there is no such study, it has nothing to give, or its task is another one.
-        SpecError: If its space file can't be read any more.
+        ConfigError: If its space file can't be read any more.
     """
     named = spec.search.warm_start
     if named is None or (folder.warm_start.exists() and folder.reference.exists()):
@@ -104,7 +104,7 @@ def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source
     if not (root / "space.yaml").is_file():
         raise StudyError(f"{WHERE}: {named} is not a study: it holds no space.yaml. Name one such as results/NAME.")
     other = StudyFolder(root.resolve())
-    other_spec = load_spec(other.space)
+    other_spec = load_config(other.space)
     other.keep_elsewhere(other_spec.search.checkpoints, other_spec.study)
     changed = [line for line in differences(other_spec, spec) if line.startswith(SAME_TASK)]
     if changed:
@@ -125,7 +125,7 @@ def find_source(spec: SearchSpec, base_dir: Path, folder: StudyFolder) -> Source
     return Source(other, other_spec, PruningPlan.from_dict(other.read_json(other.plan)["plan"]), finished)
 
 
-def check_same_network(source: Source, checked: Checked) -> None:
+def check_same_network(source: Source, checked: ValidatedSpace) -> None:
     """Raise StudyError if the other study's dense network has other groups or, where weights are given, other weights.
 
     Networks cut from other dense weights would have a false lineage here, and accuracies that don't compare.
@@ -151,7 +151,7 @@ def check_same_network(source: Source, checked: Checked) -> None:
         )
 
 
-def take_over(source: Source, session: Session, places: Places) -> None:
+def take_over(source: Source, session: PreparedStudy, places: WorkerResources) -> None:
     """Make the other study's finished trials trials of this one, and its networks parents.
 
     Each trial is taken over in one step, after its network; what a killed process has not come to is done next time.
@@ -175,7 +175,7 @@ def take_over(source: Source, session: Session, places: Places) -> None:
     folder.write_json(folder.warm_start, {"study": source.spec.study, "folder": str(source.folder.root)})
 
 
-def _check_same_accuracy(source: Source, session: Session) -> None:
+def _check_same_accuracy(source: Source, session: PreparedStudy) -> None:
     dense = source.folder.read_json(source.folder.reference)["dense"]
     unlike = abs(dense["accuracy"] - session.dense["accuracy"]) > TOLERANCE
     if source.spec.task.loss == session.spec.task.loss:
@@ -191,7 +191,7 @@ def _check_same_accuracy(source: Source, session: Session) -> None:
 class _Transfer:
     """Turns trials of another study into trials of this one."""
 
-    def __init__(self, source: Source, session: Session, places: Places) -> None:
+    def __init__(self, source: Source, session: PreparedStudy, places: WorkerResources) -> None:
         self._source, self._session, self._places = source, session, places
         self._front = Front(session.spec.objectives, session.spec.directions)
         self._ladder = session.space.ladder(ladder_steps(session.spec, session.space.plan))

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.study.folder import StudyFolder
 from autoprune.study.replication import with_replication
 
@@ -15,7 +15,7 @@ def known_test_accuracy(folder: StudyFolder) -> dict[str, float]:
     return known
 
 
-def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchConfig) -> pd.DataFrame:
     """The front's rows of ``trials.parquet``, with what the test split and a certification have added so far."""
     return with_replication(folder, with_test_accuracy(folder, front), spec.objectives, spec.directions)
 

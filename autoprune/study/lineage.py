@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.errors import StudyError
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import RecordedTrial, TrainedTrial, ancestors, config_of, trained_of
@@ -27,7 +27,7 @@ class DenseTraining:
     batch_size_schedule: ScheduleConfig
 
 
-def dense_training(spec: SearchSpec) -> DenseTraining:
+def dense_training(spec: SearchConfig) -> DenseTraining:
     """What the space file's section ``dense`` asks for."""
     optimizer = spec.dense.optimizer[0].model_dump()
     lr_schedule = spec.dense.lr_schedule[0].model_dump()
@@ -41,7 +41,7 @@ def dense_training(spec: SearchSpec) -> DenseTraining:
 
 
 def lineage_steps(
-    folder: StudyFolder, spec: SearchSpec, trials: Sequence[RecordedTrial], number: int
+    folder: StudyFolder, spec: SearchConfig, trials: Sequence[RecordedTrial], number: int
 ) -> list[dict[str, Any]]:
     """Every step that led to a trial's network, as plain JSON values, enough to take them again by hand.
 
@@ -79,7 +79,7 @@ def lineage_steps(
     return steps
 
 
-def _dense_step(folder: StudyFolder, spec: SearchSpec) -> dict[str, Any]:
+def _dense_step(folder: StudyFolder, spec: SearchConfig) -> dict[str, Any]:
     dense = dict(folder.read_json(folder.reference)["dense"])
     step: dict[str, Any] = {"trial": None, "accuracy": dense.pop("accuracy"), "loss": dense.pop("loss"), "cost": dense}
     if spec.task.weights is not None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
-from autoprune.training.schedules.parameters import Kind
+from autoprune.training.schedules.parameters import KindSpec
 from autoprune.trial import (
     DistillationConfig,
     OptimizerConfig,
@@ -210,7 +210,7 @@ def _training_of(config: TrialConfig) -> dict[str, str]:
     return training_texts(config.optimizer, config.lr_schedule, config.batch_size_schedule, config.distillation)
 
 
-def _described(kinds: Mapping[str, Kind], kind: str, params: Mapping[str, Scalar]) -> str:
+def _described(kinds: Mapping[str, KindSpec], kind: str, params: Mapping[str, Scalar]) -> str:
     shown = {name: value for name, value in params.items() if value != kinds[kind].params[name].default}
     values = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in shown.values())
     return " ".join([kind, *(f"{name}={value}" for name, value in zip(shown, values, strict=True))])

@@ -6,7 +6,7 @@ from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialConfig, TrialResult
 
 
-class Networks:
+class CheckpointRetention:
     """Forgets the networks that nobody needs any more.
 
     Needed are those of the front, and the parents of trials that have not ended, which may have to start again.

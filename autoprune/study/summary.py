@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_rows import StudyRecord, TrialRecord
 from autoprune.study.optuna_storage import load_record
@@ -62,7 +62,7 @@ class StudySummary:
 
 def summary_of(folder: StudyFolder) -> StudySummary:
     """Read how a study stands; raises StudyError if its storage can't be read."""
-    spec = load_spec(folder.space)
+    spec = load_config(folder.space)
     is_ready, study = folder.plan.exists(), StudyRecord({}, ())
     if is_ready:
         study = load_record(folder, spec.search.storage, spec.study, (CONFIG, RESULT, CURVE, SOURCE))

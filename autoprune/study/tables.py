@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.study.final import final_front
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
@@ -29,7 +29,7 @@ class StudyTables:
     """
 
     def __init__(
-        self, folder: StudyFolder, spec: SearchSpec, groups: Sequence[str], params: Mapping[str, str], front: Front
+        self, folder: StudyFolder, spec: SearchConfig, groups: Sequence[str], params: Mapping[str, str], front: Front
     ) -> None:
         self._folder, self._spec, self._front = folder, spec, front
         self._ended = TrialTable(groups, params)

@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from autoprune.network.call import Inputs
 from autoprune.network.modes import eval_mode
 from autoprune.tasks.task import Split
-from autoprune.training.memory import with_fewer_at_once
-from autoprune.training.numerics import FLOAT32, Numerics
+from autoprune.training.memory import find_executable_batch_size
+from autoprune.training.precision import FLOAT32, Precision
 
 
 def recalibrate_batch_norm(
@@ -21,7 +21,7 @@ def recalibrate_batch_norm(
     n_examples: int = 1024,
     batch_size: int = 128,
     seed: int = 0,
-    numerics: Numerics = FLOAT32,
+    precision: Precision = FLOAT32,
 ) -> None:
     """Replace the running mean and variance of every batch norm by their average over batches of ``split``.
 
@@ -46,9 +46,9 @@ def recalibrate_batch_norm(
 
     def attempt(size: int) -> None:
         parts = order.tensor_split(math.ceil(len(order) / size))
-        recalibrate_on_batches(model, (split.batch(indices)[0] for indices in parts), device, numerics)
+        recalibrate_on_batches(model, (split.batch(indices)[0] for indices in parts), device, precision)
 
-    with_fewer_at_once(attempt, min(batch_size, len(order)), device, "recalibrating batch norm")
+    find_executable_batch_size(attempt, min(batch_size, len(order)), device, "recalibrating batch norm")
 
 
 @torch.no_grad()
@@ -56,7 +56,7 @@ def recalibrate_on_batches(
     model: nn.Module,
     batches: Iterable[Inputs],
     device: torch.device | str = "cpu",
-    numerics: Numerics = FLOAT32,
+    precision: Precision = FLOAT32,
 ) -> None:
     """As :func:`recalibrate_batch_norm`, over given batches of inputs, all of which count the same."""
     norms = _norms(model)
@@ -70,7 +70,7 @@ def recalibrate_on_batches(
                 norm.momentum = None
                 norm.train()
             for inputs in batches:
-                numerics.forward(model, inputs, device)
+                precision.forward(model, inputs, device)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum

@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.errors import TaskError
 from autoprune.network.call import Inputs
 from autoprune.tasks.task import Task
-from autoprune.training.numerics import Numerics
+from autoprune.training.precision import Precision
 from autoprune.trial import DistillationConfig
 
 
@@ -31,7 +31,7 @@ class Distillation:
         self.dense.eval().requires_grad_(requires_grad=False)
 
     def mixed(
-        self, loss: torch.Tensor, outputs: Any, inputs: Inputs, task: Task, numerics: Numerics, device: torch.device
+        self, loss: torch.Tensor, outputs: Any, inputs: Inputs, task: Task, precision: Precision, device: torch.device
     ) -> torch.Tensor:
         """The task's loss on a batch, and the distance from the dense network, at their weights.
 
@@ -48,6 +48,6 @@ class Distillation:
         if task.distillation_loss is None:
             raise TaskError("task.distillation_loss must say how outputs are compared, as task.loss is your own.")
         with torch.no_grad():
-            dense_outputs = numerics.forward(self.dense, inputs, device)
+            dense_outputs = precision.forward(self.dense, inputs, device)
         distance = task.distillation_loss(outputs, dense_outputs, self.config.temperature)
         return (1 - self.config.weight) * loss + self.config.weight * distance

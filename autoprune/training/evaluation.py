@@ -11,8 +11,8 @@ from autoprune.network.call import to_device
 from autoprune.network.modes import eval_mode
 from autoprune.network.outputs import join_outputs, map_outputs
 from autoprune.tasks.task import Split, Task
-from autoprune.training.memory import with_fewer_at_once
-from autoprune.training.numerics import FLOAT32, Numerics
+from autoprune.training.memory import find_executable_batch_size
+from autoprune.training.precision import FLOAT32, Precision
 
 CPU_BATCH = 64
 """Examples in one forward pass on a CPU: 512 take 1.2 to 3 times as long an example for the networks of the zoo."""
@@ -43,7 +43,7 @@ def evaluate(
     task: Task,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
-    numerics: Numerics = FLOAT32,
+    precision: Precision = FLOAT32,
 ) -> Evaluation:
     """Run the network over a split in evaluation mode.
 
@@ -68,14 +68,14 @@ def evaluate(
 
     def judge(n_at_once: int) -> tuple[Any, torch.Tensor, float]:
         inputs, target = split.batch(torch.arange(n_done, min(n_done + n_at_once, n_examples)))
-        output = numerics.forward(model, inputs, device)
+        output = precision.forward(model, inputs, device)
         loss = float(task.loss(output, to_device(target, device)))
         return map_outputs(torch.Tensor.cpu, output, lambda cache: None), target, loss
 
     with eval_mode(model):
         while n_done < n_examples:
             n_asked = min(batch_size, n_examples - n_done)
-            (output, target, loss), n_judged = with_fewer_at_once(judge, n_asked, device, "evaluation")
+            (output, target, loss), n_judged = find_executable_batch_size(judge, n_asked, device, "evaluation")
             batch_size = n_judged if n_judged < n_asked else batch_size
             n_done, total_loss = n_done + n_judged, total_loss + loss * n_judged
             outputs.append(output)

@@ -16,11 +16,11 @@ from autoprune.errors import AutopruneError, TaskError
 from autoprune.network.call import to_device
 from autoprune.tasks.task import Task
 from autoprune.training.distillation import Distillation
-from autoprune.training.feed import Feed, Part
-from autoprune.training.memory import with_fewer_at_once
-from autoprune.training.numerics import FLOAT32, Numerics
+from autoprune.training.memory import find_executable_batch_size
 from autoprune.training.optimizers import build_optimizer
-from autoprune.training.schedules import rate_and_batch
+from autoprune.training.precision import FLOAT32, Precision
+from autoprune.training.prefetch import MicroBatch, Prefetcher
+from autoprune.training.schedules import lr_and_batch_size
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 
@@ -65,8 +65,8 @@ class Trainer:
         seed: 0 or more.
         max_device_batch: Most examples in one forward pass. A larger batch is accumulated in parts of nearly equal
             size, to the same gradient if the loss is a mean over examples; batch norm, though, sees the parts.
-        reference_batch_size: Batch size that the learning rate is meant for (linear scaling); see ``rate_and_batch``.
-        numerics: Number format and memory layout. A step whose gradients fp16 can't hold is left out.
+        reference_batch_size: Batch size that the learning rate is meant for; see ``lr_and_batch_size``.
+        precision: Number format and memory layout. A step whose gradients fp16 can't hold is left out.
         distillation: Draws the outputs to the dense network's; ``None`` leaves the loss to the targets.
         before_step: Called before every optimizer step with the progress in [0, 1); may call ``resize``.
         after_step: Called after every optimizer step, for example to set pruned weights to zero again.
@@ -95,7 +95,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         max_device_batch: int | None = None,
         reference_batch_size: int | None = None,
-        numerics: Numerics = FLOAT32,
+        precision: Precision = FLOAT32,
         distillation: Distillation | None = None,
         before_step: Callable[[float], None] | None = None,
         after_step: Callable[[], None] | None = None,
@@ -112,9 +112,9 @@ class Trainer:
         self._epochs = epochs
         self._seed = seed
         self._device = torch.device(device)
-        self._numerics = numerics
+        self._precision = precision
         self._distillation = distillation
-        self._scaler = numerics.scaler(self._device)
+        self._scaler = precision.scaler(self._device)
         self._reference_batch_size = reference_batch_size
         self._before_step = before_step
         self._after_step = after_step
@@ -137,7 +137,7 @@ class Trainer:
         self.model.train()
         total_loss = 0.0
         batches = [step.indices for step in steps]
-        with Feed(self._task, batches, self.device_batch, generator, ahead=self._device.type == "cuda") as feed:
+        with Prefetcher(self._task, batches, self.device_batch, generator, ahead=self._device.type == "cuda") as feed:
             for step in steps:
                 if self._before_step is not None:
                     feed.wait()
@@ -217,8 +217,8 @@ class Trainer:
         self.validation_losses = list(state["validation_losses"])
 
     def _adopt(self, model: nn.Module) -> None:
-        self.model = self._numerics.lay_out(model.to(self._device)).train()
-        self._network = self._numerics.for_training(self.model)
+        self.model = self._precision.lay_out(model.to(self._device)).train()
+        self._network = self._precision.for_training(self.model)
         self._parameters = dict(model.named_parameters())
         self._optimizer = build_optimizer(self._optimizer_config, self._parameters.values(), lr=0.0)
 
@@ -236,7 +236,7 @@ class Trainer:
         n_seen, full_batch_size = 0, 0
         while n_seen < n_train:
             progress = (self.epoch * n_train + n_seen) / (self._epochs * n_train)
-            lr, batch_size = rate_and_batch(
+            lr, batch_size = lr_and_batch_size(
                 self._lr_schedule,
                 self._batch_size_schedule,
                 progress,
@@ -253,7 +253,7 @@ class Trainer:
             n_seen += len(steps[-1].indices)
         return steps, full_batch_size
 
-    def _step(self, step: "_Step", feed: Feed) -> float:
+    def _step(self, step: "_Step", feed: Prefetcher) -> float:
         """Take one optimizer step; returns the mean loss over the batch."""
         for group in self._optimizer.param_groups:
             group["lr"] = step.lr
@@ -267,7 +267,7 @@ class Trainer:
             feed.look_ahead()
             return self._compute_gradients(parts, step.lr)
 
-        batch_loss, fitting = with_fewer_at_once(
+        batch_loss, fitting = find_executable_batch_size(
             compute_gradients,
             largest,
             self._device,
@@ -282,19 +282,19 @@ class Trainer:
             self._after_step()
         return batch_loss
 
-    def _compute_gradients(self, parts: Iterable[Part], lr: float) -> float:
+    def _compute_gradients(self, parts: Iterable[MicroBatch], lr: float) -> float:
         """Accumulate the gradients of a batch part by part; returns the mean loss over it."""
         self._optimizer.zero_grad()
         batch_loss = 0.0
         for part in parts:
             inputs = to_device(part.inputs, self._device)  # once, for both networks
-            with self._numerics.telling():
-                outputs = self._numerics.forward(self._network, inputs, self._device)
+            with self._precision.telling():
+                outputs = self._precision.forward(self._network, inputs, self._device)
             loss = self._task.loss(outputs, to_device(part.targets, self._device))
             if self._distillation is not None:
-                loss = self._distillation.mixed(loss, outputs, inputs, self._task, self._numerics, self._device)
+                loss = self._distillation.mixed(loss, outputs, inputs, self._task, self._precision, self._device)
             loss = loss * part.share
-            with self._numerics.telling():
+            with self._precision.telling():
                 torch.autograd.backward(self._scaler.scale(loss))
             batch_loss += loss.item()  # only now: it waits until a GPU has computed all that it was given
             if not math.isfinite(batch_loss):
@@ -316,7 +316,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _StepState:
-    """What a step changes before its optimizer, but for the generator that a :class:`Feed` sets back."""
+    """What a step changes before its optimizer, but for the generator that a :class:`Prefetcher` sets back."""
 
     buffers: list[torch.Tensor]
     random_state: torch.Tensor

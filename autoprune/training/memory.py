@@ -20,7 +20,7 @@ class OutOfDeviceMemory(AutopruneError):  # noqa: N818 - torch's own word, but f
     """Not even a single example fits in a device's memory."""
 
 
-def with_fewer_at_once(
+def find_executable_batch_size(
     attempt: Callable[[int], Done],
     n_at_once: int,
     device: torch.device | str,

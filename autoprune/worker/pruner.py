@@ -15,8 +15,8 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.weights import WeightMasks
 from autoprune.tasks.task import Task
 from autoprune.training.loop import Trainer
-from autoprune.training.memory import with_fewer_at_once
-from autoprune.training.numerics import Numerics
+from autoprune.training.memory import find_executable_batch_size
+from autoprune.training.precision import Precision
 from autoprune.trial import PruningConfig
 
 N_GRADUAL_CUTS = 10
@@ -48,14 +48,14 @@ class TrialCuts:
         *,
         seed: int,
         device: torch.device,
-        numerics: Numerics,
+        precision: Precision,
     ) -> None:
         self.kept: dict[str, int] = {}
         self.removed_blocks: tuple[str, ...] = ()
         self._task, self._plan, self._pruning = task, plan, pruning
         self._parent_widths = parent_widths
         self._parent_weight_ratios: dict[str, float] = {}
-        self._seed, self._device, self._numerics = seed, device, numerics
+        self._seed, self._device, self._precision = seed, device, precision
         self._example = task.example_inputs(2)
         self._masks: WeightMasks | None = None
         self._n_done = 0
@@ -97,7 +97,7 @@ class TrialCuts:
         if due <= self._n_done:
             return False
         self._n_done = due
-        pruned = self._cut(self._numerics.lay_back(trainer.model), self._pruning_at(due / N_GRADUAL_CUTS))
+        pruned = self._cut(self._precision.lay_back(trainer.model), self._pruning_at(due / N_GRADUAL_CUTS))
         trainer.resize(pruned.model, pruned.provenance)
         return True
 
@@ -145,7 +145,7 @@ class TrialCuts:
                 seed=self._seed,
             )
 
-        pruned, _ = with_fewer_at_once(attempt, CALIBRATION_BATCH if with_data else 1, self._device, "pruning")
+        pruned, _ = find_executable_batch_size(attempt, CALIBRATION_BATCH if with_data else 1, self._device, "pruning")
         self.kept, self.removed_blocks = pruned.kept, pruned.removed_blocks
         self._masks = (
             WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope, pruning.weight_pattern)

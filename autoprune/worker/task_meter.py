@@ -14,7 +14,7 @@ from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Task
 from autoprune.training.batch_norm import has_running_statistics, recalibrate_on_batches
 from autoprune.training.evaluation import evaluate
-from autoprune.training.memory import with_fewer_at_once
+from autoprune.training.memory import find_executable_batch_size
 
 N_EXAMPLES, N_RECALIBRATION = 2048, 512
 """Training examples that a cut network is judged on, and others that its batch norm is recalibrated on."""
@@ -62,7 +62,7 @@ def task_meter(
             parts = torch.split(torch.arange(len(others)), n_at_once)
             recalibrate_on_batches(candidate, (others.batch(part)[0] for part in parts), device)
 
-        with_fewer_at_once(attempt, BATCH, device, "recalibrating batch norm")
+        find_executable_batch_size(attempt, BATCH, device, "recalibrating batch norm")
 
     return SensitivityMeter(
         copy.deepcopy(model).to(device),

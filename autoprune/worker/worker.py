@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.config import SearchSpec, load_spec
+from autoprune.config import SearchConfig, load_config
 from autoprune.config.model import Ceiling
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
@@ -28,7 +28,7 @@ from autoprune.training.distillation import Distillation
 from autoprune.training.evaluation import Evaluation, evaluate
 from autoprune.training.loop import Trainer
 from autoprune.training.memory import free_memory
-from autoprune.training.numerics import Numerics
+from autoprune.training.precision import Precision
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult, report_from_dict, result_from_dict, to_dict
 from autoprune.worker.limits import Limits, TrialTimeout
 from autoprune.worker.pruner import TrialCuts
@@ -52,7 +52,7 @@ class Worker:
     def __init__(self, folder: StudyFolder, device: torch.device | str = "cpu") -> None:
         self.folder = folder
         self.device = torch.device(device)
-        self.spec: SearchSpec = load_spec(folder.space)
+        self.spec: SearchConfig = load_config(folder.space)
         folder.keep_elsewhere(self.spec.search.checkpoints, self.spec.study)
         _ = folder.elsewhere  # what keeps it from being opened is no trial's fault
         self.task: Task = build_task(self.spec.task, folder.base_dir)
@@ -61,7 +61,7 @@ class Worker:
         self.dense = reference["dense"]
         self.latency_threads: int = reference["latency"]["threads"]
         self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)
-        self.numerics = Numerics.of(self.spec.training)
+        self.precision = Precision.of(self.spec.training)
         self.limits = Limits(self.spec.search.trial_timeout, self.spec.resources.memory_per_trial_gib)
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
@@ -100,7 +100,7 @@ class Worker:
                 device_batch=last.device_batch if last else None,
             )
         finally:
-            self.numerics.forget()
+            self.precision.forget()
             free_memory(self.device)
         if result is not None:
             yield result
@@ -157,7 +157,7 @@ class _Run:
             parent_widths,
             seed=config.seed,
             device=worker.device,
-            numerics=worker.numerics,
+            precision=worker.precision,
         )
 
     def steps(self) -> Iterator[EpochReport | TrialResult]:
@@ -199,7 +199,7 @@ class _Run:
             device=self.worker.device,
             max_device_batch=training.max_device_batch,
             reference_batch_size=training.reference_batch_size,
-            numerics=self.worker.numerics,
+            precision=self.worker.precision,
             distillation=self._distillation(),
             before_step=(lambda progress: self._cut_gradually(trainer, progress)) if self.cuts.is_gradual else None,
             after_step=self.cuts.apply_masks,
@@ -210,7 +210,7 @@ class _Run:
         if not self.config.distillation.weight:
             return None
         dense = load_model(self.folder.dense, self.task.build_model).to(self.worker.device)
-        return Distillation(self.worker.numerics.lay_out(dense), self.config.distillation)
+        return Distillation(self.worker.precision.lay_out(dense), self.config.distillation)
 
     def _cut_gradually(self, trainer: Trainer, progress: float) -> None:
         if self.cuts.cut_due(trainer, progress):
@@ -242,12 +242,12 @@ class _Run:
 
     def _evaluate(self, model: nn.Module, split: Split) -> Evaluation:
         worker = self.worker
-        evaluation = evaluate(model, split, self.task, worker.device, self.evaluation_batch, worker.numerics)
+        evaluation = evaluate(model, split, self.task, worker.device, self.evaluation_batch, worker.precision)
         self.evaluation_batch = evaluation.batch_size
         return evaluation
 
     def _finish(self, trainer: Trainer) -> TrialResult:
-        model, device, numerics = trainer.model, self.worker.device, self.worker.numerics
+        model, device, precision = trainer.model, self.worker.device, self.worker.precision
         n_examples = self.worker.spec.training.recalibration_examples
         if n_examples:
             recalibrate_batch_norm(
@@ -256,11 +256,11 @@ class _Run:
                 device,
                 n_examples=n_examples,
                 seed=self.config.seed,
-                numerics=numerics,
+                precision=precision,
             )
         validation = self._evaluate(model, self.task.data.validation)
         test = self._evaluate(model, self.task.data.test) if self.config.with_test else None
-        numerics.lay_back(model)
+        precision.lay_back(model)
         target = self.folder.model(self.config.number)
         architecture = self._architecture(model)
         with self.folder.writing():

@@ -17,7 +17,7 @@ import modelopt.torch.prune as mtp
 import torch
 from torch import nn
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.formats.saved_model import load_model
 from autoprune.study.folder import StudyFolder
 from autoprune.tasks.build import build_task
@@ -45,7 +45,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = StudyFolder(args.study)
-    task = build_task(load_spec(folder.space).task, folder.base_dir)
+    task = build_task(load_config(folder.space).task, folder.base_dir)
     dense = load_model(folder.dense, task.build_model)
     first = SubsetSplit(task.data.validation, torch.arange(min(N_SCORE, len(task.data.validation))))
     calibration = torch.randperm(len(task.data.train))[: N_BATCHES * BATCH].split(BATCH)

@@ -12,11 +12,11 @@ import pandas as pd
 import yaml
 from torch import nn
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.engines.inline import run_inline
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import resume_session
+from autoprune.search.prepare import reopen_study
 from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
@@ -152,7 +152,7 @@ class Lab:
         space = setting.space(changes) | {"study": root.name}
         space["search"] = {"trials": ENDLESS, "epochs": setting.budget, **space.get("search", {}), "seed": seed}
         self.folder.space.write_text(yaml.safe_dump(space, sort_keys=False))
-        session = resume_session(self.folder)
+        session = reopen_study(self.folder)
         self.space, self.table, self.dense = session.space, session.table, session.dense
         self.worker = CountingWorker(self.folder, setting.budget, self.dense)
         self.task = self.worker.task
@@ -223,7 +223,7 @@ class Lab:
         path = self.folder.root / "narrowed.yaml"
         content = merged(yaml.safe_load(self.folder.space.read_text()), changes)
         path.write_text(yaml.safe_dump(content, sort_keys=False))
-        return SearchSpace(load_spec(path), self.space.plan)
+        return SearchSpace(load_config(path), self.space.plan)
 
     def search(self, space: SearchSpace | None = None) -> None:
         """Run the project's own search until the epochs that its space allows it are spent, probes among them.

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 import yaml
 
-from autoprune.search.prepare import open_session
-from autoprune.search.resources import Places
+from autoprune.search.prepare import prepare_study
+from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 
 SPACES = Path(__file__).parent / "spaces"
 
-PLACES = Places(workers=1, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
+PLACES = WorkerResources(workers=1, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def prepared(setting: Setting, seed: int, work: Path) -> StudyFolder:
     with locked(root):
         space_file = root / "space.yaml"
         space_file.write_text(yaml.safe_dump(setting.space({"search": {"seed": seed}}), sort_keys=False))
-        open_session(space_file, folder, PLACES)
+        prepare_study(space_file, folder, PLACES)
     return folder
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny import TINY_TASK, write_space
 
 from autoprune.cli.main import main
-from autoprune.errors import SpecError
+from autoprune.errors import ConfigError
 
 BROKEN = """
 
@@ -123,7 +123,7 @@ def test_a_corrupt_database(run: Run, trained_tiny: Path, tmp_path: Path) -> Non
 
 def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["autoprune", "--debug", "search", "nowhere.yaml"])
-    with pytest.raises(SpecError):
+    with pytest.raises(ConfigError):
         main()
 
 

@@ -15,7 +15,7 @@ import torch
 from tiny import write_space
 
 import autoprune
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.tasks.build import build_task
 
 
@@ -165,7 +165,7 @@ def test_export_gives_files_with_the_stated_accuracy(searched: tuple[Path, str])
     front = pd.read_parquet(folder / "results/tiny/front.parquet").set_index("number")
     assert metrics["certification"]["lineage"]["accuracy_std"] == pytest.approx(front["lineage.accuracy_std"][trial])
     stated = metrics["accuracy"]
-    task = build_task(load_spec(folder / "space.yaml").task, folder)
+    task = build_task(load_config(folder / "space.yaml").task, folder)
     inputs, targets = task.data.validation.batch(torch.arange(len(task.data.validation)))
     model = autoprune.load(folder / "shipped", base_dir=folder)
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoprune.config import SearchSpec, differences, parse_spec
+from autoprune.config import SearchConfig, differences, parse_config
 
 BASE = """
 study: s
@@ -16,9 +16,9 @@ search: {trials: 60}
 """
 
 
-def changed(old: str, new: str) -> SearchSpec:
+def changed(old: str, new: str) -> SearchConfig:
     assert old in BASE
-    return parse_spec(BASE.replace(old, new), "changed")
+    return parse_config(BASE.replace(old, new), "changed")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def changed(old: str, new: str) -> SearchSpec:
     ],
 )
 def test_each_difference_with_its_place(old: str, new: str, lines: list[str]) -> None:
-    assert differences(parse_spec(BASE, "base"), changed(old, new)) == lines
+    assert differences(parse_config(BASE, "base"), changed(old, new)) == lines
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_each_difference_with_its_place(old: str, new: str, lines: list[str]) ->
     ],
 )
 def test_what_a_study_may_change(old: str, new: str) -> None:
-    assert differences(parse_spec(BASE, "base"), changed(old, new)) == []
+    assert differences(parse_config(BASE, "base"), changed(old, new)) == []

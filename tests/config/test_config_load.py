@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from autoprune.config import Ceiling, Range, SearchSpec, load_spec, parse_spec
+from autoprune.config import Ceiling, Range, SearchConfig, load_config, parse_config
 from autoprune.config.model import Training
-from autoprune.errors import SpecError
+from autoprune.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -128,16 +128,16 @@ sarch:  #! the file: unknown key 'sarch' (did you mean 'search'?). Known: {secti
 """  # noqa: E501
 
 
-def parse(text: str) -> SearchSpec:
-    return parse_spec(text, "space.yaml")
+def parse(text: str) -> SearchConfig:
+    return parse_config(text, "space.yaml")
 
 
-def parse_with(line: str) -> SearchSpec:
+def parse_with(line: str) -> SearchConfig:
     return parse(f"study: s\ntask: {{model: 'a:b', data: 'a:c'}}\n{line}\n")
 
 
 def problems_of(text: str) -> tuple[str, ...]:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse(text)
     return caught.value.problems
 
@@ -175,14 +175,14 @@ def test_every_mistake_at_once_with_its_line() -> None:
 
 
 def test_error_text_is_one_mistake_a_line() -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse("study: s\ntask: {model: m, data: d}\n")
     assert len(str(caught.value).splitlines()) == len(caught.value.problems) == 2
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_space_file(path: Path) -> None:
-    assert load_spec(path).study == path.stem
+    assert load_config(path).study == path.stem
 
 
 def test_digits_is_shipped() -> None:
@@ -368,17 +368,17 @@ def test_override_keeps_what_it_does_not_name() -> None:
 def test_load_spec_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("study: s\n", encoding="utf-8")
-    with pytest.raises(SpecError) as caught:
-        load_spec(path)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
     assert caught.value.problems == (f"{path}:1: task is missing.",)
 
 
 def test_load_spec_of_what_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"none\.yaml: no such file\. Shipped examples are in search_spaces/\."):
-        load_spec(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file\. Shipped examples are in search_spaces/\."):
+        load_config(tmp_path / "none.yaml")
     (tmp_path / "mine.yaml").touch()
-    with pytest.raises(SpecError, match=r"a YAML file, got a folder\. Name the file in it\. In it: mine\.yaml\.$"):
-        load_spec(tmp_path)
+    with pytest.raises(ConfigError, match=r"a YAML file, got a folder\. Name the file in it\. In it: mine\.yaml\.$"):
+        load_config(tmp_path)
     (tmp_path / "latin1.yaml").write_bytes("study: a\n# café".encode("latin-1"))
-    with pytest.raises(SpecError, match=r"latin1\.yaml:2: .* in UTF-8, got other bytes\. Save it as UTF-8"):
-        load_spec(tmp_path / "latin1.yaml")
+    with pytest.raises(ConfigError, match=r"latin1\.yaml:2: .* in UTF-8, got other bytes\. Save it as UTF-8"):
+        load_config(tmp_path / "latin1.yaml")

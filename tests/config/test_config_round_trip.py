@@ -7,16 +7,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from autoprune.config import SearchSpec, parse_spec
+from autoprune.config import SearchConfig, parse_config
 from autoprune.config.criteria import CRITERIA
 from autoprune.config.optimizers import OPTIMIZERS
-from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, Kind, ParamKind
+from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, KindSpec, ParameterSpec
 
-RATIO = ParamKind("float", low=0, high=1, high_open=True)
+RATIO = ParameterSpec("float", low=0, high=1, high_open=True)
 COSTS = ("params", "nonzero_params", "size_bytes", "flops", "latency_ms")
 
 
-def values(kind: ParamKind) -> st.SearchStrategy[Any]:
+def values(kind: ParameterSpec) -> st.SearchStrategy[Any]:
     if kind.choices:
         return st.sampled_from(kind.choices)
     if kind.type == "int":
@@ -27,18 +27,18 @@ def values(kind: ParamKind) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def ranges(draw: st.DrawFn, kind: ParamKind) -> dict[str, Any]:
+def ranges(draw: st.DrawFn, kind: ParameterSpec) -> dict[str, Any]:
     low, high = sorted(draw(st.tuples(values(kind), values(kind))))
     extra = draw(st.sampled_from([{}, {"log": low > 0}, {"step": 1 if kind.type == "int" else 0.125}]))
     return {"low": low, "high": high, **extra}
 
 
-def dimensions(kind: ParamKind) -> st.SearchStrategy[Any]:
+def dimensions(kind: ParameterSpec) -> st.SearchStrategy[Any]:
     several = st.lists(values(kind), min_size=1, max_size=3, unique=True)
     return values(kind) | several if kind.choices else values(kind) | several | ranges(kind)
 
 
-def sections(registry: dict[str, Kind], tag: str) -> st.SearchStrategy[list[dict[str, Any]]]:
+def sections(registry: dict[str, KindSpec], tag: str) -> st.SearchStrategy[list[dict[str, Any]]]:
     def section(name: str) -> st.SearchStrategy[dict[str, Any]]:
         params = registry[name].params
         return st.fixed_dictionaries(
@@ -86,16 +86,16 @@ files = st.fixed_dictionaries(
         "training": st.fixed_dictionaries(
             {},
             optional={
-                "epochs": dimensions(ParamKind("int", low=1)),
+                "epochs": dimensions(ParameterSpec("int", low=1)),
                 "optimizer": sections(OPTIMIZERS, "name"),
                 "lr_schedule": sections(LR_SCHEDULES, "kind"),
                 "batch_size_schedule": sections(BATCH_SIZE_SCHEDULES, "kind"),
-                "gradual_pruning": dimensions(ParamKind("float", low=0, high=1)),
+                "gradual_pruning": dimensions(ParameterSpec("float", low=0, high=1)),
                 "distillation": st.fixed_dictionaries(
                     {},
                     optional={
-                        "weight": dimensions(ParamKind("float", low=0, high=1)),
-                        "temperature": dimensions(ParamKind("float", low=1)),
+                        "weight": dimensions(ParameterSpec("float", low=0, high=1)),
+                        "temperature": dimensions(ParameterSpec("float", low=1)),
                     },
                 ),
                 "precision": st.sampled_from(["float32", "bf16", "fp16"]),
@@ -118,15 +118,15 @@ files = st.fixed_dictionaries(
 
 @given(files)
 def test_dump_and_parse(file: dict[str, Any]) -> None:
-    spec = parse_spec(json.dumps(file), "file")
-    again = parse_spec(spec.model_dump_json(), "dumped")
+    spec = parse_config(json.dumps(file), "file")
+    again = parse_config(spec.model_dump_json(), "dumped")
     assert again == spec
 
 
 @given(files)
 @example({"study": "62E6", "task": {"model": "a:b", "data": "a:c"}})
 def test_what_was_written_is_what_is_read(file: dict[str, Any]) -> None:
-    dumped = parse_spec(json.dumps(file), "file").model_dump(mode="json")
+    dumped = parse_config(json.dumps(file), "file").model_dump(mode="json")
     assert dumped["study"] == file["study"]
     for key in ("optimizer", "lr_schedule", "batch_size_schedule"):
         for written, read in zip(file.get("training", {}).get(key, []), dumped["training"][key], strict=False):
@@ -136,7 +136,7 @@ def test_what_was_written_is_what_is_read(file: dict[str, Any]) -> None:
 
 
 def test_a_spec_cannot_be_changed() -> None:
-    spec = parse_spec("study: s\ntask: {model: 'a:b', data: 'a:c'}\n", "file")
+    spec = parse_config("study: s\ntask: {model: 'a:b', data: 'a:c'}\n", "file")
     with pytest.raises(ValueError, match="frozen"):
         spec.study = "t"
-    assert spec == SearchSpec.model_validate(spec.model_dump())
+    assert spec == SearchConfig.model_validate(spec.model_dump())

@@ -14,7 +14,7 @@ from tiny import ONE_THREAD
 from autoprune.engines import load_engine
 from autoprune.errors import StudyError
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 
 CHANGES = {"search": {"trials": 4}, "resources": {"workers": "auto"}}
 
@@ -28,7 +28,7 @@ def test_what_can_not_be_joined_is_refused(engine: str, address: str, rule: str)
         load_engine(engine, address)
 
 
-def test_a_ray_of_its_own_has_no_custom_resources(tiny_study: Callable[..., Session]) -> None:
+def test_a_ray_of_its_own_has_no_custom_resources(tiny_study: Callable[..., PreparedStudy]) -> None:
     from autoprune.engines.ray_tune import run_ray
 
     session = tiny_study({})

@@ -12,7 +12,7 @@ import pytest
 from engines_cli import searching
 from tiny import copy_study
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import UnwritableError
 from autoprune.formats.saved_model import load_model
@@ -70,7 +70,7 @@ def sealed() -> Iterator[Callable[[list[Path]], None]]:
 
 def assert_nothing_is_half_written(folder: StudyFolder) -> None:
     assert [path for path in folder.root.rglob(".*") if path.is_file()] == []
-    task = build_task(load_spec(folder.space).task, folder.base_dir)
+    task = build_task(load_config(folder.space).task, folder.base_dir)
     for path in folder.root.rglob("*.json"):
         json.loads(path.read_text())
     for path in folder.root.glob("*.parquet"):

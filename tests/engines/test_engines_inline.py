@@ -10,13 +10,13 @@ import pytest
 from autoprune.engines import ENGINES, load_engine
 from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.worker import Worker
 
 MEASURED = ["latency_ms", "train_time_s"]
 
 
-def run(session: Session, cut_at: int | None = None) -> pd.DataFrame:
+def run(session: PreparedStudy, cut_at: int | None = None) -> pd.DataFrame:
     """Run the study, or a part of it: Ctrl-C comes after so many changes."""
     n_changes = 0
 
@@ -47,7 +47,7 @@ def run(session: Session, cut_at: int | None = None) -> pd.DataFrame:
     ],
     ids=["tpe", "nearest under a ceiling"],
 )
-def test_same_seed_same_study(tiny_study: Callable[..., Session], changes: dict[str, Any]) -> None:
+def test_same_seed_same_study(tiny_study: Callable[..., PreparedStudy], changes: dict[str, Any]) -> None:
     whole = run(tiny_study(changes, "whole"))
     assert (whole["state"] != "infeasible").sum() == changes["search"]["trials"]
     again = run(tiny_study(changes, "again"))
@@ -58,7 +58,7 @@ def test_same_seed_same_study(tiny_study: Callable[..., Session], changes: dict[
     pd.testing.assert_frame_equal(cut.drop(columns=MEASURED), whole.drop(columns=MEASURED), check_exact=True)
 
 
-def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tiny_study: Callable[..., Session]) -> None:
+def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study({"training": {"epochs": 4}, "search": {"trials": 1}})
     epochs: list[int] = []
 

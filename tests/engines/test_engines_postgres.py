@@ -12,7 +12,7 @@ import pytest
 from engines_cli import Search, searching
 from postgres_server import PASSWORD, Postgres, running_postgres
 
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.study.database import Database
 from autoprune.study.optuna_storage import open_study
 from autoprune.study.records import RESULT
@@ -115,7 +115,7 @@ def test_a_server_that_ends_amid_the_search(
 
 
 def test_a_server_that_is_started_anew_between_two_trials(
-    postgres: Postgres, postgres_url: str, tiny_study: Callable[..., Session]
+    postgres: Postgres, postgres_url: str, tiny_study: Callable[..., PreparedStudy]
 ) -> None:
     session = tiny_study({"search": {"storage": postgres_url}})
     study = open_study(session.folder, postgres_url, "tiny", ["accuracy", "flops"], ["maximize", "minimize"])

@@ -9,7 +9,7 @@ import pytest
 from engines_cli import searching
 
 from autoprune.engines.inline import run_inline
-from autoprune.search.prepare import resume_session
+from autoprune.search.prepare import reopen_study
 from autoprune.search.replication.replication import Replication
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import config_of
@@ -45,7 +45,7 @@ def test_lineages_on_two_workers_come_out_as_one_after_the_other(trained_tiny: P
         shutil.copytree(search.results, tmp_path / "ray/results/again")
         again = StudyFolder(tmp_path / "ray/results/again")
         shutil.rmtree(again.certification)
-        spec = resume_session(again).spec
+        spec = reopen_study(again).spec
         certification = Replication(again, spec, [*front["number"]], trials, 2)  # type: ignore[arg-type]
         run_inline(certification, Worker(again))
         assert outcomes(again) == found

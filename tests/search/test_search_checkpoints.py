@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from tiny import TINY_SPACE, copy_study, merged, write_space
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.engines.inline import run_in_process
-from autoprune.errors import SpecError, StudyError, UnwritableError
+from autoprune.errors import ConfigError, StudyError, UnwritableError
 from autoprune.export.study import export_trial
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.run import Outcome, run_search
 from autoprune.study.folder import StudyFolder
 from autoprune.training.checkpoint import load_checkpoint
@@ -69,7 +69,7 @@ def assert_same_trials(one: StudyFolder, other: StudyFolder) -> None:
     pd.testing.assert_frame_equal(*frames, check_exact=True)
 
 
-def assert_loads(session: Session, number: int) -> None:
+def assert_loads(session: PreparedStudy, number: int) -> None:
     load_model(session.folder.model(number), session.task.build_model)
 
 
@@ -172,7 +172,7 @@ def test_another_study_begins_with_it(make: Make, place: Path, tmp_path: Path) -
 # A trial's training state.
 
 
-def begun(make: Make) -> tuple[Session, TrialConfig]:
+def begun(make: Make) -> tuple[PreparedStudy, TrialConfig]:
     """A study with a trial that has done two of its three epochs, the folder's copies gone."""
     session = search(make({"training": {"epochs": 3}}), 1).session
     (number,) = numbers_in(session.folder.checkpoints)
@@ -186,7 +186,7 @@ def begun(make: Make) -> tuple[Session, TrialConfig]:
     return session, config
 
 
-def epochs_of(session: Session, config: TrialConfig) -> list[int]:
+def epochs_of(session: PreparedStudy, config: TrialConfig) -> list[int]:
     *reports, result = Worker(session.folder).run(config)
     assert isinstance(result, TrialResult)
     assert result.state == "finished", result.error
@@ -299,15 +299,15 @@ def test_studies_of_one_name_do_not_mix(make: Make, place: Path) -> None:
 )
 def test_a_key_in_the_space_file_is_refused_and_not_shown(tmp_path: Path, uri: str) -> None:
     expected = r"checkpoints must not hold a secret key, .*: write \$\{NAME\} in its place, and set"
-    with pytest.raises(SpecError, match=expected) as caught:
-        load_spec(write_space(tmp_path, {"search": {"checkpoints": uri}}))
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load_config(write_space(tmp_path, {"search": {"checkpoints": uri}}))
     assert "cret" not in str(caught.value).replace("secret key", "")
 
 
 @pytest.mark.parametrize("uri", ["results/elsewhere", "/some/folder", "KEY:secret@bucket"])
 def test_what_is_no_uri(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(SpecError, match=r"search\.checkpoints must be a URI such as s3://bucket/folder or file:///"):
-        load_spec(write_space(tmp_path, {"search": {"checkpoints": uri}}))
+    with pytest.raises(ConfigError, match=r"search\.checkpoints must be a URI such as s3://bucket/folder or file:///"):
+        load_config(write_space(tmp_path, {"search": {"checkpoints": uri}}))
 
 
 @pytest.mark.parametrize(
@@ -315,4 +315,4 @@ def test_what_is_no_uri(tmp_path: Path, uri: str) -> None:
 )
 def test_uris_without_a_key(tmp_path: Path, uri: str | None) -> None:
     assert "checkpoints" not in TINY_SPACE["search"]
-    assert load_spec(write_space(tmp_path, {"search": {"checkpoints": uri}})).search.checkpoints == uri
+    assert load_config(write_space(tmp_path, {"search": {"checkpoints": uri}})).search.checkpoints == uri

@@ -9,7 +9,7 @@ from optuna.trial import Trial, TrialState
 from tiny import merged
 
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.space import SearchSpace
 from autoprune.trial import Cost, TrialConfig, TrialResult
 
@@ -21,7 +21,7 @@ class Death(BaseException):
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def make_driver(request: pytest.FixtureRequest, tiny_study: Callable[..., Session]) -> MakeDriver:
+def make_driver(request: pytest.FixtureRequest, tiny_study: Callable[..., PreparedStudy]) -> MakeDriver:
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else None
 
     def make(changes: dict[str, Any] | None = None, n_trials: int | None = None) -> Driver:

@@ -12,20 +12,20 @@ import torch
 from autoprune.errors import StudyError
 from autoprune.search import failure_limit
 from autoprune.search.driver import Driver
-from autoprune.search.final_evaluation import read_test_split
-from autoprune.search.prepare import Session
+from autoprune.search.final_evaluation import evaluate_on_test
+from autoprune.search.prepare import PreparedStudy
 from autoprune.study.pareto import non_dominated_mask
 from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult
 
 MakeDriver = Callable[..., Driver]
 
 
-def open_driver(session: Session, n_trials: int | None = None) -> Driver:
+def open_driver(session: PreparedStudy, n_trials: int | None = None) -> Driver:
     return Driver(session.folder, session.space, session.table, session.dense, n_trials)
 
 
 @pytest.fixture
-def make_driver(tiny_study: Callable[..., Session]) -> MakeDriver:
+def make_driver(tiny_study: Callable[..., PreparedStudy]) -> MakeDriver:
     """Opens a driver of a tiny study, made from changes to the space file."""
 
     def make(changes: dict[str, Any] | None = None, n_trials: int | None = None, name: str = "a") -> Driver:
@@ -80,7 +80,7 @@ def test_it_gives_out_the_asked_number_of_trials_and_counts_them(make_driver: Ma
     assert states == ["COMPLETE", "PRUNED", "FAIL"]
 
 
-def test_every_change_is_told_on(tiny_study: Callable[..., Session]) -> None:
+def test_every_change_is_told_on(tiny_study: Callable[..., PreparedStudy]) -> None:
     session, seen = tiny_study(), []
     driver = Driver(
         session.folder, session.space, session.table, session.dense, 1, lambda told: seen.append(told.n_told)
@@ -204,7 +204,7 @@ def test_the_ladder_comes_first_with_uniform_ratios_and_only_once(make_driver: M
     assert uniform[:4] == [True] * 4
 
 
-def test_test_accuracy_is_read_once(make_driver: MakeDriver, tiny_study: Callable[..., Session]) -> None:
+def test_test_accuracy_is_read_once(make_driver: MakeDriver, tiny_study: Callable[..., PreparedStudy]) -> None:
     from autoprune.engines.inline import run_inline
     from autoprune.worker import Worker
 
@@ -217,9 +217,9 @@ def test_test_accuracy_is_read_once(make_driver: MakeDriver, tiny_study: Callabl
         assert task.data.test.n_read == 0  # type: ignore[attr-defined]
     assert pd.read_parquet(session.folder.front)["accuracy_test"].isna().all()
     front = driver.frame().query("on_front")
-    accuracy = read_test_split(session.folder, session.task, front, torch.device("cpu"))
+    accuracy = evaluate_on_test(session.folder, session.task, front, torch.device("cpu"))
     assert session.task.data.test.n_read == 150 * (1 + len(front))  # type: ignore[attr-defined]
-    assert read_test_split(session.folder, session.task, front, torch.device("cpu")) == accuracy
+    assert evaluate_on_test(session.folder, session.task, front, torch.device("cpu")) == accuracy
     assert session.task.data.test.n_read == 150 * (1 + len(front))  # type: ignore[attr-defined]
     driver.write()
     written = pd.read_parquet(session.folder.front)

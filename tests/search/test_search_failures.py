@@ -8,9 +8,9 @@ import pytest
 from tiny import TINY_TASK, write_space
 
 from autoprune.engines.inline import run_in_process
-from autoprune.errors import SpecError, StudyError, TaskError
+from autoprune.errors import ConfigError, StudyError, TaskError
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.run import run_search
 from autoprune.study.optuna_storage import load_study
 from autoprune.study.records import target_of
@@ -40,7 +40,7 @@ def test_a_dense_network_that_diverges_says_so(tmp_path: Path) -> None:
 def test_a_network_without_anything_to_prune_is_refused_before_it_is_trained(tmp_path: Path) -> None:
     task = TINY_TASK + "\n\ndef flat():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     changes = {"task": {"model": "tiny_task:flat"}, "pruning": [{"method": "neuron"}, {"method": "layer"}]}
-    with pytest.raises(SpecError, match="nothing of this network can be pruned by neuron or layer"):
+    with pytest.raises(ConfigError, match="nothing of this network can be pruned by neuron or layer"):
         run_search(write_space(tmp_path, changes, task), tmp_path / "results", run_in_process)
     assert not (tmp_path / "results").exists()
 
@@ -64,7 +64,7 @@ def test_a_results_folder_that_vanishes_is_told_in_one_line(tmp_path: Path) -> N
         run_search(space, tmp_path / "results", run_in_process, on_change=vanish)
 
 
-def test_the_number_of_trials_asked_for_last_is_kept(tiny_study: Callable[..., Session]) -> None:
+def test_the_number_of_trials_asked_for_last_is_kept(tiny_study: Callable[..., PreparedStudy]) -> None:
     def opened(n_trials: int | None) -> Driver:
         session = tiny_study()
         return Driver(session.folder, session.space, session.table, session.dense, n_trials)
@@ -77,7 +77,7 @@ def test_the_number_of_trials_asked_for_last_is_kept(tiny_study: Callable[..., S
     assert load_study(session.folder, None, "tiny").metric_names == ["accuracy", "flops"]
 
 
-def test_a_damaged_database_is_told_in_the_databases_words(tiny_study: Callable[..., Session]) -> None:
+def test_a_damaged_database_is_told_in_the_databases_words(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study()
     Driver(session.folder, session.space, session.table, session.dense)
     with session.folder.database.open("r+b") as file:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware.history import History, Node, trial_key
 from autoprune.study import tables
 from autoprune.trial import Cost, TrialConfig, TrialResult
@@ -20,7 +20,7 @@ FEW: dict[str, Any] = {"pruning": [{"method": "neuron", "ratio": {"low": 0.0, "h
 SEARCH = {"search": {"ladder": 0, "trials": 50}}
 
 
-def driver_of(session: Session) -> Driver:
+def driver_of(session: PreparedStudy) -> Driver:
     return Driver(session.folder, session.space, session.table, session.dense)
 
 
@@ -39,7 +39,7 @@ def next_trial(driver: Driver) -> TrialConfig:
 
 
 def test_a_suggestion_takes_as_many_transactions_in_any_number_of_dimensions(
-    tiny_study: Callable[..., Session],
+    tiny_study: Callable[..., PreparedStudy],
 ) -> None:
     counts, dimensions = [], []
     for name, changes in {"few": {**SEARCH, **FEW}, "all": SEARCH}.items():
@@ -58,7 +58,7 @@ def test_a_suggestion_takes_as_many_transactions_in_any_number_of_dimensions(
     assert counts[0] == counts[1]
 
 
-def test_the_table_that_grew_is_that_of_a_study_opened_again(tiny_study: Callable[..., Session]) -> None:
+def test_the_table_that_grew_is_that_of_a_study_opened_again(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(SEARCH)
     driver = driver_of(session)
     first, second, third = (next_trial(driver) for _ in range(3))
@@ -75,7 +75,7 @@ def test_the_table_that_grew_is_that_of_a_study_opened_again(tiny_study: Callabl
 
 
 def test_tables_that_take_long_are_written_more_seldom(
-    tiny_study: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+    tiny_study: Callable[..., PreparedStudy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "WRITE_INTERVAL_S", 0.0)
     session = tiny_study(SEARCH)

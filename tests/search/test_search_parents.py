@@ -10,14 +10,14 @@ import torch
 from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
 from autoprune.search.parents import nearest_parent
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.trial import Cost, PruningConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
 
 WIDTHS = {"stem": 8, "block1.conv1": 8, "block2.conv1": 8}
 
 
-def test_a_real_study_grows_a_tree(tiny_study: Callable[..., Session]) -> None:
+def test_a_real_study_grows_a_tree(tiny_study: Callable[..., PreparedStudy]) -> None:
     changes = {
         "training": {"epochs": [1, 2]},
         "pruning": [{"method": "neuron", "ratio": [0.0, 0.25, 0.5]}, {"method": "layer", "ratio": [0.0, 0.5]}],
@@ -46,7 +46,7 @@ def test_a_real_study_grows_a_tree(tiny_study: Callable[..., Session]) -> None:
 
 
 @pytest.fixture
-def finished(tiny_study: Callable[..., Session]) -> Callable[..., bool]:
+def finished(tiny_study: Callable[..., PreparedStudy]) -> Callable[..., bool]:
     """Whether a trial with the second pruning would start from a finished trial with the first."""
     session = tiny_study({"search": {"start": "nearest", "ladder": 0}})
     driver = Driver(session.folder, session.space, session.table, session.dense, 1)
@@ -138,7 +138,7 @@ def test_only_finished_trials_whose_network_is_kept_are_parents(finished: Callab
     assert not finished(everything, everything, has_model=False)
 
 
-def test_weights_come_from_the_parent(tiny_study: Callable[..., Session]) -> None:
+def test_weights_come_from_the_parent(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study({"search": {"start": "nearest"}})
     worker = Worker(session.folder)
     driver = Driver(session.folder, session.space, session.table, session.dense)

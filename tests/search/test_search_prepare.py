@@ -20,7 +20,7 @@ from autoprune.errors import StudyError, TaskError
 from autoprune.formats.saved_model import load_model
 from autoprune.search import prepare as session_module
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session, check_space_file, open_session, rank_plan, resume_session
+from autoprune.search.prepare import PreparedStudy, prepare_study, rank_plan, reopen_study, validate_space
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import load_study, open_study, read_study
 from autoprune.training.evaluation import evaluate
@@ -34,7 +34,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_the_dense_network_is_trained_once_and_its_record_is_true(tiny_study: Callable[..., Session]) -> None:
+def test_the_dense_network_is_trained_once_and_its_record_is_true(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study()
     dense = load_model(session.folder.dense, session.task.build_model)
     measured = evaluate(dense, session.task.data.validation, session.task)
@@ -52,11 +52,11 @@ def test_the_dense_network_is_trained_once_and_its_record_is_true(tiny_study: Ca
     assert again.dense == session.dense
     assert again.space.plan == session.space.plan
     assert again.table == session.table
-    assert resume_session(session.folder).table == session.table
+    assert reopen_study(session.folder).table == session.table
 
 
 def test_dense_training_goes_on_after_a_death(
-    tiny_study: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+    tiny_study: Callable[..., PreparedStudy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = tiny_study()
     weights = load_file(done.folder.dense / "model.safetensors")
@@ -78,7 +78,7 @@ def test_dense_training_goes_on_after_a_death(
     torch.testing.assert_close(load_file(done.folder.dense / "model.safetensors"), weights, rtol=0, atol=0)
 
 
-def test_given_weights_are_taken_as_they_are(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+def test_given_weights_are_taken_as_they_are(tiny_study: Callable[..., PreparedStudy], tmp_path: Path) -> None:
     given = tmp_path / "given.safetensors"
     trained = tiny_study()
     shutil.copy(trained.folder.dense / "model.safetensors", given)
@@ -90,7 +90,7 @@ def test_given_weights_are_taken_as_they_are(tiny_study: Callable[..., Session],
 
 
 def test_given_weights_are_judged_on_the_device_of_the_trials(
-    tiny_study: Callable[..., Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_study: Callable[..., PreparedStudy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = tiny_study().folder.dense / "model.safetensors"
     space, devices = write_space(tmp_path / "b", {"task": {"weights": str(given)}}), []
@@ -101,30 +101,30 @@ def test_given_weights_are_judged_on_the_device_of_the_trials(
 
     monkeypatch.setattr(session_module, "evaluate", judged)
     with pytest.raises(KeyboardInterrupt):
-        open_session(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("meta")))
+        prepare_study(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("meta")))
     assert devices == [{"meta"}]
 
 
 @pytest.mark.gpu
-def test_given_weights_on_a_gpu(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+def test_given_weights_on_a_gpu(tiny_study: Callable[..., PreparedStudy], tmp_path: Path) -> None:
     trained = tiny_study()
     space = write_space(tmp_path / "b", {"task": {"weights": str(trained.folder.dense / "model.safetensors")}})
-    session = open_session(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("cuda")))
+    session = prepare_study(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("cuda")))
     assert session.dense["accuracy"] == pytest.approx(trained.dense["accuracy"], abs=0.02)
 
 
-def test_another_space_file_is_refused(tiny_study: Callable[..., Session]) -> None:
+def test_another_space_file_is_refused(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study()
     space = session.folder.base_dir / "space.yaml"
     space.write_text(space.read_text().replace("sampler: random", "sampler: tpe"))
     before = tree(session.folder.root)
     expected = "started from a different space file (search.sampler: random -> tpe). Give the study another name"
     with pytest.raises(StudyError, match=re.escape(expected)):
-        open_session(space, session.folder, ONE_THREAD)
+        prepare_study(space, session.folder, ONE_THREAD)
     assert tree(session.folder.root) == before
 
 
-def test_a_plan_of_an_earlier_version_is_refused(tiny_study: Callable[..., Session]) -> None:
+def test_a_plan_of_an_earlier_version_is_refused(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study()
     plan = session.folder.read_json(session.folder.plan)
     session.folder.write_json(session.folder.plan, {key: plan[key] for key in ("plan", "table")})
@@ -132,21 +132,21 @@ def test_a_plan_of_an_earlier_version_is_refused(tiny_study: Callable[..., Sessi
         tiny_study()
 
 
-def test_a_task_that_does_not_fit_writes_nothing(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+def test_a_task_that_does_not_fit_writes_nothing(tiny_study: Callable[..., PreparedStudy], tmp_path: Path) -> None:
     session = tiny_study()
     task = (session.folder.base_dir / "tiny_task.py").read_text().replace("nn.Linear(128, 10)", "nn.Linear(64, 10)")
     (tmp_path / "tiny_task.py").write_text(task)
     space = Path(shutil.copy(session.folder.base_dir / "space.yaml", tmp_path))
     folder = StudyFolder(tmp_path / "results" / "tiny")
     with pytest.raises(TaskError, match=r"the model, on \d training examples, raised"):
-        check_space_file(space)
+        validate_space(space)
     with pytest.raises(TaskError):
-        open_session(space, folder, ONE_THREAD)
+        prepare_study(space, folder, ONE_THREAD)
     assert not folder.root.exists()
 
 
 @pytest.mark.parametrize("damage", ["garbage", "cut"])
-def test_a_damaged_database_is_one_clear_error(tiny_study: Callable[..., Session], damage: str) -> None:
+def test_a_damaged_database_is_one_clear_error(tiny_study: Callable[..., PreparedStudy], damage: str) -> None:
     session = tiny_study()
     driver = Driver(session.folder, session.space, session.table, session.dense)
     driver.suggest()
@@ -213,7 +213,7 @@ os._exit(0)
 
 
 def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:
-    checked = check_space_file(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    checked = validate_space(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
     streams: dict[str, torch.Tensor] = {}
     for name in ("block1", "block2"):
         module = checked.model.get_submodule(name)
@@ -230,7 +230,7 @@ def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:
 
 
 def test_angles_are_measured_with_fewer_examples_at_once_where_memory_is_not_enough(tmp_path: Path) -> None:
-    checked = check_space_file(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    checked = validate_space(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
     expected = rank_plan(checked.spec, checked.task, checked.plan, checked.model, torch.device("cpu"))
     sizes: list[int] = []
 
@@ -255,6 +255,6 @@ def test_hidden_sizes_are_groups_where_the_space_file_asks(tmp_path: Path) -> No
     for hidden_sizes in (False, True):
         method = {"method": "neuron", "hidden_sizes": hidden_sizes}
         space = write_space(tmp_path / str(hidden_sizes), {"pruning": [method]}, task)
-        exact[hidden_sizes] = {group.name: group.exact for group in check_space_file(space).plan.groups}
+        exact[hidden_sizes] = {group.name: group.exact for group in validate_space(space).plan.groups}
     assert "up" not in exact[False]
     assert exact[True] == {**exact[False], "up": False}

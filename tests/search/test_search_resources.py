@@ -8,7 +8,7 @@ import torch
 
 from autoprune.config.model import Resources
 from autoprune.errors import StudyError
-from autoprune.search.resources import Places, find_places, room
+from autoprune.search.resources import WorkerResources, find_worker_resources, room
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_trials_are_laid_out_over_cores_and_gpus(resources: dict[str, Any], workers: int, threads: int) -> None:
-    places = find_places(Resources(**resources))
+    places = find_worker_resources(Resources(**resources))
     assert (places.workers, places.threads) == (workers, threads)
     assert places.device.type == ("cuda" if "gpus_per_trial" in resources else "cpu")
     assert places.per_trial == {"CPU": threads, "GPU": resources.get("gpus_per_trial", 0)}
@@ -55,13 +55,13 @@ def test_trials_are_laid_out_over_cores_and_gpus(resources: dict[str, Any], work
 )
 def test_more_than_there_is_is_refused(resources: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError, match=message):
-        find_places(Resources(**resources))
+        find_worker_resources(Resources(**resources))
 
 
 def test_custom_resources_are_handed_on() -> None:
-    places = find_places(Resources(workers=1, cpus_per_trial=1, custom={"licence": 0.5}))
+    places = find_worker_resources(Resources(workers=1, cpus_per_trial=1, custom={"licence": 0.5}))
     assert places.per_trial == {"CPU": 1, "GPU": 0, "licence": 0.5}
-    assert Places(1, 1, 0.0, torch.device("cpu")).per_trial == {"CPU": 1, "GPU": 0.0}
+    assert WorkerResources(1, 1, 0.0, torch.device("cpu")).per_trial == {"CPU": 1, "GPU": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from autoprune.engines import load_engine
 from autoprune.errors import StudyError, TaskError
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.replication.replication import Replication
 from autoprune.search.run import Outcome, run_search
 
@@ -18,7 +18,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def run(tiny_study: Callable[..., Session]) -> Run:
+def run(tiny_study: Callable[..., PreparedStudy]) -> Run:
     """Searches a tiny study, made from changes to the space file, on the inline engine."""
 
     def search(changes: dict[str, Any] | None = None, n_trials: int | None = None, **told: Any) -> Outcome:
@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_a_study_that_goes_on(run: Run) -> None:
 
 
 def test_a_finished_study_is_certified_when_the_space_file_says_so(
-    run: Run, tiny_study: Callable[..., Session]
+    run: Run, tiny_study: Callable[..., PreparedStudy]
 ) -> None:
     folder = run(n_trials=3).session.folder
     trials, front = pd.read_parquet(folder.trials), pd.read_parquet(folder.front)
@@ -134,7 +134,7 @@ def test_too_many_failures_end_it_with_their_cause(run: Run) -> None:
     assert pd.read_parquet(outcome.session.folder.front).empty
 
 
-def test_an_engine_that_breaks_leaves_nothing_running(run: Run, tiny_study: Callable[..., Session]) -> None:
+def test_an_engine_that_breaks_leaves_nothing_running(run: Run, tiny_study: Callable[..., PreparedStudy]) -> None:
     folder = tiny_study({"training": {"epochs": 1}}).folder
 
     def breaks(driver: Driver, *_: Any) -> None:
@@ -146,13 +146,15 @@ def test_an_engine_that_breaks_leaves_nothing_running(run: Run, tiny_study: Call
     assert run(n_trials=2).driver.n_told == 2
 
 
-def test_a_study_is_searched_by_one_process_at_a_time(run: Run, tiny_study: Callable[..., Session]) -> None:
+def test_a_study_is_searched_by_one_process_at_a_time(run: Run, tiny_study: Callable[..., PreparedStudy]) -> None:
     folder = tiny_study({"training": {"epochs": 1}}).folder
     with folder.lock(), pytest.raises(StudyError, match="is being searched by process"):
         run()
 
 
-def test_a_mistake_is_found_before_anything_is_written(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+def test_a_mistake_is_found_before_anything_is_written(
+    tiny_study: Callable[..., PreparedStudy], tmp_path: Path
+) -> None:
     space = tiny_study().folder.base_dir / "space.yaml"
     space.write_text(space.read_text().replace("tiny_task:data", "tiny_task:date"))
     with pytest.raises(TaskError, match="did you mean 'data'"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autoprune.search.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, CriticalSection, MachineTaken, raise_when_taken
+from autoprune.search.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, Preempted, SignalGuard, raise_when_preempted
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +43,12 @@ def finalise_and_work_on(number: signal.Signals) -> None:
 
 
 def test_outside_a_change_it_is_raised_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), CriticalSection().catching():
+    with pytest.raises(KeyboardInterrupt), SignalGuard().catching():
         signal.raise_signal(signal.SIGINT)
 
 
 def test_within_a_change_it_is_raised_when_the_change_is_written() -> None:
-    section, reached = CriticalSection(), []
+    section, reached = SignalGuard(), []
 
     def change() -> None:
         with section:
@@ -64,7 +64,7 @@ def test_within_a_change_it_is_raised_when_the_change_is_written() -> None:
 
 
 def test_what_is_written_while_winding_down_is_not_interrupted_again() -> None:
-    section = CriticalSection()
+    section = SignalGuard()
     with pytest.raises(KeyboardInterrupt), section.catching():
         signal.raise_signal(signal.SIGINT)
     with section:
@@ -79,60 +79,60 @@ def test_a_library_that_raises_its_own_in_place_does_not_hide_which_signal_came(
         except KeyboardInterrupt:
             raise KeyboardInterrupt from None
 
-    with pytest.raises(MachineTaken), CriticalSection().catching():
+    with pytest.raises(Preempted), SignalGuard().catching():
         library()
 
 
 def test_without_ctrl_c_the_handler_is_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with CriticalSection().catching():
+    with SignalGuard().catching():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number: signal.Signals) -> None:
-    expected = KeyboardInterrupt if number == signal.SIGINT else MachineTaken
-    with pytest.raises(KeyboardInterrupt) as caught, CriticalSection().catching():
+    expected = KeyboardInterrupt if number == signal.SIGINT else Preempted
+    with pytest.raises(KeyboardInterrupt) as caught, SignalGuard().catching():
         finalise_and_work_on(number)
     assert type(caught.value) is expected
 
 
 def test_nor_amid_a_change() -> None:
-    section, written = CriticalSection(), []
+    section, written = SignalGuard(), []
 
     def change() -> None:
         with section:
             Signalling(signal.SIGUSR1)
             written.append(1)
 
-    with pytest.raises(MachineTaken), section.catching():
+    with pytest.raises(Preempted), section.catching():
         change()
     assert written == [1]
 
 
 def test_nor_is_it_with_nothing_left_to_do() -> None:
-    with pytest.raises(MachineTaken), CriticalSection().catching():
+    with pytest.raises(Preempted), SignalGuard().catching():
         Signalling(signal.SIGUSR1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_nor_is_it_before_the_trials(number: signal.Signals) -> None:
-    raise_when_taken()
-    raise_when_taken()
+    raise_when_preempted()
+    raise_when_preempted()
     with pytest.raises(KeyboardInterrupt) as caught:
         finalise_and_work_on(number)
-    assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else MachineTaken)
+    assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else Preempted)
 
 
 def test_nor_is_one_that_a_librarys_handler_raised_meanwhile() -> None:
-    def library(section: CriticalSection) -> None:
+    def library(section: SignalGuard) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         Signalling(signal.SIGINT)
         section.install()
         time.sleep(10)
 
-    section = CriticalSection()
+    section = SignalGuard()
     with pytest.raises(KeyboardInterrupt), section.catching():
         library(section)
 
@@ -145,7 +145,7 @@ def test_what_else_is_ignored_is_told_as_before() -> None:
     told: list[str] = []
     sys.unraisablehook = lambda unraisable: told.append(str(unraisable.exc_value))
     before = sys.unraisablehook
-    with CriticalSection().catching():
+    with SignalGuard().catching():
         Failing()
     assert told == ["ignored"]
     assert sys.unraisablehook is before
@@ -158,11 +158,11 @@ def test_the_second_one_ends_the_process_at_once(where: str, lost: bool, first: 
     work = "Signalling(); time.sleep(10)" if lost else f"with section: signal.raise_signal(signal.{first})"
     program = f"""
 import signal, time
-from autoprune.search.signals import CriticalSection
+from autoprune.search.signals import SignalGuard
 class Signalling:
     def __del__(self):
         signal.raise_signal(signal.{first})
-section = CriticalSection()
+section = SignalGuard()
 try:
     with section.catching():
         {work}

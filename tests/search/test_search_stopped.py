@@ -9,7 +9,7 @@ import torch
 from autoprune.engines.inline import run_inline
 from autoprune.formats.saved_model import Architecture, rebuild
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.study.records import TrainedTrial, trained_of
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialResult
@@ -24,7 +24,7 @@ STOPPING: dict[str, Any] = {
 GRADUAL = STOPPING | {"training": STOPPING["training"] | {"gradual_pruning": 0.9}}
 
 
-def driver_of(session: Session) -> Driver:
+def driver_of(session: PreparedStudy) -> Driver:
     return Driver(session.folder, session.space, session.table, session.dense)
 
 
@@ -32,7 +32,7 @@ def trained(driver: Driver) -> list[TrainedTrial]:
     return [each for trial in driver.study.get_trials() if (each := trained_of(trial)) is not None]
 
 
-def twin_reports(session: Session, one: TrainedTrial) -> list[EpochReport]:
+def twin_reports(session: PreparedStudy, one: TrainedTrial) -> list[EpochReport]:
     """What the same trial would have reported in a study that stops nobody."""
     events = Worker(session.folder).run(one.config)
     return [event for event in events if isinstance(event, EpochReport)]
@@ -40,7 +40,7 @@ def twin_reports(session: Session, one: TrainedTrial) -> list[EpochReport]:
 
 @pytest.mark.parametrize("changes", [STOPPING, GRADUAL], ids=["at once", "gradually"])
 def test_a_stopped_trial_tells_of_the_network_that_it_had(
-    tiny_study: Callable[..., Session], changes: dict[str, Any]
+    tiny_study: Callable[..., PreparedStudy], changes: dict[str, Any]
 ) -> None:
     session = tiny_study(changes, "stopping")
     driver = driver_of(session)
@@ -82,7 +82,7 @@ def test_a_stopped_trial_tells_of_the_network_that_it_had(
     assert not rows["on_front"].any()
 
 
-def test_epochs_that_were_not_heard_are_in_the_curve_after_a_resume(tiny_study: Callable[..., Session]) -> None:
+def test_epochs_that_were_not_heard_are_in_the_curve_after_a_resume(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(STOPPING, "cut")
     first = driver_of(session)
     config = first.suggest()
@@ -109,7 +109,7 @@ def test_epochs_that_were_not_heard_are_in_the_curve_after_a_resume(tiny_study: 
 
 
 def test_a_trial_that_was_to_be_stopped_when_the_process_died_is_stopped_after_the_resume(
-    tiny_study: Callable[..., Session],
+    tiny_study: Callable[..., PreparedStudy],
 ) -> None:
     def until_first_stop(driver: Driver, die: bool) -> int:
         worker = Worker(driver.folder)
@@ -131,7 +131,7 @@ def test_a_trial_that_was_to_be_stopped_when_the_process_died_is_stopped_after_t
     assert one.result.epochs == len(one.curve) == epoch
 
 
-def test_trials_that_were_not_trained_are_none(tiny_study: Callable[..., Session]) -> None:
+def test_trials_that_were_not_trained_are_none(tiny_study: Callable[..., PreparedStudy]) -> None:
     driver = driver_of(tiny_study(STOPPING, "failed"))
     assert driver.suggest() is not None
     assert trained(driver) == []
@@ -139,7 +139,7 @@ def test_trials_that_were_not_trained_are_none(tiny_study: Callable[..., Session
     assert trained(driver) == []
 
 
-def test_curves_are_noted_where_nobody_is_stopped(tiny_study: Callable[..., Session]) -> None:
+def test_curves_are_noted_where_nobody_is_stopped(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study({"search": {"trials": 1, "ladder": 0}, "training": {"epochs": 3}}, "noted")
     driver = driver_of(session)
     run_inline(driver, Worker(session.folder))

@@ -5,7 +5,7 @@ from typing import Any
 
 from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware.initial_design import RATES
 from autoprune.study.records import ORIGIN, config_of, result_of
 from autoprune.trial import TrialConfig, TrialResult
@@ -18,7 +18,7 @@ TREE: dict[str, Any] = {
 }
 
 
-def driver_of(session: Session, n_trials: int | None = None) -> Driver:
+def driver_of(session: PreparedStudy, n_trials: int | None = None) -> Driver:
     return Driver(session.folder, session.space, session.table, session.dense, n_trials)
 
 
@@ -35,7 +35,7 @@ def run_probes(driver: Driver, worker: Worker, limit: int = 1000) -> int:
     return done
 
 
-def test_the_tree_of_a_whole_study(tiny_study: Callable[..., Session]) -> None:
+def test_the_tree_of_a_whole_study(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(TREE)
     driver = driver_of(session)
     run_inline(driver, Worker(session.folder))
@@ -65,7 +65,7 @@ def test_the_tree_of_a_whole_study(tiny_study: Callable[..., Session]) -> None:
     assert kept == set(driver.front.members)
 
 
-def test_probes_go_on_where_they_were_cut_off(tiny_study: Callable[..., Session]) -> None:
+def test_probes_go_on_where_they_were_cut_off(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(TREE, "probes")
     worker = Worker(session.folder)
     first = driver_of(session)
@@ -81,7 +81,7 @@ def test_probes_go_on_where_they_were_cut_off(tiny_study: Callable[..., Session]
     assert trial.number == 0
 
 
-def test_workers_wait_for_the_last_probes(tiny_study: Callable[..., Session]) -> None:
+def test_workers_wait_for_the_last_probes(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(TREE, "waiting")
     driver = driver_of(session)
     given: list[TrialConfig] = []
@@ -95,7 +95,7 @@ def test_workers_wait_for_the_last_probes(tiny_study: Callable[..., Session]) ->
     assert again.number == given[0].number
 
 
-def test_a_resumed_study_suggests_what_an_uninterrupted_one_does(tiny_study: Callable[..., Session]) -> None:
+def test_a_resumed_study_suggests_what_an_uninterrupted_one_does(tiny_study: Callable[..., PreparedStudy]) -> None:
     def params(name: str, lengths: list[int]) -> list[Any]:
         session = tiny_study(TREE, name)
         worker = Worker(session.folder)
@@ -114,7 +114,7 @@ def test_a_resumed_study_suggests_what_an_uninterrupted_one_does(tiny_study: Cal
     assert params("cut", [4, 5, 2]) == params("whole", [11])
 
 
-def test_first_trials_begin_below_a_ceiling(tiny_study: Callable[..., Session]) -> None:
+def test_first_trials_begin_below_a_ceiling(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(TREE | {"constraints": {"flops": "0.4x"}}, "ceiling")
     driver, worker = driver_of(session), Worker(session.folder)
     run_probes(driver, worker)

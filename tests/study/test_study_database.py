@@ -10,11 +10,11 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from tiny import write_space
 
-from autoprune.config import load_spec
+from autoprune.config import load_config
 from autoprune.engines.inline import run_in_process
-from autoprune.errors import SpecError, StudyError
+from autoprune.errors import ConfigError, StudyError
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session, resume_session
+from autoprune.search.prepare import PreparedStudy, reopen_study
 from autoprune.search.run import run_search
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
@@ -104,9 +104,9 @@ def test_no_cause_shows_a_secret(password: str) -> None:
 )
 def test_a_password_in_the_space_file_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
     with pytest.raises(
-        SpecError, match=r"storage must not hold a password, .*: write \$\{NAME\} in its place"
+        ConfigError, match=r"storage must not hold a password, .*: write \$\{NAME\} in its place"
     ) as caught:
-        load_spec(write_space(tmp_path, {"search": {"storage": url}}))
+        load_config(write_space(tmp_path, {"search": {"storage": url}}))
     assert "cret" not in str(caught.value)
 
 
@@ -122,14 +122,16 @@ def test_a_password_in_the_space_file_is_refused_and_not_shown(tmp_path: Path, u
     ],
 )
 def test_urls_without_a_password(tmp_path: Path, url: str) -> None:
-    assert load_spec(write_space(tmp_path, {"search": {"storage": url}})).search.storage == url
+    assert load_config(write_space(tmp_path, {"search": {"storage": url}})).search.storage == url
 
 
-def test_a_study_belongs_to_the_folder_with_its_networks(tiny_study: Callable[..., Session], tmp_path: Path) -> None:
+def test_a_study_belongs_to_the_folder_with_its_networks(
+    tiny_study: Callable[..., PreparedStudy], tmp_path: Path
+) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
     changes = {"search": {"storage": url, "trials": 2}}
 
-    def opened(session: Session) -> Driver:
+    def opened(session: PreparedStudy) -> Driver:
         return Driver(session.folder, session.space, session.table, session.dense)
 
     first = opened(tiny_study(changes, "first"))
@@ -144,7 +146,7 @@ def test_a_study_belongs_to_the_folder_with_its_networks(tiny_study: Callable[..
     moved = StudyFolder(Path(shutil.move(first.folder.root, tmp_path / "moved")))
     shutil.copy(tmp_path / "first" / "tiny_task.py", tmp_path)
     moved.write_json(moved.origin, {**moved.read_json(moved.origin), "base_dir": ".."})
-    assert opened(resume_session(moved)).suggest() is not None
+    assert opened(reopen_study(moved)).suggest() is not None
 
 
 def test_a_database_lost_amid_a_search_stops_it(tmp_path: Path, brief_latency: None) -> None:

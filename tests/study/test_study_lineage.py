@@ -11,7 +11,7 @@ from autoprune.engines.inline import run_inline
 from autoprune.errors import StudyError
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.study.lineage import lineage_steps
 from autoprune.study.records import ancestors
 from autoprune.training.evaluation import evaluate
@@ -31,7 +31,7 @@ def retold(step: dict[str, Any], number: int) -> TrialConfig:
     return config_from_dict({name: step[name] for name in names} | {"number": number, "parent": number - 1 or None})
 
 
-def test_the_steps_taken_again_give_the_same_network(tiny_study: Callable[..., Session]) -> None:
+def test_the_steps_taken_again_give_the_same_network(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(TREE, "searched")
     driver = Driver(session.folder, session.space, session.table, session.dense)
     run_inline(driver, Worker(session.folder))
@@ -90,7 +90,7 @@ def test_the_steps_taken_again_give_the_same_network(tiny_study: Callable[..., S
     assert given == {name: dense[name] for name in ("trial", "accuracy", "loss", "cost")} | {"weights": "w.pt"}
 
 
-def test_trials_without_a_lineage(tiny_study: Callable[..., Session]) -> None:
+def test_trials_without_a_lineage(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study({}, "none")
     driver = Driver(session.folder, session.space, session.table, session.dense)
 

@@ -10,7 +10,7 @@ import sqlalchemy
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import HoldingStorage, open_study
@@ -76,7 +76,7 @@ def test_trials_are_those_that_optuna_reads(mixed: str) -> None:
 
 
 def test_status_reads_a_study_whole_not_trial_by_trial(
-    tiny_study: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+    tiny_study: Callable[..., PreparedStudy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_study({"study": "suggest_time"}).folder
     filling = Filling(Problem(9), folder)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.trial import Cost, TrialResult
 
 PROMISED = [
@@ -17,7 +17,7 @@ PROMISED = [
 
 
 @pytest.fixture
-def driver(tiny_study: Callable[..., Session]) -> Driver:
+def driver(tiny_study: Callable[..., PreparedStudy]) -> Driver:
     session = tiny_study({"training": {"optimizer": {"nesterov": [False, True]}}})
     return Driver(session.folder, session.space, session.table, session.dense)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.study.rungs import Rung
 from autoprune.study.summary import summary_of
 from autoprune.trial import Cost, EpochReport, TrialResult
@@ -29,7 +29,7 @@ def report(driver: Driver, number: int, epoch: int, accuracy: float) -> bool:
     return driver.report(EpochReport(number, epoch, accuracy, 1.0, 1.0, 0.1, 32, 0.01))
 
 
-def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., Session]) -> None:
+def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(LONG, "rungs")
     driver = Driver(session.folder, session.space, session.table, session.dense)
     cost = Cost(params=9, nonzero_params=9, size_bytes=90, macs=50)
@@ -60,7 +60,7 @@ def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., Session]) -
     assert (summary.epochs, summary.epochs_dense) == (9 * 3 + 1 + 2, 8)
 
 
-def test_before_the_first_trial(tiny_study: Callable[..., Session]) -> None:
+def test_before_the_first_trial(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(LONG, "none")
     Driver(session.folder, session.space, session.table, session.dense)
     summary = summary_of(session.folder)

@@ -15,7 +15,7 @@ from autoprune.tasks.task import Task
 from autoprune.training.distillation import Distillation
 from autoprune.training.evaluation import evaluate
 from autoprune.training.loop import Trainer
-from autoprune.training.numerics import Numerics
+from autoprune.training.precision import Precision
 from autoprune.trial import DistillationConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]
@@ -110,7 +110,7 @@ def test_the_dense_network_is_left_alone(
     before = {name: value.clone() for name, value in dense.state_dict().items()}
     task = replace(make_task(n_train=90), distillation_loss=soft_target_loss)
     distillation = Distillation(dense.train(), DistillationConfig(0.5))
-    Trainer(mlp, task, **settings, numerics=Numerics(precision), distillation=distillation).run_epoch()
+    Trainer(mlp, task, **settings, precision=Precision(precision), distillation=distillation).run_epoch()
     assert not dense.training
     assert all(parameter.grad is None for parameter in dense.parameters())
     assert all(torch.equal(before[name], value) for name, value in dense.state_dict().items())

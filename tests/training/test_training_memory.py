@@ -16,10 +16,10 @@ from autoprune.training import loop
 from autoprune.training.batch_norm import recalibrate_batch_norm
 from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.training.evaluation import CPU_BATCH, evaluate
-from autoprune.training.feed import Feed
 from autoprune.training.loop import Trainer, TrainingDiverged
-from autoprune.training.memory import OutOfDeviceMemory, free_memory, with_fewer_at_once
-from autoprune.training.numerics import Numerics
+from autoprune.training.memory import OutOfDeviceMemory, find_executable_batch_size, free_memory
+from autoprune.training.precision import Precision
+from autoprune.training.prefetch import Prefetcher
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]
@@ -83,7 +83,7 @@ def test_a_training_ends_as_with_that_size_beforehand(
     found: int,
     optimizer: str,
 ) -> None:
-    monkeypatch.setattr(loop, "Feed", lambda *args, **_: Feed(*args, ahead=ahead))  # ahead is for GPUs
+    monkeypatch.setattr(loop, "Prefetcher", lambda *args, **_: Prefetcher(*args, ahead=ahead))  # ahead is for GPUs
     settings["optimizer"] = OptimizerConfig(optimizer, {})
     task = make_task(n_train=96, augment=noise)
     during = Trainer(network(Hungry(limit, fails_at)), task, **settings, max_device_batch=given)
@@ -201,7 +201,7 @@ def test_nothing_of_a_failed_attempt_is_left_when_it_is_undone() -> None:
         return n_at_once * 10
 
     alive: list[int] = []
-    done = with_fewer_at_once(
+    done = find_executable_batch_size(
         attempt, 13, "cpu", "it", undo=lambda: alive.append(sum(reference() is not None for reference in left))
     )
     assert done == (30, 3)
@@ -213,7 +213,7 @@ def test_other_errors_are_left_alone() -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     with pytest.raises(RuntimeError, match=r"^CUDA error: device-side"):
-        with_fewer_at_once(attempt, 8, "cpu", "it")
+        find_executable_batch_size(attempt, 8, "cpu", "it")
 
 
 def test_a_training_that_diverges_after_it_was_out_of_memory_has_diverged(
@@ -244,21 +244,21 @@ def test_a_gpu_that_is_full_ends_as_with_that_size_beforehand(
         )
 
     settings |= {"batch_size_schedule": ScheduleConfig("constant", {"size": 1024}), "epochs": 2}
-    task, numerics = make_task(), Numerics(precision)
-    Trainer(wide(), task, **settings, device="cuda", max_device_batch=64, numerics=numerics).run_epoch()
+    task, precision = make_task(), Precision(precision)
+    Trainer(wide(), task, **settings, device="cuda", max_device_batch=64, precision=precision).run_epoch()
     free_memory("cuda")
     allowed = torch.cuda.memory_reserved() + 300 * 2**20  # 1024 examples take 256 MiB a layer in float32, 128 in bf16
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     try:
-        full = Trainer(wide(), task, **settings, device="cuda", numerics=numerics)
+        full = Trainer(wide(), task, **settings, device="cuda", precision=precision)
         losses = [full.run_epoch().train_loss for _ in range(2)]
-        accuracy = evaluate(full.model, task.data.validation, task, "cuda", 4096, numerics).accuracy
+        accuracy = evaluate(full.model, task.data.validation, task, "cuda", 4096, precision).accuracy
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert full.device_batch is not None
     assert 1 <= full.device_batch < 1024
-    before = Trainer(wide(), task, **settings, device="cuda", max_device_batch=full.device_batch, numerics=numerics)
+    before = Trainer(wide(), task, **settings, device="cuda", max_device_batch=full.device_batch, precision=precision)
     tolerance = 1e-4 if precision == "float32" else 1e-2
     assert losses == pytest.approx([before.run_epoch().train_loss for _ in range(2)], rel=tolerance)
-    judged = evaluate(before.model, task.data.validation, task, "cuda", numerics=numerics)
+    judged = evaluate(before.model, task.data.validation, task, "cuda", precision=precision)
     assert accuracy == pytest.approx(judged.accuracy, abs=0.02)

@@ -23,7 +23,7 @@ from worker_trials import (
 )
 
 from autoprune.formats.saved_model import load_model
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.training.loop import Trainer
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, TrialResult, result_from_dict
@@ -56,7 +56,7 @@ class Hungry(nn.Module):
 
 
 @pytest.fixture
-def make_worker(tiny_study: Callable[..., Session]) -> MakeWorker:
+def make_worker(tiny_study: Callable[..., PreparedStudy]) -> MakeWorker:
     def make(training: dict[str, Any], name: str = "a", task: str = TINY_TASK, device: str = "cpu") -> Worker:
         return Worker(tiny_study({"training": training}, name, task).folder, device)
 

@@ -91,7 +91,7 @@ def group_components(
 
     Args:
         used: Names of the tensors that take part in the forward pass.
-        makers: Places of parameters that make channels; a channel must have a part in one.
+        makers: WorkerResources of parameters that make channels; a channel must have a part in one.
     """
     places = [place for place in own.starts if place[0] in used]
     labels_of, place_of, index_of = [], [], []

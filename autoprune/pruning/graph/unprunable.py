@@ -63,7 +63,7 @@ def find_blocked(
         parameters: Name -> shape.
         used: Names of the tensors that take part in the forward pass.
         in_groups: Place -> how many of its indices are in a group.
-        consumed: Places along which a product sums: inputs of a layer, which are another's outputs.
+        consumed: WorkerResources along which a product sums: inputs of a layer, which are another's outputs.
         reads_values_in: Modules whose code looks at values.
     """
     unused = "takes no part in the forward pass"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.search.replication.replicates import replicates_of
-from autoprune.search.signals import CriticalSection
+from autoprune.search.signals import SignalGuard
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import ancestors
 from autoprune.trial import EpochReport, Replicate, TrialConfig, TrialResult, result_from_dict, to_dict
@@ -58,7 +58,7 @@ class Replication:
     def __init__(
         self,
         folder: StudyFolder,
-        spec: SearchSpec,
+        spec: SearchConfig,
         front: Collection[int],
         trials: Mapping[int, TrialConfig],
         n_seeds: int,
@@ -75,7 +75,7 @@ class Replication:
         self._failures: list[int] = []
         self._first_epoch_at: float | None = None
         self._n_epochs_since = 0
-        self._critical = CriticalSection()
+        self._critical = SignalGuard()
         folder.certification.mkdir(exist_ok=True)
         self._recall()
 

@@ -9,8 +9,8 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
-from autoprune.config import SearchSpec
-from autoprune.errors import SpecError, TaskError
+from autoprune.config import SearchConfig
+from autoprune.errors import ConfigError, TaskError
 from autoprune.pruning.plan import PruningPlan
 from autoprune.search.samplers.cost_aware import CostAwareSampler, SearchKnowledge, Start
 from autoprune.study.seeds import derive_seed
@@ -42,19 +42,19 @@ _ONE_SEQUENCE = {"qmc"}
 """Samplers whose points belong to one sequence, so that every trial must use the same seed."""
 
 
-def sampler_name(spec: SearchSpec, plan: PruningPlan) -> str:
+def sampler_name(spec: SearchConfig, plan: PruningPlan) -> str:
     """The sampler that ``auto`` stands for: ``cost_aware`` where there are groups to prune, else ``tpe``."""
     if spec.search.sampler != "auto":
         return spec.search.sampler
     return "cost_aware" if plan.groups and spec.method("neuron") is not None else "tpe"
 
 
-def wants_sensitivity(spec: SearchSpec, plan: PruningPlan) -> bool:
+def wants_sensitivity(spec: SearchConfig, plan: PruningPlan) -> bool:
     """Whether the sensitivity map is measured before the first trial."""
     return spec.search.sensitivity and sampler_name(spec, plan) == "cost_aware"
 
 
-def start_name(spec: SearchSpec, plan: PruningPlan) -> Start:
+def start_name(spec: SearchConfig, plan: PruningPlan) -> Start:
     """Where trials start: what ``auto`` stands for depends on the sampler."""
     start: Start | Literal["auto"] = spec.search.start
     if start != "auto":
@@ -62,7 +62,7 @@ def start_name(spec: SearchSpec, plan: PruningPlan) -> Start:
     return "tree" if sampler_name(spec, plan) == "cost_aware" else "dense"
 
 
-def ladder_steps(spec: SearchSpec, plan: PruningPlan) -> int:
+def ladder_steps(spec: SearchConfig, plan: PruningPlan) -> int:
     """Uniform ratios that are tried from the dense network first; ``auto`` is none where the tree has its descent."""
     if spec.search.ladder != "auto":
         return spec.search.ladder
@@ -73,7 +73,7 @@ def load_sampler(name: str, base_dir: Path) -> SamplerMaker:
     """The maker of a sampler of this name.
 
     Raises:
-        SpecError: If ``name`` is a ``module:callable`` that can't be imported or gives no Optuna sampler.
+        ConfigError: If ``name`` is a ``module:callable`` that can't be imported or gives no Optuna sampler.
     """
     if name in SAMPLERS:
         return SAMPLERS[name]
@@ -83,9 +83,9 @@ def load_sampler(name: str, base_dir: Path) -> SamplerMaker:
         try:
             sampler = call(load_callable(name, base_dir, where), {"seed": seed}, where)
         except TaskError as error:
-            raise SpecError([str(error)]) from error
+            raise ConfigError([str(error)]) from error
         if not isinstance(sampler, BaseSampler):
-            raise SpecError(
+            raise ConfigError(
                 [f"{where}: {name} must give an optuna.samplers.BaseSampler, got {type(sampler).__name__}."]
             )
         return sampler

@@ -1,4 +1,4 @@
-"""What a study searches over: SearchSpec + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
+"""What a study searches over: SearchConfig + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
 
 from autoprune.search.space.dimension import Dimension
 from autoprune.search.space.location import RATIO, Location, locate

@@ -15,7 +15,7 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 from autoprune.config import Range
-from autoprune.training.schedules.parameters import Kind
+from autoprune.training.schedules.parameters import KindSpec
 from autoprune.trial import Scalar
 
 
@@ -151,7 +151,7 @@ def pick(value: Value, trial: BaseTrial) -> Scalar:
     return value.suggest(trial) if isinstance(value, Dimension) else value
 
 
-def kinds_of(name: str, sections: list[Any], tag: str, registry: Mapping[str, Kind]) -> Kinds:
+def kinds_of(name: str, sections: list[Any], tag: str, registry: Mapping[str, KindSpec]) -> Kinds:
     kinds = {}
     for section in sections:
         kind = getattr(section, tag)

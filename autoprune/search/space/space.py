@@ -1,4 +1,4 @@
-"""SearchSpec + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
+"""SearchConfig + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any, cast
 import numpy as np
 from optuna.trial import BaseTrial
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.config.optimizers import OPTIMIZERS
-from autoprune.errors import SpecError
+from autoprune.errors import ConfigError
 from autoprune.pruning.plan import PruningPlan
 from autoprune.search.space.dimension import Dimension, Value, highest, kinds_of, pick, possible, value_of
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
@@ -42,10 +42,10 @@ class SearchSpace:
         plan: What of the network can be pruned.
 
     Raises:
-        SpecError: If a layer pattern of the space file matches nothing in the plan.
+        ConfigError: If a layer pattern of the space file matches nothing in the plan.
     """
 
-    def __init__(self, spec: SearchSpec, plan: PruningPlan) -> None:
+    def __init__(self, spec: SearchConfig, plan: PruningPlan) -> None:
         self.spec = spec
         self.plan = plan
         training = spec.training
@@ -72,7 +72,7 @@ class SearchSpace:
         self._scope = value_of("weight.scope", weight.scope) if self._weight_ratios else "layer"
         self._global_ratio = value_of("weight.ratio", weight.ratio) if self._weight_ratios else 0.0
         if problems:
-            raise SpecError(problems)
+            raise ConfigError(problems)
 
     def dimensions(self) -> list[Dimension]:
         """Every dimension of the space, conditional ones included."""

@@ -1,19 +1,19 @@
 """Learning-rate and batch-size schedules as pure functions of training progress; loads no torch."""
 
 from autoprune.training.schedules.batch_size import BATCH_SIZE_SCHEDULES, batch_size_at
-from autoprune.training.schedules.joint import rate_and_batch
+from autoprune.training.schedules.joint import lr_and_batch_size
 from autoprune.training.schedules.lr import LR_SCHEDULES, lr_at
-from autoprune.training.schedules.parameters import Kind, ParamKind, resolve_params
+from autoprune.training.schedules.parameters import KindSpec, ParameterSpec, resolve_params
 from autoprune.training.schedules.stretch import stretched
 
 __all__ = [
     "BATCH_SIZE_SCHEDULES",
     "LR_SCHEDULES",
-    "Kind",
-    "ParamKind",
+    "KindSpec",
+    "ParameterSpec",
     "batch_size_at",
+    "lr_and_batch_size",
     "lr_at",
-    "rate_and_batch",
     "resolve_params",
     "stretched",
 ]

@@ -4,27 +4,27 @@ import math
 from typing import Any
 
 from autoprune.training.schedules.lr import whole_epochs
-from autoprune.training.schedules.parameters import Kind, ParamKind, resolve_params
+from autoprune.training.schedules.parameters import KindSpec, ParameterSpec, resolve_params
 from autoprune.trial import ScheduleConfig
 
 MAX_START = 4096
 
-_SIZE = ParamKind("int", low=1, high=MAX_START)
-_FACTOR = ParamKind("float", low=0, low_open=True)
+_SIZE = ParameterSpec("int", low=1, high=MAX_START)
+_FACTOR = ParameterSpec("float", low=0, low_open=True)
 _LIMITS = {
-    "min_size": ParamKind("int", low=1, default=1),
-    "max_size": ParamKind("int", low=1, default=MAX_START),
+    "min_size": ParameterSpec("int", low=1, default=1),
+    "max_size": ParameterSpec("int", low=1, default=MAX_START),
 }
-BATCH_SIZE_SCHEDULES: dict[str, Kind] = {
-    "constant": Kind("stays at size", {"size": _SIZE, **_LIMITS}),
-    "step": Kind(
+BATCH_SIZE_SCHEDULES: dict[str, KindSpec] = {
+    "constant": KindSpec("stays at size", {"size": _SIZE, **_LIMITS}),
+    "step": KindSpec(
         "multiplied by factor after every `every` epochs",
-        {"start": _SIZE, "factor": _FACTOR, "every": ParamKind("int", low=1), **_LIMITS},
+        {"start": _SIZE, "factor": _FACTOR, "every": ParameterSpec("int", low=1), **_LIMITS},
     ),
-    "exponential": Kind("multiplied by gamma after every epoch", {"start": _SIZE, "gamma": _FACTOR, **_LIMITS}),
-    "with_lr": Kind(
+    "exponential": KindSpec("multiplied by gamma after every epoch", {"start": _SIZE, "gamma": _FACTOR, **_LIMITS}),
+    "with_lr": KindSpec(
         "changes where the learning-rate schedule lowers the rate: grows instead of it, or shrinks with it",
-        {"start": _SIZE, "mode": ParamKind("choice", choices=("grow", "shrink"), default="grow"), **_LIMITS},
+        {"start": _SIZE, "mode": ParameterSpec("choice", choices=("grow", "shrink"), default="grow"), **_LIMITS},
     ),
 }
 """Kind -> its parameters. Every size is kept within ``[min_size, max_size]``; ``max_size`` wins if they cross."""

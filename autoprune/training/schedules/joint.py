@@ -7,7 +7,7 @@ from autoprune.training.schedules.lr import rise_and_decay
 from autoprune.trial import ScheduleConfig
 
 
-def rate_and_batch(
+def lr_and_batch_size(
     lr_schedule: ScheduleConfig,
     batch_size_schedule: ScheduleConfig,
     progress: float,

@@ -4,43 +4,43 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from autoprune.training.schedules.parameters import Kind, ParamKind, resolve_params
+from autoprune.training.schedules.parameters import KindSpec, ParameterSpec, resolve_params
 from autoprune.trial import ScheduleConfig
 
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = 1e-4
 
 _COMMON = {
-    "lr": ParamKind("float", low=0, low_open=True),
-    "warmup": ParamKind("float", low=0, high=1, high_open=True, default=0.0),
+    "lr": ParameterSpec("float", low=0, low_open=True),
+    "warmup": ParameterSpec("float", low=0, high=1, high_open=True, default=0.0),
 }
-_FACTOR = ParamKind("float", low=0, high=1, low_open=True)
-LR_SCHEDULES: dict[str, Kind] = {
-    "constant": Kind("stays at lr", _COMMON),
-    "exponential": Kind("multiplied by gamma after every epoch", {**_COMMON, "gamma": _FACTOR}),
-    "step": Kind(
+_FACTOR = ParameterSpec("float", low=0, high=1, low_open=True)
+LR_SCHEDULES: dict[str, KindSpec] = {
+    "constant": KindSpec("stays at lr", _COMMON),
+    "exponential": KindSpec("multiplied by gamma after every epoch", {**_COMMON, "gamma": _FACTOR}),
+    "step": KindSpec(
         "multiplied by factor after every `every` epochs",
-        {**_COMMON, "factor": _FACTOR, "every": ParamKind("int", low=1)},
+        {**_COMMON, "factor": _FACTOR, "every": ParameterSpec("int", low=1)},
     ),
-    "cosine": Kind(
+    "cosine": KindSpec(
         "half a cosine from lr to lr * min_factor",
-        {**_COMMON, "min_factor": ParamKind("float", low=0, high=1, default=0.0)},
+        {**_COMMON, "min_factor": ParameterSpec("float", low=0, high=1, default=0.0)},
     ),
-    "one_cycle": Kind(
+    "one_cycle": KindSpec(
         "rises from lr / 25 to lr over the share `rise`, then falls to lr / 10000, half a cosine each",
-        {**_COMMON, "rise": ParamKind("float", low=0, high=1, low_open=True, high_open=True, default=0.3)},
+        {**_COMMON, "rise": ParameterSpec("float", low=0, high=1, low_open=True, high_open=True, default=0.3)},
     ),
-    "polynomial": Kind(
+    "polynomial": KindSpec(
         "lr * (1 - progress) ** power",
-        {**_COMMON, "power": ParamKind("float", low=0, low_open=True, default=1.0)},
+        {**_COMMON, "power": ParameterSpec("float", low=0, low_open=True, default=1.0)},
     ),
-    "plateau": Kind(
+    "plateau": KindSpec(
         "multiplied by factor when the validation loss has not improved for more than `patience` epochs",
         {
             **_COMMON,
-            "factor": ParamKind("float", low=0, high=1, low_open=True, high_open=True, default=0.1),
-            "patience": ParamKind("int", low=0, default=2),
-            "threshold": ParamKind("float", low=0, high=1, high_open=True, default=1e-4),
+            "factor": ParameterSpec("float", low=0, high=1, low_open=True, high_open=True, default=0.1),
+            "patience": ParameterSpec("int", low=0, default=2),
+            "threshold": ParameterSpec("float", low=0, high=1, high_open=True, default=1e-4),
         },
     ),
 }

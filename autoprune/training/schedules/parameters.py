@@ -11,7 +11,7 @@ from autoprune.trial import Scalar
 
 
 @dataclass(frozen=True)
-class ParamKind:
+class ParameterSpec:
     """One parameter of a schedule or an optimizer.
 
     Attributes:
@@ -56,7 +56,7 @@ class ParamKind:
 
 
 @dataclass(frozen=True)
-class Kind:
+class KindSpec:
     """One member of a family.
 
     Attributes:
@@ -65,11 +65,11 @@ class Kind:
     """
 
     summary: str
-    params: Mapping[str, ParamKind]
+    params: Mapping[str, ParameterSpec]
 
 
 def resolve_params(
-    family: str, kinds: Mapping[str, Kind], name: str, params: Mapping[str, Scalar]
+    family: str, kinds: Mapping[str, KindSpec], name: str, params: Mapping[str, Scalar]
 ) -> dict[str, Scalar]:
     """Check the parameters of one member and fill in the defaults.
 

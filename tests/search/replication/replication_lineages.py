@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.replication.replication import Replication
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
@@ -32,7 +32,7 @@ TRIALS = {
 
 
 def replication_of(
-    session: Session, n_seeds: int = 2, front: Collection[int] = (2, 3), trials: dict[int, TrialConfig] = TRIALS
+    session: PreparedStudy, n_seeds: int = 2, front: Collection[int] = (2, 3), trials: dict[int, TrialConfig] = TRIALS
 ) -> Replication:
     return Replication(session.folder, session.spec, front, trials, n_seeds)
 
@@ -60,7 +60,7 @@ class LoggingWorker:
         return int(self.worker.task.data.test.n_read)  # type: ignore[attr-defined]
 
 
-def names(session: Session, ending: str = ".json") -> set[str]:
+def names(session: PreparedStudy, ending: str = ".json") -> set[str]:
     """What lies in the certification's folder."""
     found = {path.name for path in session.folder.certification.iterdir()}
     return {name.removesuffix(ending) for name in found if name.endswith(ending)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from replication_lineages import TRIALS, trial
 
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.replication.replicates import lineage, replicates_of
 from autoprune.training.schedules import lr_at
 from autoprune.trial import Replicate, TrialConfig, TrialResult
@@ -75,7 +75,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_with_the_trials_own_seeds_a_lineage_comes_out_bit_for_bit(
-    tiny_study: Callable[..., Session], family: str
+    tiny_study: Callable[..., PreparedStudy], family: str
 ) -> None:
     trials = {each.number: each for each in FAMILIES[family]}
     worker = Worker(tiny_study().folder)

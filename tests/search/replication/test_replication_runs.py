@@ -9,7 +9,7 @@ import pytest
 from replication_lineages import TRIALS, LoggingWorker, names, replication_of
 
 from autoprune.engines.inline import run_inline
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.study.replication import replicate_results
 from autoprune.trial import EpochReport, Replicate, TrialConfig, TrialResult
 from autoprune.worker import Worker
@@ -18,10 +18,10 @@ N_TEST = 150
 ALONG = {f"{number}-seed{index}" for number in (0, 1, 2, 3) for index in (0, 1)}
 FROM_DENSE = {f"{number}-seed{index}-dense" for number in (2, 3) for index in (0, 1)}
 
-MakeStudy = Callable[..., Session]
+MakeStudy = Callable[..., PreparedStudy]
 
 
-def outcomes(session: Session) -> dict[str, TrialResult]:
+def outcomes(session: PreparedStudy) -> dict[str, TrialResult]:
     return {
         str(replicate): replace(result, train_time_s=0)
         for replicate, result in replicate_results(session.folder).items()
@@ -29,7 +29,7 @@ def outcomes(session: Session) -> dict[str, TrialResult]:
 
 
 @pytest.fixture
-def whole(tiny_study: MakeStudy) -> tuple[Session, LoggingWorker]:
+def whole(tiny_study: MakeStudy) -> tuple[PreparedStudy, LoggingWorker]:
     """A study whose front was certified without a break, and the worker that did it."""
     session = tiny_study(name="whole")
     worker = LoggingWorker(Worker(session.folder))
@@ -40,7 +40,7 @@ def whole(tiny_study: MakeStudy) -> tuple[Session, LoggingWorker]:
     return session, worker
 
 
-def test_all_repeats_end_and_leave_results_only(whole: tuple[Session, LoggingWorker]) -> None:
+def test_all_repeats_end_and_leave_results_only(whole: tuple[PreparedStudy, LoggingWorker]) -> None:
     session, worker = whole
     found = outcomes(session)
     assert set(found) == ALONG | FROM_DENSE
@@ -55,7 +55,7 @@ def test_all_repeats_end_and_leave_results_only(whole: tuple[Session, LoggingWor
 
 
 def test_it_loses_and_repeats_nothing_whenever_the_process_dies(
-    whole: tuple[Session, LoggingWorker], tiny_study: MakeStudy
+    whole: tuple[PreparedStudy, LoggingWorker], tiny_study: MakeStudy
 ) -> None:
     session = tiny_study(name="cut")
     worker = LoggingWorker(Worker(session.folder))
@@ -148,7 +148,7 @@ def test_many_failures_in_a_row_stop_it_and_are_tried_again(tiny_study: MakeStud
     assert set(outcomes(session)) == ALONG | FROM_DENSE
 
 
-def test_a_grown_study_is_certified_on_the_same_lineages(whole: tuple[Session, LoggingWorker]) -> None:
+def test_a_grown_study_is_certified_on_the_same_lineages(whole: tuple[PreparedStudy, LoggingWorker]) -> None:
     session, worker = whole
     before = {path.name: path.read_bytes() for path in session.folder.certification.iterdir()}
     n_epochs, n_read = len(worker.epochs), worker.n_test_examples_read

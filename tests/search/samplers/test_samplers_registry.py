@@ -8,9 +8,9 @@ import pytest
 from tiny import TINY_TASK
 
 from autoprune.config.model import SAMPLERS as NAMED_IN_SPEC
-from autoprune.errors import SpecError
+from autoprune.errors import ConfigError
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.registry import SAMPLERS, load_sampler, make_sampler
 from autoprune.study.seeds import derive_seed
 from autoprune.trial import Cost, Scalar, TrialResult
@@ -54,7 +54,7 @@ def test_the_spec_names_the_samplers_that_there_are() -> None:
 @pytest.mark.parametrize(
     "sampler", ["cost_aware", "nsga2", "nsga3", "qmc", "random", "tpe", pytest.param("gp", marks=pytest.mark.slow)]
 )
-def test_an_interrupted_study_goes_on_as_it_would_have(tiny_study: Callable[..., Session], sampler: str) -> None:
+def test_an_interrupted_study_goes_on_as_it_would_have(tiny_study: Callable[..., PreparedStudy], sampler: str) -> None:
     def opener(name: str) -> Callable[[], Driver]:
         def open_driver() -> Driver:
             session = tiny_study(few_dimensions(sampler), name)
@@ -68,7 +68,7 @@ def test_an_interrupted_study_goes_on_as_it_would_have(tiny_study: Callable[...,
     assert len({tuple(sorted(trial.items())) for trial in whole}) == len(whole)
 
 
-def test_another_seed_gives_another_study(tiny_study: Callable[..., Session]) -> None:
+def test_another_seed_gives_another_study(tiny_study: Callable[..., PreparedStudy]) -> None:
     studies = []
     for seed in (0, 1):
         session = tiny_study(few_dimensions("auto", seed), str(seed))
@@ -92,19 +92,19 @@ def test_seeds_are_in_range_and_of_one_trial_and_purpose_each() -> None:
     assert derive_seed(3, 4, "trial") == derive_seed(3, 4, "trial")
 
 
-def test_points_of_a_sequence_share_one_seed(tiny_study: Callable[..., Session]) -> None:
+def test_points_of_a_sequence_share_one_seed(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study()
     driver = Driver(session.folder, session.space, session.table, session.dense)
     first, second = (make_sampler("qmc", SAMPLERS["qmc"], 7, number, driver._knowledge) for number in (0, 1))
     assert first._seed == second._seed  # type: ignore[attr-defined]
 
 
-def test_a_sampler_of_the_user_s_own(tiny_study: Callable[..., Session]) -> None:
+def test_a_sampler_of_the_user_s_own(tiny_study: Callable[..., PreparedStudy]) -> None:
     task = TINY_TASK + "\n\nimport optuna\n\n\ndef mine(seed):\n    return optuna.samplers.RandomSampler(seed=seed)\n"
     task += "\n\ndef no_sampler(seed):\n    return seed\n"
     session = tiny_study({"search": {"sampler": "tiny_task:mine", "ladder": 0}}, "mine", task)
     driver = Driver(session.folder, session.space, session.table, session.dense)
     assert driver.suggest() is not None
     assert isinstance(driver.study.sampler, optuna.samplers.RandomSampler)
-    with pytest.raises(SpecError, match=r"search\.sampler: tiny_task:no_sampler must give an optuna\S+, got int"):
+    with pytest.raises(ConfigError, match=r"search\.sampler: tiny_task:no_sampler must give an optuna\S+, got int"):
         load_sampler("tiny_task:no_sampler", session.folder.base_dir)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
-from autoprune.config import Range, SearchSpec
-from autoprune.errors import SpecError
+from autoprune.config import Range, SearchConfig
+from autoprune.errors import ConfigError
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.search.space import Dimension, SearchSpace
 from autoprune.trial import DistillationConfig, PruningConfig, TrialConfig
@@ -36,7 +36,7 @@ FIXED_TRAINING = {
 
 def space(*pruning: dict[str, Any], plan: PruningPlan = PLAN, **training: Any) -> SearchSpace:
     """A space of fixed training but for what ``training`` gives."""
-    spec = SearchSpec.model_validate(
+    spec = SearchConfig.model_validate(
         {
             "study": "s",
             "task": {"model": "a:b", "data": "a:c"},
@@ -268,7 +268,7 @@ def test_skipping_what_cannot_be_pruned_anyway_is_no_mistake() -> None:
 
 
 def test_patterns_that_match_nothing() -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         space(
             {**NEURON, "layers": {"Stem": "skip", "head": {"high": 0.1}}},
             {"method": "layer", "layers": {"stage9": "skip"}},

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from tiny import TINY_SPACE, merged
 
-from autoprune.config import SearchSpec
+from autoprune.config import SearchConfig
 from autoprune.pruning.plan import PruningPlan
 from autoprune.search.space import SearchSpace, locate
 from autoprune.study.folder import StudyFolder
@@ -35,7 +35,7 @@ def plan(trained_tiny: Path) -> PruningPlan:
 
 
 def space_of(plan: PruningPlan, changes: dict[str, Any]) -> SearchSpace:
-    return SearchSpace(SearchSpec.model_validate(merged(TINY_SPACE, changes)), plan)
+    return SearchSpace(SearchConfig.model_validate(merged(TINY_SPACE, changes)), plan)
 
 
 def suggestions(space: SearchSpace, n: int) -> list[TrialConfig]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, batch_size_at, lr_at, rate_and_batch
+from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, batch_size_at, lr_and_batch_size, lr_at
 from autoprune.trial import Scalar, ScheduleConfig
 
 LR_EXAMPLES: dict[str, dict[str, Scalar]] = {
@@ -68,7 +68,7 @@ def test_sizes_are_integers_within_the_limits(
 ) -> None:
     low, high = sorted(limits)
     params: dict[str, Scalar] = {"min_size": low, "max_size": high, **({"mode": mode} if kind == "with_lr" else {})}
-    rate, size = rate_and_batch(
+    rate, size = lr_and_batch_size(
         lr(lr_kind, warmup=warmup), batch_size(kind, **params), progress, 10, LOSSES, n_train=n_train
     )
     assert type(size) is int
@@ -88,7 +88,7 @@ def test_growing_keeps_the_noise_scale_on_the_rates_path(
 ) -> None:
     schedule = lr(lr_kind, warmup=warmup)
     grow = batch_size("with_lr", start=start, max_size=max_size)
-    rate, size = rate_and_batch(schedule, grow, progress, 10, LOSSES)
+    rate, size = lr_and_batch_size(schedule, grow, progress, 10, LOSSES)
     scheduled = lr_at(schedule, progress, 10, LOSSES)
     assert rate / size == pytest.approx(scheduled / min(start, max_size), rel=1e-9)
     assert scheduled * (1 - 1e-9) <= rate
@@ -97,14 +97,14 @@ def test_growing_keeps_the_noise_scale_on_the_rates_path(
 
 def test_growing_takes_the_place_of_a_lower_rate() -> None:
     schedule, grow = lr("step"), batch_size("with_lr", start=32, max_size=1000)
-    steps = [rate_and_batch(schedule, grow, epoch / 8, 8) for epoch in range(0, 8, 2)]
+    steps = [lr_and_batch_size(schedule, grow, epoch / 8, 8) for epoch in range(0, 8, 2)]
     assert [size for _, size in steps] == [32, 320, 1000, 1000]
     assert [rate for rate, _ in steps] == pytest.approx([0.1, 0.1, 0.1 * 0.3125, 0.1 * 0.03125])
 
 
 def test_shrinking_follows_the_rate() -> None:
     schedule, shrink = lr("step", factor=0.5), batch_size("with_lr", start=32, mode="shrink", min_size=8)
-    steps = [rate_and_batch(schedule, shrink, epoch / 8, 8) for epoch in range(0, 8, 2)]
+    steps = [lr_and_batch_size(schedule, shrink, epoch / 8, 8) for epoch in range(0, 8, 2)]
     assert [size for _, size in steps] == [32, 16, 8, 8]
     assert [rate for rate, _ in steps] == pytest.approx([0.1, 0.05, 0.025, 0.0125])
 
@@ -114,18 +114,18 @@ def test_shrinking_follows_the_rate() -> None:
 def test_batch_stays_at_its_start_while_the_rate_rises(lr_kind: str, mode: str) -> None:
     schedule, joined = lr(lr_kind, warmup=0.5), batch_size("with_lr", mode=mode)
     for progress in (0.0, 0.2, 0.49):
-        rate, size = rate_and_batch(schedule, joined, progress, 10, LOSSES)
+        rate, size = lr_and_batch_size(schedule, joined, progress, 10, LOSSES)
         assert size == 48
         assert rate == pytest.approx(lr_at(schedule, progress, 10, LOSSES))
 
 
 def test_linear_scaling() -> None:
     step = batch_size("step", every=1, start=32)
-    assert rate_and_batch(lr("constant"), step, 0.0, 4, (), 128) == (pytest.approx(0.025), 32)
-    assert rate_and_batch(lr("constant"), step, 0.5, 4, (), 128) == (pytest.approx(0.1), 128)
+    assert lr_and_batch_size(lr("constant"), step, 0.0, 4, (), 128) == (pytest.approx(0.025), 32)
+    assert lr_and_batch_size(lr("constant"), step, 0.5, 4, (), 128) == (pytest.approx(0.1), 128)
     grow = batch_size("with_lr", start=32)
-    assert rate_and_batch(lr("step"), grow, 0.5, 4, (), 128) == (pytest.approx(0.025), 320)
-    assert rate_and_batch(lr("constant"), batch_size("constant"), 0.0, 4, (), 64, n_train=16) == (
+    assert lr_and_batch_size(lr("step"), grow, 0.5, 4, (), 128) == (pytest.approx(0.025), 320)
+    assert lr_and_batch_size(lr("constant"), batch_size("constant"), 0.0, 4, (), 64, n_train=16) == (
         pytest.approx(0.025),
         16,
     )

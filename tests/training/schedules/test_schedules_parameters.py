@@ -7,7 +7,7 @@ import pytest
 
 from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import AutopruneError
-from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, Kind, ParamKind, resolve_params
+from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES, KindSpec, ParameterSpec, resolve_params
 
 FAMILIES = {"lr": LR_SCHEDULES, "batch size": BATCH_SIZE_SCHEDULES, "optimizer": OPTIMIZERS}
 PARAMS = [
@@ -19,14 +19,14 @@ PARAMS = [
 
 
 @pytest.mark.parametrize("kind", PARAMS)
-def test_defaults_and_choices_are_allowed(kind: ParamKind) -> None:
+def test_defaults_and_choices_are_allowed(kind: ParameterSpec) -> None:
     for value in (*kind.choices, *(() if kind.required else (kind.default,))):
         assert kind.allows(value)
     assert bool(kind.choices) == (kind.type == "choice")
 
 
 @pytest.mark.parametrize("kind", PARAMS)
-def test_bounds_are_held(kind: ParamKind) -> None:
+def test_bounds_are_held(kind: ParameterSpec) -> None:
     for value in (float("nan"), float("inf"), "x", None):
         assert not kind.allows(value)
     if kind.type == "choice":
@@ -45,7 +45,9 @@ def test_bounds_are_held(kind: ParamKind) -> None:
 
 
 KINDS = {
-    "cosine": Kind("", {"lr": ParamKind("float", low=0, low_open=True), "every": ParamKind("int", low=1, default=2)})
+    "cosine": KindSpec(
+        "", {"lr": ParameterSpec("float", low=0, low_open=True), "every": ParameterSpec("int", low=1, default=2)}
+    )
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware import accuracy_model as surrogate
 from autoprune.search.samplers.cost_aware.acquisition import Outlook
 from autoprune.search.samplers.cost_aware.candidates import Candidate, Candidates
@@ -23,7 +23,7 @@ DESCENT = Descent.plan(1.0, 0.05, 20, 1, 4)
 
 
 @pytest.fixture
-def draws(tiny_study: Callable[..., Session]) -> Candidates:
+def draws(tiny_study: Callable[..., PreparedStudy]) -> Candidates:
     session = tiny_study({"objectives": ["accuracy", "flops"]})
     costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True)
     cuts = Cuts(session.space, session.table, costs.main_share, None)

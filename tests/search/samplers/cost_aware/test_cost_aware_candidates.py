@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware.candidates import MIN_KEPT, SHORTEST, Candidates
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
 from autoprune.search.samplers.cost_aware.history import Node
@@ -29,7 +29,7 @@ def scores_of(number: int | None) -> dict[str, list[float]]:
 
 
 @pytest.fixture
-def draws(tiny_study: Callable[..., Session]) -> Candidates:
+def draws(tiny_study: Callable[..., PreparedStudy]) -> Candidates:
     session = tiny_study(CHANGES)
     costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True)
     cuts = Cuts(session.space, session.table, costs.main_share, None)

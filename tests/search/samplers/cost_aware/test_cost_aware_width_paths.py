@@ -5,26 +5,26 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from autoprune.search.prepare import Session
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
 from autoprune.search.samplers.cost_aware.width_paths import Cuts
 
 
 @pytest.fixture
-def session(tiny_study: Callable[..., Session]) -> Session:
+def session(tiny_study: Callable[..., PreparedStudy]) -> PreparedStudy:
     return tiny_study({"objectives": ["accuracy", "flops", "params"]})
 
 
 @pytest.fixture
-def costs(session: Session) -> KnownCosts:
+def costs(session: PreparedStudy) -> KnownCosts:
     return KnownCosts(session.space, session.table, ["flops", "params"], session.dense, log=True)
 
 
-def cuts_of(session: Session, costs: KnownCosts, drop: Callable[[str, int], float] | None) -> Cuts:
+def cuts_of(session: PreparedStudy, costs: KnownCosts, drop: Callable[[str, int], float] | None) -> Cuts:
     return Cuts(session.space, session.table, costs.main_share, drop)
 
 
-def test_costs_are_those_of_the_table(session: Session, costs: KnownCosts) -> None:
+def test_costs_are_those_of_the_table(session: PreparedStudy, costs: KnownCosts) -> None:
     groups = list(session.table.widths)
     widths = np.array([[max(1, width // 2) for width in session.table.widths.values()]])
     exact = session.table.cost(dict(zip(groups, widths[0].tolist(), strict=True)))
@@ -38,7 +38,7 @@ def test_costs_are_those_of_the_table(session: Session, costs: KnownCosts) -> No
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.7])
-def test_a_cut_costs_about_what_is_asked(session: Session, costs: KnownCosts, strength: float) -> None:
+def test_a_cut_costs_about_what_is_asked(session: PreparedStudy, costs: KnownCosts, strength: float) -> None:
     cuts = cuts_of(session, costs, lambda group, width: 0.3 * (1 - width / session.table.widths[group]))
     shares = np.array([0.8, 0.6, 0.4, 0.2])
     widths = cuts.at(shares, np.full(4, strength))
@@ -49,7 +49,7 @@ def test_a_cut_costs_about_what_is_asked(session: Session, costs: KnownCosts, st
         assert all(int(width) in session.space.ratios_of(group) for group, width in zip(cuts.groups, row, strict=True))
 
 
-def test_a_ranked_cut_takes_the_lowest_scores_first(session: Session, costs: KnownCosts) -> None:
+def test_a_ranked_cut_takes_the_lowest_scores_first(session: PreparedStudy, costs: KnownCosts) -> None:
     cuts = cuts_of(session, costs, None)
     doomed = cuts.groups[-1]
     scores = {group: [5.0] * int(width) for group, width in zip(cuts.groups, cuts.dense, strict=True)}
@@ -64,7 +64,7 @@ def test_a_ranked_cut_takes_the_lowest_scores_first(session: Session, costs: Kno
     assert (cuts.ranked(half, {doomed: scores[doomed][: int(half[-1])]}).widths <= half).all()
 
 
-def test_a_sensitive_group_is_spared(session: Session, costs: KnownCosts) -> None:
+def test_a_sensitive_group_is_spared(session: PreparedStudy, costs: KnownCosts) -> None:
     spared = session.space.plan.groups[0].name
 
     def drop(group: str, width: int) -> float:
@@ -77,7 +77,7 @@ def test_a_sensitive_group_is_spared(session: Session, costs: KnownCosts) -> Non
     assert (np.delete(sensitive, place) <= np.delete(uniform, place)).all()
 
 
-def test_no_cut_is_wider_than_its_parent(session: Session, costs: KnownCosts) -> None:
+def test_no_cut_is_wider_than_its_parent(session: PreparedStudy, costs: KnownCosts) -> None:
     cuts = cuts_of(session, costs, None)
     parent = cuts.at(np.array([0.5]), np.zeros(1))
     narrower = cuts.no_wider(np.stack([cuts.dense, np.ones_like(cuts.dense)]), parent)

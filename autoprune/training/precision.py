@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from autoprune.config.model import Precision, Training
+from autoprune.config.model import PrecisionName, Training
 from autoprune.errors import AutopruneError
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.outputs import map_outputs
@@ -22,7 +22,7 @@ class CompileError(AutopruneError):
 
 
 @dataclass(frozen=True)
-class Numerics:
+class Precision:
     """How a network's forward pass is computed; its weights stay float32, and so does all that is saved of it.
 
     Attributes:
@@ -31,12 +31,12 @@ class Numerics:
         compile: Whether the forward pass of the training is compiled.
     """
 
-    precision: Precision = "float32"
+    precision: PrecisionName = "float32"
     channels_last: bool = False
     compile: bool = False
 
     @classmethod
-    def of(cls, training: Training) -> "Numerics":
+    def of(cls, training: Training) -> "Precision":
         """Those that a space file asks for."""
         return cls(training.precision, training.channels_last, training.compile)
 
@@ -88,7 +88,7 @@ class Numerics:
         return torch.autocast(device.type, _AUTOCAST[self.precision])
 
 
-FLOAT32 = Numerics()
+FLOAT32 = Precision()
 """As torch does it unless told otherwise."""
 
 

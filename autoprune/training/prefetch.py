@@ -19,7 +19,7 @@ GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Examples that go through the network at once.
 
     Attributes:
@@ -31,7 +31,7 @@ class Part:
     share: float
 
 
-class Feed:
+class Prefetcher:
     """Gives an epoch's batches one by one, each in nearly equal parts; to be used as a context manager.
 
     A part is read when it is asked for. Ahead, though, a thread prepares the next batch that is a single part, down to
@@ -57,11 +57,11 @@ class Feed:
         self._n_at_once = n_at_once
         self._generator = generator
         self._thread = _Thread() if ahead else None
-        self._coming: Future[list[Part]] | None = None
+        self._coming: Future[list[MicroBatch]] | None = None
         self._n_given = 0
         self._states: dict[int, torch.Tensor] = {}
 
-    def __enter__(self) -> "Feed":
+    def __enter__(self) -> "Prefetcher":
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class Feed:
         """Examples of the largest part of the next batch."""
         return len(self._divided(self._n_given)[0])
 
-    def next(self) -> Iterable[Part]:
+    def next(self) -> Iterable[MicroBatch]:
         """The parts of the next batch, to be gone through once.
 
         Raises:
@@ -101,7 +101,7 @@ class Feed:
         if self._coming is not None:
             self._coming.exception()  # raised by `next`
 
-    def again(self, n_at_once: int) -> Iterable[Part]:
+    def again(self, n_at_once: int) -> Iterable[MicroBatch]:
         """The batch given last in parts that are at most so large, as are those of the batches after it.
 
         The generator's numbers come as if the parts had been so large before.
@@ -120,14 +120,14 @@ class Feed:
     def _is_whole(self, number: int) -> bool:
         return len(self._divided(number)) == 1
 
-    def _read(self, number: int) -> Iterator[Part]:
+    def _read(self, number: int) -> Iterator[MicroBatch]:
         self._states = {known: state for known, state in self._states.items() if known == number - 1}
         self._states[number] = self._generator.get_state()
         for indices in self._divided(number):
             inputs, targets = self._task.data.train.batch(indices)
             if self._task.augment is not None:
                 inputs = self._task.augment(inputs, self._generator)
-            yield Part(inputs, targets, len(indices) / len(self._batches[number]))
+            yield MicroBatch(inputs, targets, len(indices) / len(self._batches[number]))
 
 
 class _Thread:
@@ -157,7 +157,7 @@ class _Thread:
                 future.set_exception(error)
 
 
-def _pinned(part: Part) -> Part:
+def _pinned(part: MicroBatch) -> MicroBatch:
     if not torch.cuda.is_available():
         return part
     inputs, targets = tree_map_only(
@@ -165,4 +165,4 @@ def _pinned(part: Part) -> Part:
         lambda tensor: tensor.pin_memory() if tensor.device.type == "cpu" else tensor,
         (plain_inputs(part.inputs), part.targets),
     )
-    return Part(inputs, targets, part.share)
+    return MicroBatch(inputs, targets, part.share)

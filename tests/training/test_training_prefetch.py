@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from autoprune.tasks.task import Task
-from autoprune.training import feed as feed_module
 from autoprune.training import loop
-from autoprune.training.feed import Feed
+from autoprune.training import prefetch as feed_module
 from autoprune.training.loop import Trainer
+from autoprune.training.prefetch import Prefetcher
 
 MakeTask = Callable[..., Task]
 BATCHES = torch.arange(70).split(16)
 
 
-def feed_of(task: Task, n_at_once: int | None, ahead: bool) -> Feed:
-    return Feed(task, BATCHES, n_at_once, torch.Generator().manual_seed(5), ahead=ahead)
+def feed_of(task: Task, n_at_once: int | None, ahead: bool) -> Prefetcher:
+    return Prefetcher(task, BATCHES, n_at_once, torch.Generator().manual_seed(5), ahead=ahead)
 
 
 def all_inputs(task: Task, n_at_once: int | None, ahead: bool, again_at: int = -1) -> list[list[torch.Tensor]]:
@@ -160,7 +160,7 @@ def test_what_reading_raises_comes_with_the_batch(make_task: MakeTask, ahead: bo
 def test_a_training_reads_ahead_but_not_while_its_hook_may_read(
     make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "Feed", lambda *args, **_: Feed(*args, ahead=True))  # ahead is for GPUs
+    monkeypatch.setattr(loop, "Prefetcher", lambda *args, **_: Prefetcher(*args, ahead=True))  # ahead is for GPUs
     task, split = watched(make_task(n_train=96))
     split.delay, reading = 0.1, []
     trainer = Trainer(mlp, task, **settings, before_step=lambda progress: reading.append(split.n_reading))
@@ -178,7 +178,7 @@ def test_memory_that_an_augmentation_lacks_halves_the_batch_too(
             raise torch.OutOfMemoryError("device out of memory")
         return inputs
 
-    monkeypatch.setattr(loop, "Feed", lambda *args, **_: Feed(*args, ahead=True))
+    monkeypatch.setattr(loop, "Prefetcher", lambda *args, **_: Prefetcher(*args, ahead=True))
     trainer = Trainer(mlp, make_task(n_train=96, augment=hungry), **settings)
     trainer.run_epoch()
     assert trainer.device_batch == 8

@@ -14,15 +14,15 @@ from autoprune.training.batch_norm import recalibrate_batch_norm
 from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.training.evaluation import evaluate
 from autoprune.training.loop import Trainer
-from autoprune.training.numerics import CompileError, Numerics
+from autoprune.training.precision import CompileError, Precision
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 
 MakeTask = Callable[..., Task]
 OTHERS = {
-    "bf16": Numerics("bf16"),
-    "fp16": Numerics("fp16"),
-    "channels last": Numerics(channels_last=True),
-    "bf16, channels last": Numerics("bf16", channels_last=True),
+    "bf16": Precision("bf16"),
+    "fp16": Precision("fp16"),
+    "channels last": Precision(channels_last=True),
+    "bf16, channels last": Precision("bf16", channels_last=True),
 }
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,16 +40,16 @@ def fresh(cnn: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*cnn[:6], nn.Dropout(0.1), nn.Linear(256, 10))
 
 
-@pytest.mark.parametrize("numerics", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("precision", OTHERS.values(), ids=OTHERS)
 def test_it_learns_as_by_default(
-    make_task: MakeTask, settings: dict[str, Any], cnn: nn.Module, numerics: Numerics
+    make_task: MakeTask, settings: dict[str, Any], cnn: nn.Module, precision: Precision
 ) -> None:
     task = make_task(build_model=lambda: cnn)
-    trainer = Trainer(cnn, task, **settings, numerics=numerics)
+    trainer = Trainer(cnn, task, **settings, precision=precision)
     losses = [trainer.run_epoch().train_loss for _ in range(4)]
     assert losses == sorted(losses, reverse=True)
-    recalibrate_batch_norm(trainer.model, task.data.train, numerics=numerics)
-    result = evaluate(trainer.model, task.data.validation, task, numerics=numerics)
+    recalibrate_batch_norm(trainer.model, task.data.train, precision=precision)
+    result = evaluate(trainer.model, task.data.validation, task, precision=precision)
     assert result.accuracy > 0.9
     assert result.loss == pytest.approx(evaluate(trainer.model, task.data.validation, task).loss, rel=0.02)
 
@@ -71,11 +71,11 @@ def test_the_network_computes_in_that_precision_and_nobody_else_notices(
         return 0.0
 
     task = Task(plain.build_model, plain.data, loss, metric)
-    trainer = Trainer(cnn, task, **settings, numerics=Numerics(precision))
+    trainer = Trainer(cnn, task, **settings, precision=Precision(precision))
     trainer.run_epoch()
     assert inside == {HALF[precision]}
-    evaluate(trainer.model, task.data.validation, task, numerics=Numerics(precision))
-    recalibrate_batch_norm(trainer.model, task.data.train, numerics=Numerics(precision))
+    evaluate(trainer.model, task.data.validation, task, precision=Precision(precision))
+    recalibrate_batch_norm(trainer.model, task.data.train, precision=Precision(precision))
     assert inside == {HALF[precision]}
     assert outside == {(torch.float32, torch.float32)}
     assert {tensor.dtype for tensor in trainer.model.state_dict().values()} == {torch.float32, torch.int64}
@@ -84,7 +84,7 @@ def test_the_network_computes_in_that_precision_and_nobody_else_notices(
 def test_bf16_takes_the_steps_of_torchs_autocast(make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module) -> None:
     task = make_task(n_train=96)
     settings |= {"lr_schedule": ScheduleConfig("constant", {"lr": 0.05})}
-    Trainer(mlp, task, **settings, numerics=Numerics("bf16")).run_epoch()
+    Trainer(mlp, task, **settings, precision=Precision("bf16")).run_epoch()
     reference = task.build_model()
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9)
     for indices in task.data.train.asked:
@@ -96,31 +96,31 @@ def test_bf16_takes_the_steps_of_torchs_autocast(make_task: MakeTask, settings: 
     torch.testing.assert_close(mlp.state_dict(), reference.state_dict(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("numerics", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize("precision", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_restart_is_bit_identical(
     make_task: MakeTask,
     settings: dict[str, Any],
     cnn: nn.Sequential,
     tmp_path: Path,
-    numerics: Numerics,
+    precision: Precision,
     optimizer: str,
 ) -> None:
     plain = make_task(n_train=300)
     task = Task(plain.build_model, plain.data, steep, plain.metric)
     settings |= {"optimizer": OptimizerConfig(optimizer, {}), "lr_schedule": ScheduleConfig("constant", {"lr": 0.001})}
-    whole = Trainer(fresh(cnn), task, **settings, numerics=numerics)
+    whole = Trainer(fresh(cnn), task, **settings, precision=precision)
     whole.run_epoch()
     save_checkpoint(tmp_path / "checkpoint", whole.state_dict())
     losses = [whole.run_epoch().train_loss for _ in range(2)]
 
     state = load_checkpoint(tmp_path / "checkpoint")
     assert state is not None
-    if numerics.precision == "fp16":
+    if precision.precision == "fp16":
         assert state["scaler"]["scale"] < 65536, "steps were left out, and the scale lowered"
     else:
         assert state["scaler"] == {}
-    resumed = Trainer(fresh(cnn), task, **settings, numerics=numerics)
+    resumed = Trainer(fresh(cnn), task, **settings, precision=precision)
     resumed.load_state_dict(state)
     assert [resumed.run_epoch().train_loss for _ in range(2)] == losses
     torch.testing.assert_close(whole.model.state_dict(), resumed.model.state_dict(), rtol=0, atol=0)
@@ -132,7 +132,7 @@ def test_a_step_that_fp16_can_not_hold_is_left_out(
 ) -> None:
     plain = make_task(n_train=32)  # one step
     task = Task(plain.build_model, plain.data, lambda *args: 1000 * functional.cross_entropy(*args), plain.metric)
-    Trainer(mlp, task, **settings, numerics=Numerics("fp16")).run_epoch()
+    Trainer(mlp, task, **settings, precision=Precision("fp16")).run_epoch()
     torch.testing.assert_close(mlp.state_dict(), task.build_model().state_dict(), rtol=0, atol=0)
 
 
@@ -158,19 +158,19 @@ def test_channels_are_last_in_memory_and_only_there(
     plain = make_task(n_train=64)
     images = Data(*(Images(split) for split in (plain.data.train, plain.data.validation, plain.data.test)))
     task = Task(plain.build_model, images, plain.loss, plain.metric)
-    numerics = Numerics(channels_last=True)
+    precision = Precision(channels_last=True)
     body = cnn[1:]
-    trainer = Trainer(body, task, **settings, numerics=numerics)
+    trainer = Trainer(body, task, **settings, precision=precision)
     trainer.run_epoch()
-    evaluate(body, images.validation, task, numerics=numerics)
+    evaluate(body, images.validation, task, precision=precision)
     assert len(seen) == 2 + 8
     for inputs in seen:
         assert inputs.shape[1:] == (1, 8, 8)
         assert inputs.is_contiguous(memory_format=torch.channels_last)
-    wide = Trainer(nn.Sequential(nn.Conv2d(3, 4, 3)), task, **settings, numerics=numerics).model
+    wide = Trainer(nn.Sequential(nn.Conv2d(3, 4, 3)), task, **settings, precision=precision).model
     assert wide[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert not wide[0].weight.is_contiguous()
-    assert numerics.lay_back(wide)[0].weight.is_contiguous()
+    assert precision.lay_back(wide)[0].weight.is_contiguous()
 
 
 class Images:
@@ -198,8 +198,8 @@ def test_a_compiled_training_is_that_of_the_network_itself(
     twin.load_state_dict(cnn.state_dict())
     twin[1], twin[2] = nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
     twin.load_state_dict(cnn.state_dict())
-    compiled = Trainer(cnn, task, **settings, numerics=Numerics(precision, compile=True))
-    plain = Trainer(twin, task, **settings, numerics=Numerics(precision))
+    compiled = Trainer(cnn, task, **settings, precision=Precision(precision, compile=True))
+    plain = Trainer(twin, task, **settings, precision=Precision(precision))
     for _ in range(2):
         assert compiled.run_epoch().train_loss == pytest.approx(plain.run_epoch().train_loss, rel=1e-2)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
@@ -217,7 +217,7 @@ def test_what_can_not_be_compiled_is_an_error_and_no_slow_training(
     import torch._inductor.config
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    trainer = Trainer(cnn, make_task(n_train=96), **settings, numerics=Numerics(compile=True))
+    trainer = Trainer(cnn, make_task(n_train=96), **settings, precision=Precision(compile=True))
     told = r"^training.compile: .*no-such-compiler.*\. Set training.compile to false"
     with torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(CompileError, match=told):
         trainer.run_epoch()
@@ -229,7 +229,7 @@ def test_what_the_compiler_behind_the_compiler_raised_is_told() -> None:
 
     compiled = torch.compile(nn.Linear(2, 2), backend=behind)
     told = r"can't compile this network: backend='behind' raised: ValueError: this operation has no kernel\. Set tra"
-    with pytest.raises(CompileError, match=told), Numerics(compile=True).telling():
+    with pytest.raises(CompileError, match=told), Precision(compile=True).telling():
         compiled(torch.ones(1, 2))
 
 
@@ -242,6 +242,8 @@ def test_an_error_of_the_network_itself_is_told_as_it_is(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise ZeroDivisionError("mine")
 
-    trainer = Trainer(nn.Sequential(mlp, Broken()), make_task(n_train=96), **settings, numerics=Numerics(compile=True))
+    trainer = Trainer(
+        nn.Sequential(mlp, Broken()), make_task(n_train=96), **settings, precision=Precision(compile=True)
+    )
     with pytest.raises(ZeroDivisionError, match="mine"):
         trainer.run_epoch()
