@@ -1,9 +1,10 @@
 """space.yaml -> SearchConfig; every mistake is found at once, each with its place in the file."""
 
 from autoprune.config.changes import differences
+from autoprune.config.constraints import COSTS, Ceiling
 from autoprune.config.dimension import Range
 from autoprune.config.load import load_config, located, parse_config, valid_task
-from autoprune.config.model import COSTS, Ceiling, SearchConfig
+from autoprune.config.model import SearchConfig
 from autoprune.config.task import CallableRef, TaskSettings
 
 __all__ = [

@@ -106,3 +106,11 @@ def unknown(what: str, value: object, known: Sequence[object]) -> PydanticCustom
             "known": ", ".join(names),
         },
     )
+
+
+def auto_or_integer(value: Any, low: int) -> Any:
+    """Check for ``auto`` or an integer of ``low`` or more."""
+    if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+        rule = f"must be auto or an integer in [{low}, inf), got {{v}}"
+        raise PydanticCustomError("auto_or_integer", rule, {"v": repr(value)})
+    return value

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from autoprune.config.model import LEAST_AMOUNT, Resources
+from autoprune.config.resources import LEAST_AMOUNT, Resources
 from autoprune.errors import StudyError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from autoprune.config.model import PrecisionName, Training
+from autoprune.config.training import PrecisionName, Training
 from autoprune.errors import AutopruneError
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.outputs import map_outputs

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.config import SearchConfig, load_config
-from autoprune.config.model import Ceiling
+from autoprune.config import Ceiling, SearchConfig, load_config
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.formats.saved_model import Architecture, describe, load_model, rebuild, save_model

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.config import Ceiling, Range, SearchConfig, load_config, parse_config
-from autoprune.config.model import Training
+from autoprune.config.training import Training
 from autoprune.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from autoprune.config.model import Resources
+from autoprune.config.resources import Resources
 from autoprune.errors import StudyError
 from autoprune.search.resources import WorkerResources, find_worker_resources, room
 

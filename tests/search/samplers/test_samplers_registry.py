@@ -7,7 +7,7 @@ import optuna
 import pytest
 from tiny import TINY_TASK
 
-from autoprune.config.model import SAMPLERS as NAMED_IN_SPEC
+from autoprune.config.search import SAMPLERS as NAMED_IN_SPEC
 from autoprune.errors import ConfigError
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy

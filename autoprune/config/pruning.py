@@ -7,6 +7,7 @@ from pydantic_core import PydanticCustomError
 
 from autoprune.config.criteria import CRITERIA
 from autoprune.config.dimension import Dimension, Number, Range, endpoints, searchable
+from autoprune.config.kinds import told_apart_by
 from autoprune.config.strict import Mistake, StrictModel, all_of, mistakes_of
 from autoprune.training.schedules.parameters import ParameterSpec
 from autoprune.trial import WeightPattern, WeightScope
@@ -138,3 +139,12 @@ class WeightMethod(_RatioPerLayer):
         if mistakes:
             raise all_of(mistakes)
         return self
+
+
+Method = told_apart_by(
+    "method",
+    METHODS,
+    Annotated[NeuronMethod, Tag("neuron")]
+    | Annotated[LayerMethod, Tag("layer")]
+    | Annotated[WeightMethod, Tag("weight")],
+)
