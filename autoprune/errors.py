@@ -1,8 +1,9 @@
 """The errors that autoprune raises on purpose: each message says where, what is wrong, and the way out."""
 
+import difflib
 import sysconfig
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -40,6 +41,23 @@ class UnwritableError(StudyError):
 
 class ExportError(AutopruneError):
     """An exported format does not reproduce the trial's network, or the selection names no trial."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that is not known: it names the nearest known one, and all of them.
+
+    Example:
+        >>> unknown_name("criterion", "tailor", ["l1", "taylor"])
+        "unknown criterion 'tailor' (did you mean 'taylor'?). Known: l1, taylor."
+    """
+    names = list(known)
+    return f"unknown {what} '{name}'{did_you_mean(name, names)}. Known: {', '.join(names)}."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint, to follow a name that is not known, at the nearest known one; empty if none is near."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{nearest[0]}'?)" if nearest else ""
 
 
 def describe_error(error: BaseException) -> str:

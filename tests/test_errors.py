@@ -1,7 +1,7 @@
 """The errors' texts."""
 
 import autoprune.errors as errors
-from autoprune.errors import AutopruneError, ConfigError, describe_error
+from autoprune.errors import AutopruneError, ConfigError, describe_error, unknown_name
 
 
 def test_every_error_is_one_of_ours() -> None:
@@ -14,6 +14,13 @@ def test_spec_error_carries_every_problem() -> None:
     error = ConfigError(["a:1: x", "a:2: y"])
     assert error.problems == ("a:1: x", "a:2: y")
     assert str(error) == "a:1: x\na:2: y"
+
+
+def test_unknown_name_hints_at_the_nearest_and_lists_all() -> None:
+    assert unknown_name("animal", "hose", ["cow", "horse"]) == (
+        "unknown animal 'hose' (did you mean 'horse'?). Known: cow, horse."
+    )
+    assert unknown_name("animal", "x", iter(["cow", "horse"])) == "unknown animal 'x'. Known: cow, horse."
 
 
 def raised(error: Exception) -> Exception:

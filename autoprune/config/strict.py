@@ -1,6 +1,5 @@
 """The base of every section of a space file, and how validators report all that is wrong, each in its place."""
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from autoprune.errors import unknown_name
 
 
 class Mistake(NamedTuple):
@@ -94,18 +95,8 @@ def repeated(values: Sequence[Any]) -> list[Any]:
 
 def unknown(what: str, value: object, known: Sequence[object]) -> PydanticCustomError:
     """The error for a name that is not known: names the nearest that is, and all of them."""
-    names = [str(name) for name in known]
-    near = difflib.get_close_matches(str(value), names, n=1)
-    return PydanticCustomError(
-        "unknown",
-        "unknown {what} '{value}'{hint}. Known: {known}",
-        {
-            "what": what,
-            "value": str(value),
-            "hint": f" (did you mean '{near[0]}'?)" if near else "",
-            "known": ", ".join(names),
-        },
-    )
+    message = unknown_name(what, str(value), map(str, known)).removesuffix(".")
+    return PydanticCustomError("unknown", "{message}", {"message": message})
 
 
 def auto_or_integer(value: Any, low: int) -> Any:

@@ -8,7 +8,6 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.errors import AutopruneError, ExportError
+from autoprune.errors import AutopruneError, ExportError, unknown_name
 from autoprune.export.manifest import (
     FILE_NAME,
     FileRecord,
@@ -113,9 +112,7 @@ def _exporters(formats: Sequence[str]) -> list[Exporter]:
     chosen = []
     for name in dict.fromkeys(formats):
         if name not in EXPORTERS:
-            close = get_close_matches(name, EXPORTERS, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise ExportError(f"unknown export format {name!r}{hint}. Known: {', '.join(EXPORTERS)}.")
+            raise ExportError(unknown_name("export format", name, EXPORTERS))
         missing = [package for package in EXPORTERS[name].packages if find_spec(package) is None]
         if missing:
             raise ExportError(

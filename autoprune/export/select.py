@@ -4,12 +4,11 @@ import operator
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 
-from autoprune.errors import ExportError
+from autoprune.errors import ExportError, did_you_mean
 from autoprune.study.pareto import knee
 
 DEFAULT_ACCURACY_DROP = 0.01
@@ -112,7 +111,9 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
     except ValueError:
         value = None
     if match is None or value is None:
-        raise ExportError(f"select {whole!r} can't be read{_nearest(text, ['knee', 'best'])}. Write {_FORMS}.")
+        raise ExportError(
+            f"select {whole!r} can't be read{did_you_mean(text.strip(), ['knee', 'best'])}. Write {_FORMS}."
+        )
     column = match["column"]
     # A column without any value, such as a latency that was not measured, has no numeric type.
     numeric = [
@@ -129,7 +130,7 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
     if column not in numeric:
         known = ", ".join(name for name in numeric if not name.startswith(("param.", "kept.")))
         raise ExportError(
-            f"select: unknown column {column!r}{_nearest(column, numeric)}. Known: {known}, "
+            f"select: unknown column {column!r}{did_you_mean(column, numeric)}. Known: {known}, "
             "and the numeric param.<name> and kept.<group>."
         )
     if match["relative"]:
@@ -144,11 +145,6 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
 
 def _is_of_test(column: str) -> bool:
     return column.split(".")[-1].startswith("accuracy_test")
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    close = get_close_matches(word.strip(), known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _satisfying(front: pd.DataFrame, conditions: Sequence[_Condition], select: str) -> pd.DataFrame:

@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from numbers import Integral
 
 import torch
 from torch import nn
 
-from autoprune.errors import PruningError
+from autoprune.errors import PruningError, did_you_mean
 from autoprune.network.call import Inputs
 from autoprune.pruning.blocks.removed import is_removed
 from autoprune.pruning.channels.criteria import check_criterion, needs_data
@@ -134,8 +133,7 @@ def _readers(groups: Collection[ChannelGroup]) -> set[Place]:
 def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        hint = did_you_mean(unknown[0], known)
         raise PruningError(
             f"unknown {kind} '{unknown[0]}'{hint}. Run `autoprune plan` for the {kind}s of this network."
         )

@@ -6,13 +6,12 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from autoprune.errors import AutopruneError, TaskError
+from autoprune.errors import AutopruneError, TaskError, did_you_mean
 
 
 def load_callable(reference: str, base_dir: Path, where: str) -> Callable[..., Any]:
@@ -36,7 +35,7 @@ def load_callable(reference: str, base_dir: Path, where: str) -> Callable[..., A
     found: Any = _import_module(module_name, base_dir.resolve(), where)
     for part in name.split("."):
         if not hasattr(found, part):
-            raise TaskError(f"{where}: {module_name} has no '{part}'{_nearest(part, _public_names(found))}.")
+            raise TaskError(f"{where}: {module_name} has no '{part}'{did_you_mean(part, _public_names(found))}.")
         found = getattr(found, part)
     if not callable(found):
         raise TaskError(f"{where}: {reference} must be a callable, got a {type(found).__name__}.")
@@ -92,10 +91,8 @@ def _import_module(name: str, base_dir: Path, where: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise TaskError(f"{where}: importing {name} raised {_describe(error)}.") from error
-        neighbours = [path.stem for path in base_dir.glob("*.py")]
-        raise TaskError(
-            f"{where}: no module '{error.name}' in {base_dir} or on the Python path{_nearest(error.name, neighbours)}."
-        ) from error
+        hint = did_you_mean(error.name, [path.stem for path in base_dir.glob("*.py")])
+        raise TaskError(f"{where}: no module '{error.name}' in {base_dir} or on the Python path{hint}.") from error
     except Exception as error:
         raise TaskError(f"{where}: importing {name} raised {_describe(error)}.") from error
 
@@ -132,8 +129,3 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 def _public_names(owner: Any) -> list[str]:
     return [name for name in dir(owner) if not name.startswith("_")]
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    matches = get_close_matches(name, known, n=1)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""

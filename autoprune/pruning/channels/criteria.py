@@ -1,9 +1,7 @@
 """The importance criteria by name, and which of them need data; importing this loads no torch."""
 
-from difflib import get_close_matches
-
 from autoprune.config.criteria import CRITERIA, NEEDS
-from autoprune.errors import PruningError
+from autoprune.errors import PruningError, unknown_name
 
 __all__ = ["CRITERIA", "check_criterion", "needs_data", "needs_loss"]
 
@@ -31,6 +29,4 @@ def needs_loss(criterion: str) -> bool:
 def check_criterion(criterion: str) -> None:
     """Raise PruningError unless ``criterion`` is a known one."""
     if criterion not in CRITERIA:
-        near = get_close_matches(criterion, CRITERIA, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise PruningError(f"unknown criterion '{criterion}'{hint}. Known: {', '.join(sorted(CRITERIA))}.")
+        raise PruningError(unknown_name("criterion", criterion, sorted(CRITERIA)))

@@ -1,12 +1,11 @@
 """What the members of a family (schedules, optimizers) can be given: each parameter's type, bounds and default."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from autoprune.errors import AutopruneError
+from autoprune.errors import AutopruneError, unknown_name
 from autoprune.trial import Scalar
 
 
@@ -80,12 +79,12 @@ def resolve_params(
         AutopruneError: If the member or a parameter is unknown, a parameter is missing, or a value breaks its rule.
     """
     if name not in kinds:
-        raise AutopruneError(f"unknown {family} {_unknown(name, kinds)}")
+        raise AutopruneError(unknown_name(family, name, sorted(kinds)))
     where = f"{family} '{name}'"
     known = kinds[name].params
     for key, value in params.items():
         if key not in known:
-            raise AutopruneError(f"{where}: unknown parameter {_unknown(key, known)}")
+            raise AutopruneError(f"{where}: {unknown_name('parameter', key, sorted(known))}")
         if not known[key].allows(value):
             raise AutopruneError(f"{where}: {key} must be {known[key].rule}, got {value!r}.")
     resolved: dict[str, Scalar] = {}
@@ -97,9 +96,3 @@ def resolve_params(
         else:
             raise AutopruneError(f"{where}: {key} is required; give {kind.rule}.")
     return resolved
-
-
-def _unknown(name: str, known: Mapping[str, object]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean '{nearest[0]}'?)" if nearest else ""
-    return f"'{name}'{hint}. Known: {', '.join(sorted(known))}."
