@@ -29,7 +29,7 @@ from autoprune.errors import PruningError
 from autoprune.network.call import call_model
 from autoprune.pruning.blocks.removed import remove_blocks
 from autoprune.pruning.graph import Analysis, from_plain
-from autoprune.pruning.graph.slice import cut
+from autoprune.pruning.graph.slice import remove_channels
 from autoprune.pruning.kept_indices import masked
 from autoprune.pruning.plan import Block
 from autoprune.pruning.planner import make_plan
@@ -84,7 +84,7 @@ def tried(
     start = time.perf_counter()
     found: dict[str, Any] = {}
     try:
-        provenance = cut(pruned, analysis, lost)
+        provenance = remove_channels(pruned, analysis, lost)
         found["cut_s"] = time.perf_counter() - start
         outputs = run(pruned, stand.inputs)
         torch.stack([o.square().mean() for o in outputs if o.requires_grad]).sum().backward()  # type: ignore[no-untyped-call]

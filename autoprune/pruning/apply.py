@@ -16,8 +16,8 @@ from autoprune.pruning.channels.importance import Calibration, channel_scores, i
 from autoprune.pruning.channels.reconstruction import reconstruct
 from autoprune.pruning.channels.widths import current_widths, least_important
 from autoprune.pruning.copies import lent, replica
-from autoprune.pruning.graph import ChannelGroup, Place, at_widths, from_plain
-from autoprune.pruning.graph.slice import cut
+from autoprune.pruning.graph import DependencyGroup, TensorDim, at_widths, from_plain
+from autoprune.pruning.graph.slice import remove_channels
 from autoprune.pruning.kept_indices import untouched
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.proof import prove_cut
@@ -96,7 +96,7 @@ def prune(
             scored, groups, config.criterion, calibration=calibration, loss=loss, seed=seed, inputs=inputs
         )
         lost = {name: least_important(scores[name], present[name] - width) for name, width in widths.items()}
-        provenance = cut(pruned, analysis, lost)
+        provenance = remove_channels(pruned, analysis, lost)
         exact = all(group.exact for group in groups)
         if config.reconstruct:
             fit = partial(reconstruct, pruned, scored, provenance, _readers(groups), inputs)
@@ -124,10 +124,10 @@ def looks_at_data(config: PruningConfig) -> bool:
     return config.reconstruct or needs_data(config.criterion)
 
 
-def _readers(groups: Collection[ChannelGroup]) -> set[Place]:
+def _readers(groups: Collection[DependencyGroup]) -> set[TensorDim]:
     """What reads channels of these groups, and none over which a norm takes its statistics."""
-    read = {(place, group.exact) for group in groups for place in group.consumers}
-    return {place for place, exact in read if exact and (place, False) not in read}
+    read = {(tensor_dim, group.exact) for group in groups for tensor_dim in group.consumers}
+    return {tensor_dim for tensor_dim, exact in read if exact and (tensor_dim, False) not in read}
 
 
 def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> None:

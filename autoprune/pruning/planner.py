@@ -15,8 +15,8 @@ from autoprune.network.call import Inputs
 from autoprune.pruning.blocks.find import find_blocks
 from autoprune.pruning.blocks.importance import angular_distances, loss_rises
 from autoprune.pruning.copies import lent, named_tensors, replica
-from autoprune.pruning.graph import Analysis, about_half, no_analysis, settle, to_plain
-from autoprune.pruning.graph.slice import cut
+from autoprune.pruning.graph import Analysis, half_of_channels, no_analysis, prove_groups, to_plain
+from autoprune.pruning.graph.slice import remove_channels
 from autoprune.pruning.kept_indices import masked_replica
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
 from autoprune.pruning.proof import Bench, batch_of_two, bench, in_dtype, randomised, shortened
@@ -126,21 +126,21 @@ class _Preflight:
     def prove_groups(self, hidden_sizes: bool) -> Analysis:
         """Find the groups and prove them, alone where they don't pass together."""
         try:
-            analysis = settle(
+            analysis = prove_groups(
                 *self.probed, lambda found, lost: cut_failure(self.dense, found, lost), allow_norm=hidden_sizes
             )
         except Exception as error:
             self.leave_out("", f"no groups of channels: the network can't be followed ({shortened(error)})")
             return no_analysis(self.dense.model)
         asked = {group.name: "left alone as asked" for group in analysis.groups if any(map(self.skip, group.makers))}
-        analysis = analysis.leaving_out(asked)
-        for blocked in analysis.blocked:
-            self.leave_out(blocked.module, blocked.account)
+        analysis = analysis.without_groups(asked)
+        for channels in analysis.unprunable:
+            self.leave_out(channels.module, channels.account)
         return analysis
 
     def prove_blocks(self, analysis: Analysis) -> list[Block]:
         """Find the residual blocks and prove them together with all groups; alone where they don't pass so."""
-        lost = about_half(analysis.groups)
+        lost = half_of_channels(analysis.groups)
         found: list[Block] = []
         blocks, left_out = find_blocks(*self.probed)
         self.left_out += left_out
@@ -187,7 +187,7 @@ def cut_failure(
         if not lost:
             dense.prove(pruned, None)
             return None
-        provenance = cut(pruned, analysis, lost)
+        provenance = remove_channels(pruned, analysis, lost)
         masked = masked_replica(dense.model, provenance, blocks) if len(exact) == n_lost else None
         dense.prove(pruned, masked)
     except PruningError as error:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.pruning.channels.layer_inputs import InputMoments, LayerInputs
-from autoprune.pruning.graph import Place
+from autoprune.pruning.graph import TensorDim
 from autoprune.pruning.kept_indices import Provenance
 
 RIDGE = 1.0
@@ -20,7 +20,7 @@ def reconstruct(
     pruned: nn.Module,
     model: nn.Module,
     provenance: Provenance,
-    readers: Collection[Place],
+    readers: Collection[TensorDim],
     inputs: LayerInputs,
 ) -> None:
     """Fit the layers that read channels which left, so that their outputs stay as near as they can to those before.

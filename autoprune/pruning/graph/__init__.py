@@ -1,25 +1,29 @@
-"""Atoms: which channels of a network must leave together, found by following every index through every operation."""
+"""Dependency graph: which channels of a network must leave together.
 
-from autoprune.pruning.graph.analysis import Analysis, ChannelGroup, analyse, no_analysis
-from autoprune.pruning.graph.grouping import Place
+The network is traced (trace), nodes are propagated through its operations (rules, propagate), and the graph's connected
+components become groups (grouping). Running the pruned network proves them (prove).
+"""
+
+from autoprune.pruning.graph.analysis import Analysis, analyse, no_analysis
+from autoprune.pruning.graph.grouping import DependencyGroup, TensorDim
 from autoprune.pruning.graph.narrowing import at_widths, narrowed
-from autoprune.pruning.graph.prove import about_half, settle
+from autoprune.pruning.graph.prove import half_of_channels, prove_groups
 from autoprune.pruning.graph.serialize import from_plain, to_plain
-from autoprune.pruning.graph.slice import cut
-from autoprune.pruning.graph.unprunable import Blocked
+from autoprune.pruning.graph.slice import remove_channels
+from autoprune.pruning.graph.unprunable import UnprunableChannels
 
 __all__ = [
     "Analysis",
-    "Blocked",
-    "ChannelGroup",
-    "Place",
-    "about_half",
+    "DependencyGroup",
+    "TensorDim",
+    "UnprunableChannels",
     "analyse",
     "at_widths",
-    "cut",
     "from_plain",
+    "half_of_channels",
     "narrowed",
     "no_analysis",
-    "settle",
+    "prove_groups",
+    "remove_channels",
     "to_plain",
 ]

@@ -15,7 +15,7 @@ from autoprune.errors import PruningError
 
 
 def follow_heads(module: nn.Module) -> bool:
-    """Make a layer of a known class, whose tensors are cut, agree with them; ``False`` if its class is not known."""
+    """Make a layer of a known class, whose tensors are pruned, agree with them; ``False`` if its class is not known."""
     if isinstance(module, nn.MultiheadAttention):
         HeadwiseMultiheadAttention.follow(module)
         return True
@@ -46,7 +46,7 @@ class HeadwiseMultiheadAttention(nn.MultiheadAttention):
 
     @classmethod
     def follow(cls, module: nn.MultiheadAttention) -> None:
-        """Turn a module whose tensors are cut into one of this class, in place; leave it alone if they are not."""
+        """Turn a module whose tensors are pruned into one of this class, in place; leave it alone if they are not."""
         packed = module.in_proj_weight
         weights = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
         q, k, v = weights if packed is None else (packed[: len(packed) // 3],) * 3

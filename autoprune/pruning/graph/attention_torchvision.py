@@ -12,7 +12,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 
 
 def adapter(cls: type) -> Callable[[Any], None] | None:
-    """What makes a layer of this class agree with its tensors after a cut; ``None`` for another class."""
+    """What makes a layer of this class agree with its tensors after pruning; ``None`` for another class."""
     if issubclass(cls, ShiftedWindowAttention):
         return _follow_swin
     if issubclass(cls, RelativePositionalMultiHeadAttention):

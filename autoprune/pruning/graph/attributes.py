@@ -1,4 +1,4 @@
-"""The sizes that a network's code states: attributes of its modules that hold a width or count heads follow a cut."""
+"""The sizes that a network's code states: attributes of its modules that hold a width or count heads follow pruning."""
 
 import copy
 import operator
@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from autoprune.network.modes import eval_mode
 from autoprune.pruning.graph.attention import follow_heads, is_known
-from autoprune.pruning.graph.propagation import SizeKind
+from autoprune.pruning.graph.dependency_graph import SizeKind
 from autoprune.pruning.graph.sizes import CountedSize
 
 _COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
@@ -31,7 +31,7 @@ _NEVER = re.compile(
 def with_holders(model: nn.Module, sizes: Sequence[CountedSize], slicing: Collection[str]) -> tuple[CountedSize, ...]:
     """The sizes with the attributes that hold them, of the module whose code states a size or else of one around it.
 
-    Which these are is told by their values, so it is decided once, on the dense network: in one that is already cut,
+    Which these are is told by their values, so it is decided once, on the dense network: in one that is already pruned,
     another attribute may have the same value by chance.
 
     Args:
@@ -42,7 +42,7 @@ def with_holders(model: nn.Module, sizes: Sequence[CountedSize], slicing: Collec
 
 
 def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[str, set[int]]) -> None:
-    """Set the attributes whose values changed with a cut."""
+    """Set the attributes whose values changed by pruning."""
     modules = dict(model.named_modules())
     changes = [(size, size.after(gone)) for size in sizes if size.module in modules]  # else a removed block took it
     changed = [(size, after) for size, after in changes if after != size.size]

@@ -6,10 +6,10 @@ shuffle), a grouped convolution whole groups or the same channels of each group.
 
 from collections.abc import Callable, Mapping
 
-from autoprune.pruning.graph.propagation import CONVOLUTION, ChoiceKey, Flow
+from autoprune.pruning.graph.dependency_graph import CONVOLUTION, ChoiceKey, DependencyGraph
 
-Judge = Callable[[dict[ChoiceKey, int]], tuple[Flow, int, set[str]]]
-"""Choices -> (the walk, parameters that some channel takes along, names of the layers that these are in)."""
+Judge = Callable[[dict[ChoiceKey, int]], tuple[DependencyGraph, int, set[str]]]
+"""Choices -> (the dependency graph, parameters that channels take along, layers that these are in)."""
 
 
 def best_choices(judge: Judge, pinned: Mapping[ChoiceKey, int], max_trials: int = 60) -> dict[ChoiceKey, int]:
@@ -22,12 +22,12 @@ def best_choices(judge: Judge, pinned: Mapping[ChoiceKey, int], max_trials: int 
         pinned: Choices that are made already.
     """
     taken = dict(pinned)
-    flow, touched, layers = judge(taken)
+    graph, touched, layers = judge(taken)
     n_trials = 0
     improved = True
     while improved and n_trials < max_trials:
         improved = False
-        for choice in {choice.key: choice for choice in flow.choices}.values():
+        for choice in {choice.key: choice for choice in graph.choices}.values():
             if choice.key in pinned or choice.key[0].removeprefix(CONVOLUTION) in layers:
                 continue
             now = taken.get(choice.key, choice.taken)
@@ -36,7 +36,7 @@ def best_choices(judge: Judge, pinned: Mapping[ChoiceKey, int], max_trials: int 
                     continue
                 trial = {**taken, choice.key: option}
                 n_trials += 1
-                trial_flow, more, trial_layers = judge(trial)
+                trial_graph, more, trial_layers = judge(trial)
                 if more > touched:
-                    taken, flow, touched, layers, now, improved = trial, trial_flow, more, trial_layers, option, True
+                    taken, graph, touched, layers, now, improved = trial, trial_graph, more, trial_layers, option, True
     return taken

@@ -1,43 +1,75 @@
-"""From unions to channels: the sets of indices that leave together, sorted into groups of alike ones."""
+"""Find the groups: connected components of the dependency graph, sorted into groups of alike ones."""
 
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.pruning.graph.dependency_graph import DependencyGraph
 from autoprune.pruning.graph.propagate import OwnTensors
-from autoprune.pruning.graph.propagation import Flow
-from autoprune.pruning.graph.values import Atoms
+from autoprune.pruning.graph.values import Indices, Nodes
+from autoprune.pruning.plan import Group
 
-Place = tuple[str, int]
+TensorDim = tuple[str, int]
 """A dimension of a parameter or buffer: (name, dimension)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DependencyGroup(Group):
+    """A group with the entries of all tensors that belong to its channels.
+
+    Attributes:
+        members: Tensor dimension -> indices that leave with each channel, shape ``(width, entries)``.
+        consumers: Those of the members that read the channels; the others make or scale them.
+    """
+
+    members: Mapping[TensorDim, Indices]
+    consumers: frozenset[TensorDim]
+
+    @property
+    def makers(self) -> list[str]:
+        """Modules that make or scale the channels."""
+        return list(dict.fromkeys(owner_of(name) for name, dim in self.members if (name, dim) not in self.consumers))
+
+    @property
+    def shrink(self) -> dict[str, dict[int, int]]:
+        """Tensor name -> dimension -> entries lost along it with each channel."""
+        table: dict[str, dict[int, int]] = {}
+        for (name, dim), indices in self.members.items():
+            table.setdefault(name, {})[dim] = indices.shape[1]
+        return table
+
+
+def owner_of(tensor_name: str) -> str:
+    """Return the module that a parameter belongs to; a parametrised weight is its layer's."""
+    return tensor_name.rpartition(".")[0].partition(".parametrizations.")[0]
 
 
 @dataclass(frozen=True)
 class Components:
-    """Which atoms leave together.
+    """Connected components of the dependency graph: nodes that leave together.
 
     Attributes:
-        labels: Component of each atom.
-        cause: Component -> number of the first event that keeps it from leaving, or a number beyond all events.
+        labels: Component of each node.
+        first_blocker: Component -> number of the first blocker that keeps it from leaving, or ``n_blockers``.
         inexact: Component -> whether its leaving changes statistics.
     """
 
-    labels: Atoms
-    cause: Atoms
-    inexact: Atoms
-    n_events: int
+    labels: Nodes
+    first_blocker: Nodes
+    inexact: Nodes
+    n_blockers: int
 
-    def fixed(self, atoms: Atoms) -> npt.NDArray[np.bool_]:
-        """Whether each atom can't leave."""
-        mask: npt.NDArray[np.bool_] = self.cause[self.labels[atoms]] < self.n_events
+    def blocked(self, nodes: Nodes) -> npt.NDArray[np.bool_]:
+        """Mark the nodes that can't leave."""
+        mask: npt.NDArray[np.bool_] = self.first_blocker[self.labels[nodes]] < self.n_blockers
         return mask
 
 
-def find_components(flow: Flow, allow_norm: bool) -> Components:
-    """Unite all pairs at once.
+def find_components(graph: DependencyGraph, allow_norm: bool) -> Components:
+    """Find the connected components of the dependency graph.
 
     Args:
         allow_norm: Whether channels may leave over which statistics are taken.
@@ -45,39 +77,26 @@ def find_components(flow: Flow, allow_norm: bool) -> Components:
     from scipy.sparse import coo_matrix  # 0.2 s, which a worker is spared: the plan has been made
     from scipy.sparse.csgraph import connected_components
 
-    if flow.pairs:
-        a = np.concatenate([pair[0] for pair in flow.pairs])
-        b = np.concatenate([pair[1] for pair in flow.pairs])
+    if graph.edges:
+        a = np.concatenate([edge[0] for edge in graph.edges])
+        b = np.concatenate([edge[1] for edge in graph.edges])
     else:
         a = b = np.zeros(0, dtype=np.int64)
     keep = (a != 0) & (b != 0)
-    graph = coo_matrix((np.ones(keep.sum(), dtype=np.int8), (a[keep], b[keep])), shape=(flow.n_atoms, flow.n_atoms))
-    n, labels = connected_components(graph, directed=False)
-    n_events = len(flow.events)
-    cause = np.full(n, n_events, dtype=np.int64)
+    ones = np.ones(keep.sum(), dtype=np.int8)
+    adjacency = coo_matrix((ones, (a[keep], b[keep])), shape=(graph.n_nodes, graph.n_nodes))
+    n, labels = connected_components(adjacency, directed=False)
+    n_blockers = len(graph.blockers)
+    first_blocker = np.full(n, n_blockers, dtype=np.int64)
     inexact = np.zeros(n, dtype=np.int64)
-    for number in range(n_events - 1, -1, -1):
-        atoms, event = flow.events[number]
-        touched = labels[atoms[atoms != 0]]
-        if event.inexact and allow_norm:
+    for number in range(n_blockers - 1, -1, -1):
+        nodes, blocker = graph.blockers[number]
+        touched = labels[nodes[nodes != 0]]
+        if blocker.inexact and allow_norm:
             inexact[touched] = 1
         else:
-            cause[touched] = number
-    return Components(labels.astype(np.int64), cause, inexact, n_events)
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """Channels with the same signature.
-
-    Attributes:
-        members: Place -> indices that leave, shape ``(width, entries per channel)``.
-        exact: Whether the network without the channels equals the masked one.
-    """
-
-    width: int
-    members: Mapping[Place, Atoms]
-    exact: bool
+            first_blocker[touched] = number
+    return Components(labels.astype(np.int64), first_blocker, inexact, n_blockers)
 
 
 def group_components(
@@ -85,41 +104,81 @@ def group_components(
     own: OwnTensors,
     shapes: Mapping[str, tuple[int, ...]],
     used: set[str],
-    makers: set[Place],
-) -> list[Grouped]:
+    makers: set[TensorDim],
+    consumed: set[TensorDim],
+    order: Mapping[str, int],
+) -> list[DependencyGroup]:
     """Sort the components that can leave by which dimensions they take entries from, and how many.
 
     Args:
         used: Names of the tensors that take part in the forward pass.
-        makers: WorkerResources of parameters that make channels; a channel must have a part in one.
+        makers: Dimensions of parameters that make channels; a channel must have a part in one.
+        consumed: Dimensions that only read channels.
+        order: Module -> its number in module order.
+
+    Returns:
+        The groups of two channels or more, in module order.
     """
-    places = [place for place in own.starts if place[0] in used]
-    labels_of, place_of, index_of = [], [], []
-    for number, place in enumerate(places):
-        size = shapes[place[0]][place[1]]
-        atoms = np.arange(own.starts[place], own.starts[place] + size)
-        free = np.flatnonzero(~components.fixed(atoms))
-        labels_of.append(components.labels[atoms[free]])
-        place_of.append(np.full(len(free), number))
+    tensor_dims = [tensor_dim for tensor_dim in own.starts if tensor_dim[0] in used]
+    labels_of, number_of, index_of = [], [], []
+    for number, tensor_dim in enumerate(tensor_dims):
+        size = shapes[tensor_dim[0]][tensor_dim[1]]
+        nodes = np.arange(own.starts[tensor_dim], own.starts[tensor_dim] + size)
+        free = np.flatnonzero(~components.blocked(nodes))
+        labels_of.append(components.labels[nodes[free]])
+        number_of.append(np.full(len(free), number))
         index_of.append(free)
     if not labels_of:
         return []
-    label, place_number, index = (np.concatenate(x) for x in (labels_of, place_of, index_of))
-    order = np.lexsort((index, place_number, label))
-    label, place_number, index = label[order], place_number[order], index[order]
+    # One entry for each node that can leave: its component, its tensor dimension, its index there.
+    label, dim_number, index = (np.concatenate(x) for x in (labels_of, number_of, index_of))
+    by_component = np.lexsort((index, dim_number, label))
+    label, dim_number, index = label[by_component], dim_number[by_component], index[by_component]
     bounds = np.flatnonzero(np.r_[True, label[1:] != label[:-1], True]) if len(label) else np.zeros(1, dtype=np.int64)
+    # Components that take as many entries from the same dimensions are channels of one group.
     alike: defaultdict[tuple[bytes, int], list[int]] = defaultdict(list)
     for number, (start, end) in enumerate(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)):
-        alike[place_number[start:end].tobytes(), int(components.inexact[label[start]])].append(number)
-    groups = []
+        alike[dim_number[start:end].tobytes(), int(components.inexact[label[start]])].append(number)
+    found = []
     for (_, inexact), numbers in alike.items():
         start, end = int(bounds[numbers[0]]), int(bounds[numbers[0] + 1])
-        which = place_number[start:end]
-        if not any(places[p] in makers for p in set(which.tolist())):
+        which = dim_number[start:end]
+        if len(numbers) < 2 or not any(tensor_dims[n] in makers for n in set(which.tolist())):
             continue
         numbers = sorted(numbers, key=lambda n: int(index[bounds[n]]))
         starts = bounds[numbers]
-        grid = index[starts[:, None] + np.arange(end - start)]
-        members = {places[p]: grid[:, which == p] for p in sorted(set(which.tolist()))}
-        groups.append(Grouped(len(numbers), members, not inexact))
-    return groups
+        grid = index[starts[:, None] + np.arange(end - start)]  # (channels, entries of each)
+        members = {tensor_dims[n]: grid[:, which == n] for n in sorted(set(which.tolist()))}
+        found.append(_named(members, len(numbers), not inexact, consumed, order))
+    found.sort(key=lambda group: order.get(group.name, len(order)))
+    return _with_unique_names(found)
+
+
+def _named(
+    members: Mapping[TensorDim, Indices],
+    width: int,
+    exact: bool,
+    consumed: set[TensorDim],
+    order: Mapping[str, int],
+) -> DependencyGroup:
+    """Name a group after the first layer that makes its channels."""
+
+    def rank(name: str) -> int:
+        return order.get(name, len(order))
+
+    consumers = frozenset(tensor_dim for tensor_dim in members if tensor_dim in consumed)
+    makers = {owner_of(name) for name, dim in members if (name, dim) not in consumed and name.endswith("weight")}
+    layers = {owner_of(name) for name, _ in members}
+    name = min(makers or layers, key=rank)
+    in_order = tuple(sorted(layers, key=rank))
+    return DependencyGroup(name, width, in_order, exact=exact, members=members, consumers=consumers)
+
+
+def _with_unique_names(groups: Sequence[DependencyGroup]) -> list[DependencyGroup]:
+    seen: Counter[str] = Counter()
+    result = []
+    for group in groups:
+        seen[group.name] += 1
+        number = seen[group.name]
+        result.append(group if number == 1 else replace(group, name=f"{group.name}#{number}"))
+    return result

@@ -1,4 +1,4 @@
-"""The analysis of a network that is already cut, from that of the uncut one: no second walk, and the same names."""
+"""The analysis of a pruned network, from that of the dense one: no second propagation, and the same names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from autoprune.errors import PruningError
-from autoprune.pruning.graph.analysis import Analysis, ChannelGroup
+from autoprune.pruning.graph.analysis import Analysis
+from autoprune.pruning.graph.grouping import DependencyGroup
 from autoprune.pruning.graph.products import Product, Run
 from autoprune.pruning.graph.sizes import CountedSize
-from autoprune.pruning.graph.values import Atoms
+from autoprune.pruning.graph.values import Indices
 
 
 def narrowed(analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Analysis:
@@ -26,12 +27,12 @@ def narrowed(analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Analys
         mask = np.ones(group.width, dtype=bool)
         mask[list(removed.get(group.name, ()))] = False
         stays[group.name] = mask
-    places = {place for group in analysis.groups for place in group.members}
-    masks = {(name, dim): np.ones(analysis.shapes[name][dim], dtype=bool) for name, dim in places}
+    tensor_dims = {tensor_dim for group in analysis.groups for tensor_dim in group.members}
+    masks = {(name, dim): np.ones(analysis.shapes[name][dim], dtype=bool) for name, dim in tensor_dims}
     for group in analysis.groups:
-        for place, indices in group.members.items():
-            masks[place][indices[~stays[group.name]]] = False
-    new_index = {place: np.cumsum(mask) - 1 for place, mask in masks.items()}
+        for tensor_dim, indices in group.members.items():
+            masks[tensor_dim][indices[~stays[group.name]]] = False
+    new_index = {tensor_dim: np.cumsum(mask) - 1 for tensor_dim, mask in masks.items()}
     shapes = {name: list(shape) for name, shape in analysis.shapes.items()}
     for (name, dim), mask in masks.items():
         shapes[name][dim] = int(mask.sum())
@@ -45,7 +46,7 @@ def narrowed(analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Analys
 
 
 def at_widths(analysis: Analysis, widths: Mapping[str, int]) -> Analysis:
-    """The analysis of a network cut to these widths, whichever channels left.
+    """The analysis of a network pruned to these widths, whichever channels left.
 
     Args:
         widths: Group name -> channels that it has; a group not named has all.
@@ -60,17 +61,19 @@ def at_widths(analysis: Analysis, widths: Mapping[str, int]) -> Analysis:
         last[group.name] = list(range(group.width - n_gone, group.width))
     result, other = narrowed(analysis, last), narrowed(analysis, first)
     for group, same in zip(result.groups, other.groups, strict=True):
-        if any(not np.array_equal(indices, same.members[place]) for place, indices in group.members.items()):
+        if any(not np.array_equal(indices, same.members[tensor_dim]) for tensor_dim, indices in group.members.items()):
             raise PruningError(f"group '{group.name}' alternates with others, so its widths don't tell what left")
     return result
 
 
-def _narrowed_group(group: ChannelGroup, stays: Atoms, new_index: Mapping[tuple[str, int], Atoms]) -> ChannelGroup:
-    members = {place: new_index[place][indices[stays]] for place, indices in group.members.items()}
+def _narrowed_group(
+    group: DependencyGroup, stays: Indices, new_index: Mapping[tuple[str, int], Indices]
+) -> DependencyGroup:
+    members = {tensor_dim: new_index[tensor_dim][indices[stays]] for tensor_dim, indices in group.members.items()}
     return replace(group, width=int(stays.sum()), members=members)
 
 
-def _narrowed_size(size: CountedSize, stays: Mapping[str, Atoms]) -> CountedSize:
+def _narrowed_size(size: CountedSize, stays: Mapping[str, Indices]) -> CountedSize:
     n_lost = 0
     channels = []
     for name, indices in size.channels:
@@ -82,6 +85,6 @@ def _narrowed_size(size: CountedSize, stays: Mapping[str, Atoms]) -> CountedSize
     return replace(size, size=size.size - n_lost, channels=tuple(channels))
 
 
-def _narrowed_product(product: Product, stays: Mapping[str, Atoms]) -> Product:
+def _narrowed_product(product: Product, stays: Mapping[str, Indices]) -> Product:
     n_removed = {name: int((~mask).sum()) for name, mask in stays.items()}
     return replace(product, runs=tuple(Run(run.after(n_removed), run.losses) for run in product.runs))

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from autoprune.pruning.graph.values import Atoms, Dim
+from autoprune.pruning.graph.values import Dim, Nodes
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Product:
 
 
 RawProduct = tuple[str, tuple[tuple[int, Dim], ...]]
-"""(module, (size, atoms) of each dimension that the product runs over)."""
+"""(module, (size, nodes) of each dimension that the product runs over)."""
 
 
 def resolve(
-    raw: Sequence[RawProduct], labels: Atoms, channel_of: Mapping[int, tuple[str, int]], widths: Mapping[str, int]
+    raw: Sequence[RawProduct], labels: Nodes, channel_of: Mapping[int, tuple[str, int]], widths: Mapping[str, int]
 ) -> list[Product]:
-    """Say by groups what the walk said by atoms.
+    """Express products by groups instead of nodes.
 
     Args:
-        labels: Component of each atom.
+        labels: Component of each node.
         channel_of: Component -> (group, channel).
     """
     products = []
@@ -62,7 +62,7 @@ def resolve(
 
 
 def _losses(
-    dim: Dim, labels: Atoms, channel_of: Mapping[int, tuple[str, int]], widths: Mapping[str, int]
+    dim: Dim, labels: Nodes, channel_of: Mapping[int, tuple[str, int]], widths: Mapping[str, int]
 ) -> tuple[tuple[str, int], ...]:
     if dim is None:
         return ()

@@ -1,88 +1,88 @@
-"""One walk over the tape: every operation hands its rule's atoms on."""
+"""Propagate nodes through the trace: each operation's rule gives the nodes of its results."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from torch.utils._pytree import tree_map_only
 
-from autoprune.pruning.graph.propagation import ChoiceKey, Flow
+from autoprune.pruning.graph.dependency_graph import ChoiceKey, DependencyGraph
 from autoprune.pruning.graph.rules import RULES
 from autoprune.pruning.graph.rules._base import Call
 from autoprune.pruning.graph.rules.creation import CREATES
 from autoprune.pruning.graph.rules.pointwise import is_pointwise, pointwise
-from autoprune.pruning.graph.trace import Operation, Ref, Tape
+from autoprune.pruning.graph.trace import Operation, Ref, Trace
 from autoprune.pruning.graph.values import Value, static
 
 
 class OwnTensors:
-    """The network's parameters and buffers, each dimension with its own atoms.
+    """The network's parameters and buffers, each dimension with its own nodes.
 
     Attributes:
-        starts: (name, dimension) -> first atom.
+        starts: (name, dimension) -> first node.
     """
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], flow: Flow) -> None:
+    def __init__(self, shapes: dict[str, tuple[int, ...]], graph: DependencyGraph) -> None:
         self.starts: dict[tuple[str, int], int] = {}
         self.values: dict[str, Value] = {}
         for name, shape in shapes.items():
-            dims = tuple(flow.fresh(size) for size in shape)
-            for dim, atoms in enumerate(dims):
-                if atoms is not None:
-                    self.starts[name, dim] = int(atoms[0])
+            dims = tuple(graph.new_dim(size) for size in shape)
+            for dim, nodes in enumerate(dims):
+                if nodes is not None:
+                    self.starts[name, dim] = int(nodes[0])
             self.values[name] = Value(shape, dims, zero=True, weight=True)
-        flow.n_own = flow.n_atoms
+        graph.n_own = graph.n_nodes
 
 
-def walk(
-    tapes: Iterable[tuple[Tape, list[Operation]]],
+def propagate(
+    traces: Iterable[tuple[Trace, list[Operation]]],
     shapes: dict[str, tuple[int, ...]],
     module_types: dict[str, str],
     choices: dict[ChoiceKey, int],
-) -> tuple[Flow, OwnTensors]:
-    """Follow the atoms of a network's parameters and buffers through its operations.
+) -> tuple[DependencyGraph, OwnTensors]:
+    """Propagate the nodes of a network's parameters and buffers through its operations.
 
     Args:
-        tapes: Each tape with those of its operations that matter.
+        traces: Each trace with those of its operations that matter.
         shapes: Name -> shape of every parameter and buffer.
         module_types: Module name -> class name.
         choices: Which option to take where a dimension can be split in several ways.
     """
-    flow = Flow(module_types, choices)
-    own = OwnTensors(shapes, flow)
-    for tape, operations in tapes:
-        values = {ref: own.values[name] for ref, name in tape.tensors.items()}
+    graph = DependencyGraph(module_types, choices)
+    own = OwnTensors(shapes, graph)
+    for trace, operations in traces:
+        values = {ref: own.values[name] for ref, name in trace.tensors.items()}
         for operation in operations:
-            _step(flow, values, operation)
-        flow.module, flow.operation = "", "output"
-        for ref in tape.outputs:
+            _step(graph, values, operation)
+        graph.module, graph.operation = "", "output"
+        for ref in trace.outputs:
             for dim in values.get(ref.id, static(ref.shape)).dims:
-                flow.fix(dim, "is the network's output")
-    return flow, own
+                graph.block(dim, "is the network's output")
+    return graph, own
 
 
-def _step(flow: Flow, values: dict[int, Value], operation: Operation) -> None:
+def _step(graph: DependencyGraph, values: dict[int, Value], operation: Operation) -> None:
     inputs = [(ref, values[ref.id]) for ref in operation.inputs() if ref.id in values]
     name = operation.name.rstrip("_") if not operation.name.endswith("__") else operation.name
     if not any(value.live for _, value in inputs) and name not in CREATES:
         return
-    flow.module, flow.operation = operation.module, name
-    call = Call(flow, operation, tuple(ref.shape if ref is not None else () for ref in operation.results))
+    graph.module, graph.operation = operation.module, name
+    call = Call(graph, operation, tuple(ref.shape if ref is not None else () for ref in operation.results))
 
     def value_of(ref: Ref) -> Value:
         value = values.get(ref.id)
         return value if value is not None and value.shape == ref.shape else static(ref.shape)
 
     args, kwargs = tree_map_only(Ref, value_of, (operation.args, operation.kwargs))
-    n_events, n_pairs = len(flow.events), len(flow.pairs)
+    n_blockers, n_pairs = len(graph.blockers), len(graph.edges)
     try:
         results = _apply(call, name, args, kwargs)
         _check(results, call)
     except (NotImplementedError, ValueError, IndexError, TypeError, KeyError) as error:
-        del flow.events[n_events:], flow.pairs[n_pairs:]
+        del graph.blockers[n_blockers:], graph.edges[n_pairs:]
         reason = f"goes through an operation that is not understood ({type(error).__name__}: {error})"
         for _, value in inputs:
             for dim in value.dims:
-                flow.fix(dim, reason)
+                graph.block(dim, reason)
         return
     given = {ref.id for ref, _ in inputs}
     for ref, value in zip(operation.results, results, strict=False):
@@ -109,4 +109,4 @@ def _check(results: list[Value], call: Call) -> None:
             raise ValueError(f"{len(value.dims)} dimensions for shape {shape}")
         for dim, size in zip(value.dims, shape, strict=True):
             if dim is not None and len(dim) != size:
-                raise ValueError(f"{len(dim)} atoms for size {size}")
+                raise ValueError(f"{len(dim)} nodes for size {size}")

@@ -1,6 +1,6 @@
-"""From what the graph allows to what the code allows: cut, run, compare, and leave out what fails.
+"""From what the graph allows to what the code allows: prune, run, compare, and drop what fails.
 
-The tape shows sizes, not where the code takes them from. A cut can therefore fail for a number that is written in a
+The trace shows sizes, not where the code takes them from. Pruning can therefore fail for a number that is written in a
 forward pass (``C // num_heads``); only running it tells.
 """
 
@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.pruning.graph.analysis import Analysis, ChannelGroup, analyse
-from autoprune.pruning.graph.propagation import CONVOLUTION, SLICES
+from autoprune.pruning.graph.analysis import Analysis, analyse
+from autoprune.pruning.graph.dependency_graph import CONVOLUTION, SLICES
+from autoprune.pruning.graph.grouping import DependencyGroup
 
 _EIGHT = 8
 
@@ -20,7 +21,7 @@ Prove = Callable[[Analysis, Mapping[str, Sequence[int]]], str | None]
 """(analysis, channels to remove) -> what goes wrong, if anything does."""
 
 
-def settle(
+def prove_groups(
     model: nn.Module,
     example_inputs: Any,
     prove: Prove,
@@ -29,14 +30,14 @@ def settle(
 ) -> Analysis:
     """Analyse a network and keep what is proved by running it.
 
-    Groups that fail are tried with their dimensions split in other ways; those that still fail are left out with what
-    went wrong.
+    Groups that fail are tried with their dimensions split in other ways; those that still fail are left out, with what
+    went wrong as the reason.
 
     Args:
         prove: Cuts channels from a copy of the network, runs it, and compares it with the masked one.
     """
     analysis = analyse(model, example_inputs, allow_norm=allow_norm)
-    if prove(analysis, about_half(analysis.groups)) is None:
+    if prove(analysis, half_of_channels(analysis.groups)) is None:
         return analysis
     reasons: dict[str, str] = {}
     for groups in _by_kind(model, analysis):
@@ -52,13 +53,13 @@ def settle(
             reasons |= failed
         else:
             analysis = other
-    remaining = analysis.leaving_out(reasons)
-    if prove(remaining, about_half(remaining.groups)) is None:
+    remaining = analysis.without_groups(reasons)
+    if prove(remaining, half_of_channels(remaining.groups)) is None:
         return remaining
     return _largest(remaining, prove)
 
 
-def about_half(groups: Sequence[ChannelGroup]) -> dict[str, list[int]]:
+def half_of_channels(groups: Sequence[DependencyGroup]) -> dict[str, list[int]]:
     """Random channels of each group, so many that an odd number stays: what can't do with any number must fail."""
     generator = torch.Generator().manual_seed(0)
     lost = {}
@@ -69,10 +70,10 @@ def about_half(groups: Sequence[ChannelGroup]) -> dict[str, list[int]]:
     return lost
 
 
-def _by_kind(model: nn.Module, analysis: Analysis) -> list[list[ChannelGroup]]:
+def _by_kind(model: nn.Module, analysis: Analysis) -> list[list[DependencyGroup]]:
     """Groups of the same layers of the same type of block are likely to fail alike."""
     types = {name: type(module).__name__ for name, module in model.named_modules()}
-    kinds: dict[tuple[str, ...], list[ChannelGroup]] = {}
+    kinds: dict[tuple[str, ...], list[DependencyGroup]] = {}
     for group in analysis.groups:
         parents = {types.get(layer.rpartition(".")[0], "") for layer in group.layers}
         leaves = {f"{layer.rpartition('.')[2]}:{types.get(layer, '')}" for layer in group.layers}
@@ -80,16 +81,16 @@ def _by_kind(model: nn.Module, analysis: Analysis) -> list[list[ChannelGroup]]:
     return list(kinds.values())
 
 
-def _failures(analysis: Analysis, groups: Sequence[ChannelGroup], prove: Prove) -> dict[str, str]:
+def _failures(analysis: Analysis, groups: Sequence[DependencyGroup], prove: Prove) -> dict[str, str]:
     """Group name -> what goes wrong, for those of one kind that fail."""
     groups = [group for group in groups if any(group.name == other.name for other in analysis.groups)]
-    together = prove(analysis, about_half(groups))
+    together = prove(analysis, half_of_channels(groups))
     if together is None:
         return {}
-    first = prove(analysis, about_half(groups[:1]))
+    first = prove(analysis, half_of_channels(groups[:1]))
     if first is not None:
         return {group.name: first for group in groups}
-    reasons = {group.name: prove(analysis, about_half([group])) for group in groups[1:]}
+    reasons = {group.name: prove(analysis, half_of_channels([group])) for group in groups[1:]}
     found = {name: reason for name, reason in reasons.items() if reason is not None}
     return found or {group.name: together for group in groups}
 
@@ -98,14 +99,14 @@ def _another_way(
     model: nn.Module,
     inputs: Any,
     analysis: Analysis,
-    failed: Sequence[ChannelGroup],
+    failed: Sequence[DependencyGroup],
     prove: Prove,
     allow_norm: bool,
 ) -> Analysis | None:
     """Split dimensions in other ways where groups fail, until the groups of the same weights pass."""
     types = {name: type(module).__name__ for name, module in model.named_modules()}
     layers = {layer for group in failed for layer in group.layers}
-    places = {place for group in failed for place in group.members}
+    tensor_dims = {tensor_dim for group in failed for tensor_dim in group.members}
     around = {".".join(layer.split(".")[:n]) for layer in layers for n in range(layer.count(".") + 2)}
     classes = {types.get(name, "") for name in around}
     n_others = len(analysis.groups) - len(failed)
@@ -116,8 +117,8 @@ def _another_way(
             if option == taken:
                 continue
             other = analyse(model, inputs, allow_norm=allow_norm, choices={**analysis.choices, key: option})
-            candidates = [group for group in other.groups if places & group.members.keys()]
-            if candidates and len(other.groups) > n_others and prove(other, about_half(candidates)) is None:
+            candidates = [group for group in other.groups if tensor_dims & group.members.keys()]
+            if candidates and len(other.groups) > n_others and prove(other, half_of_channels(candidates)) is None:
                 return other
     return None
 
@@ -132,17 +133,17 @@ def _in_multiples(analysis: Analysis, failed: Collection[str], prove: Prove) -> 
     ]
     changed = [group for group in groups if group.multiple > 1 and group.name in failed]
     other = replace(analysis, groups=tuple(groups))
-    return other if len(changed) == len(failed) and prove(other, about_half(changed)) is None else None
+    return other if len(changed) == len(failed) and prove(other, half_of_channels(changed)) is None else None
 
 
 def _largest(analysis: Analysis, prove: Prove) -> Analysis:
     """Keep the groups that pass when added one by one."""
-    kept: list[ChannelGroup] = []
+    kept: list[DependencyGroup] = []
     reasons: dict[str, str] = {}
     for group in analysis.groups:
-        reason = prove(analysis, about_half([*kept, group]))
+        reason = prove(analysis, half_of_channels([*kept, group]))
         if reason is None:
             kept.append(group)
         else:
             reasons[group.name] = f"passes alone, but not with the other groups: {reason}"
-    return analysis.leaving_out(reasons)
+    return analysis.without_groups(reasons)

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.pruning.graph.analysis import Analysis, ChannelGroup
+from autoprune.pruning.graph.analysis import Analysis
+from autoprune.pruning.graph.grouping import DependencyGroup
 from autoprune.pruning.graph.products import Product, Run
 from autoprune.pruning.graph.sizes import CountedSize
-from autoprune.pruning.graph.unprunable import Blocked
-from autoprune.pruning.graph.values import Atoms
+from autoprune.pruning.graph.unprunable import UnprunableChannels
+from autoprune.pruning.graph.values import Indices
 
 
 def to_plain(analysis: Analysis) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def to_plain(analysis: Analysis) -> dict[str, Any]:
             }
             for group in analysis.groups
         ],
-        "blocked": [asdict(blocked) for blocked in analysis.blocked],
+        "blocked": [asdict(channels) for channels in analysis.unprunable],
         "sizes": [
             {
                 "module": size.module,
@@ -52,7 +53,7 @@ def from_plain(record: Mapping[str, Any]) -> Analysis:
     """Rebuild an analysis from ``to_plain``'s values."""
     return Analysis(
         groups=tuple(_group(group) for group in record["groups"]),
-        blocked=tuple(Blocked(**blocked) for blocked in record["blocked"]),
+        unprunable=tuple(UnprunableChannels(**channels) for channels in record["blocked"]),
         sizes=tuple(
             CountedSize(
                 size["module"],
@@ -73,19 +74,25 @@ def from_plain(record: Mapping[str, Any]) -> Analysis:
     )
 
 
-def _group(record: Mapping[str, Any]) -> ChannelGroup:
+def _group(record: Mapping[str, Any]) -> DependencyGroup:
     members = {
         (name, dim): np.stack([_unpacked(column) for column in columns], axis=1)
         for name, dim, _, columns in record["members"]
     }
     consumers = frozenset((name, dim) for name, dim, consumes, _ in record["members"] if consumes)
     layers = tuple(record["layers"])
-    return ChannelGroup(
-        record["name"], record["width"], layers, members, consumers, record["exact"], record["multiple"]
+    return DependencyGroup(
+        record["name"],
+        record["width"],
+        layers,
+        multiple=record["multiple"],
+        exact=record["exact"],
+        members=members,
+        consumers=consumers,
     )
 
 
-def _packed(indices: Atoms) -> list[int] | dict[str, list[int]]:
+def _packed(indices: Indices) -> list[int] | dict[str, list[int]]:
     steps = np.diff(indices)
     if len(indices) > 2 and (steps == steps[0]).all():
         return {"run": [int(indices[0]), int(steps[0]), len(indices)]}
@@ -93,7 +100,7 @@ def _packed(indices: Atoms) -> list[int] | dict[str, list[int]]:
     return plain
 
 
-def _unpacked(packed: list[int] | dict[str, list[int]]) -> Atoms:
+def _unpacked(packed: list[int] | dict[str, list[int]]) -> Indices:
     if isinstance(packed, dict):
         first, step, n = packed["run"]
         return first + step * np.arange(n)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from autoprune.pruning.graph.dependency_graph import SizeConstraint, SizeKind
 from autoprune.pruning.graph.grouping import Components
-from autoprune.pruning.graph.propagation import Fact, SizeKind
-from autoprune.pruning.graph.values import Atoms
+from autoprune.pruning.graph.values import Indices
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class CountedSize:
     module: str
     size: int
     kind: SizeKind
-    channels: tuple[tuple[str, Atoms], ...]
+    channels: tuple[tuple[str, Indices], ...]
     holders: tuple[tuple[str, str], ...] = ()
 
     def after(self, removed: Mapping[str, set[int]]) -> int:
@@ -37,18 +37,23 @@ class CountedSize:
 
 
 def find_sizes(
-    facts: list[Fact], components: Components, channel_of: Mapping[int, tuple[str, int]]
+    size_constraints: list[SizeConstraint], components: Components, channel_of: Mapping[int, tuple[str, int]]
 ) -> list[CountedSize]:
     """The sizes that count channels of groups; ``channel_of`` is component -> (group, channel)."""
     sizes: dict[tuple[Any, ...], CountedSize] = {}
-    for fact in facts:
+    for constraint in size_constraints:
         by_group: dict[str, list[int]] = {}
-        for label in components.labels[fact.atoms[fact.atoms != 0]].tolist():
+        for label in components.labels[constraint.nodes[constraint.nodes != 0]].tolist():
             if label in channel_of:
                 group_name, channel = channel_of[label]
                 by_group.setdefault(group_name, []).append(channel)
         if by_group:
             channels = tuple((name, np.array(indices)) for name, indices in by_group.items())
-            key = (fact.module, fact.size, fact.kind, *((name, indices.tobytes()) for name, indices in channels))
-            sizes.setdefault(key, CountedSize(fact.module, fact.size, fact.kind, channels))
+            key = (
+                constraint.module,
+                constraint.size,
+                constraint.kind,
+                *((name, indices.tobytes()) for name, indices in channels),
+            )
+            sizes.setdefault(key, CountedSize(constraint.module, constraint.size, constraint.kind, channels))
     return list(sizes.values())

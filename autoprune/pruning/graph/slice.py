@@ -11,28 +11,28 @@ from autoprune.errors import PruningError
 from autoprune.pruning.copies import named_tensors
 from autoprune.pruning.graph.analysis import Analysis
 from autoprune.pruning.graph.attributes import follow_sizes
-from autoprune.pruning.graph.values import Atoms
+from autoprune.pruning.graph.values import Indices
 from autoprune.pruning.kept_indices import Provenance
 
 
-def cut(model: nn.Module, analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Provenance:
+def remove_channels(model: nn.Module, analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Provenance:
     """Remove channels from a network in place.
 
-    Values, dtypes, devices, ``requires_grad`` and the sharing of tied tensors are as before, but for what was cut away.
+    Values, dtypes, devices, ``requires_grad`` and the sharing of tied tensors are as before, but for what was removed.
 
     Args:
         analysis: Of this network.
         removed: Group name -> channels to remove, not all of them.
 
     Returns:
-        Name of a parameter or buffer -> flat indices into the uncut tensor, ``int64`` on the CPU, in the cut shape.
+        Name of a parameter or buffer -> flat indices into the tensor before, ``int64`` on the CPU, in the new shape.
 
     Raises:
         PruningError: If a group is unknown, has no such channel or would lose all.
     """
     gone = {name: set(map(int, channels)) for name, channels in removed.items() if len(channels)}
     _check(analysis, gone)
-    lost: defaultdict[str, defaultdict[int, list[Atoms]]] = defaultdict(lambda: defaultdict(list))
+    lost: defaultdict[str, defaultdict[int, list[Indices]]] = defaultdict(lambda: defaultdict(list))
     for group, channels in gone.items():
         for (name, dim), indices in analysis.group(group).members.items():
             lost[name][dim].append(indices[sorted(channels)].reshape(-1))
@@ -73,7 +73,7 @@ def _check(analysis: Analysis, gone: Mapping[str, set[int]]) -> None:
             raise PruningError(f"group '{group.name}' must keep a multiple of {group.multiple} channels, got {n_kept}.")
 
 
-def _kept(size: int, parts: list[Atoms]) -> torch.Tensor:
+def _kept(size: int, parts: list[Indices]) -> torch.Tensor:
     mask = np.ones(size, dtype=bool)
     mask[np.concatenate(parts)] = False
     return torch.from_numpy(np.flatnonzero(mask))

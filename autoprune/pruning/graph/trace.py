@@ -1,4 +1,4 @@
-"""The tape: every ATen operation of one forward pass, with the module that ran it.
+"""Trace a network: every ATen operation of one forward pass, with the module that ran it.
 
 A dispatch mode sees the operations below autograd, where compositions such as ``linear``, ``einsum``, ``chunk`` or
 ``nn.MultiheadAttention`` have become a few primitive ones. Unlike ``torch.export`` it takes any network that runs.
@@ -19,7 +19,7 @@ from autoprune.network.without_dynamo import EagerMode
 
 @dataclass(frozen=True)
 class Ref:
-    """A tensor on the tape."""
+    """A tensor of the trace."""
 
     id: int
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Operation:
 
 
 @dataclass
-class Tape:
+class Trace:
     """Operations in order.
 
     Attributes:
@@ -77,15 +77,15 @@ class Tape:
         return kept[::-1]
 
 
-class _Recorder(EagerMode):
+class _TraceRecorder(EagerMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.tape = Tape()
+        self.trace = Trace()
         self.stack: list[str] = [""]
         self._ids = WeakTensorKeyDictionary()
         self._next = 0
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            self.tape.tensors[self.ref(tensor).id] = name
+            self.trace.tensors[self.ref(tensor).id] = name
 
     def ref(self, tensor: torch.Tensor) -> Ref:
         key: int | None = self._ids.get(tensor)  # type: ignore[no-untyped-call]
@@ -102,28 +102,30 @@ class _Recorder(EagerMode):
         leaves = list(result) if isinstance(result, tuple | list) else [result]
         if any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             refs = tuple(self.ref(leaf) if isinstance(leaf, torch.Tensor) else None for leaf in leaves)
-            self.tape.operations.append(Operation(func, plain_args, plain_kwargs, refs, self.stack[-1]))
+            self.trace.operations.append(Operation(func, plain_args, plain_kwargs, refs, self.stack[-1]))
         elif func is torch.ops.aten._local_scalar_dense.default:
-            self.tape.reads_values_in.append(self.stack[-1])
+            self.trace.reads_values_in.append(self.stack[-1])
         return result
 
 
-def record(model: nn.Module, call: Callable[[nn.Module], Any], tensors_of: Callable[[Any], list[torch.Tensor]]) -> Tape:
-    """Run a network once and write down what it does.
+def trace_model(
+    model: nn.Module, call: Callable[[nn.Module], Any], tensors_of: Callable[[Any], list[torch.Tensor]]
+) -> Trace:
+    """Run a network once and record its operations.
 
     Args:
         call: Runs the network, e.g. ``lambda model: model(x)``.
         tensors_of: The tensors in what the network returns.
     """
-    recorder = _Recorder(model)
+    recorder = _TraceRecorder(model)
     with ExitStack() as stack:
         stack.enter_context(_named_calls(model, recorder.stack))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_primitive_operations(model))
         stack.enter_context(recorder)
         outputs = call(model)
-    recorder.tape.outputs = [recorder.ref(tensor) for tensor in tensors_of(outputs)]
-    return recorder.tape
+    recorder.trace.outputs = [recorder.ref(tensor) for tensor in tensors_of(outputs)]
+    return recorder.trace
 
 
 def _writes(operation: Operation) -> bool:

@@ -1,4 +1,4 @@
-"""What is known of one tensor on the tape: for every dimension, which atom each index carries."""
+"""What is known of one tensor of the trace: for every dimension, which node each index carries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,17 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Atoms = npt.NDArray[np.int64]
-Dim = Atoms | None
-"""Atoms of a dimension's indices, shape ``(size,)``; ``None`` where none of them can ever leave (pixels, tokens)."""
+Indices = npt.NDArray[np.int64]
+"""Indices into a dimension, or into the channels of a group."""
+
+Nodes = npt.NDArray[np.int64]
+"""Nodes of the dependency graph, by number."""
+
+Dim = Nodes | None
+"""Nodes of a dimension's indices, shape ``(size,)``; ``None`` where none of them can ever leave (pixels, tokens)."""
 
 FIXED = 0
-"""The atom of an index that can't leave, in a dimension where others can."""
+"""The node of an index that can't leave, in a dimension where others can."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One tensor's atoms.
+    """One tensor's nodes.
 
     Attributes:
         zero: Whether the entries of channels that leave are zero in the masked network.
@@ -40,5 +45,5 @@ class Value:
 
 
 def static(shape: Sequence[int]) -> Value:
-    """A tensor whose every size is constant."""
+    """Make a tensor whose every size is constant."""
     return Value(tuple(shape), (None,) * len(shape), zero=False)

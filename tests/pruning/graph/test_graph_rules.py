@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import autoprune
 from autoprune.pruning.graph import Analysis, analyse
-from autoprune.pruning.graph.prove import about_half
+from autoprune.pruning.graph.prove import half_of_channels
 from autoprune.pruning.planner import cut_failure
 from autoprune.pruning.proof import bench
 
@@ -327,7 +327,7 @@ def test_pruned_equals_masked(name: str) -> None:
     torch.manual_seed(0)
     model = build()
     analysis = analyse(model, x)
-    assert cut_failure(bench(model, x), analysis, about_half(analysis.groups)) is None
+    assert cut_failure(bench(model, x), analysis, half_of_channels(analysis.groups)) is None
     for group in analysis.groups:
         assert cut_failure(bench(model, x), analysis, {group.name: [group.width - 1]}) is None
 
@@ -346,7 +346,7 @@ def test_pruned_equals_masked(name: str) -> None:
 )
 def test_what_is_left_out_has_a_reason(name: str, reason: str) -> None:
     build, x, _ = CASES[name]
-    assert any(str(blocked).startswith(reason) for blocked in analyse(build(), x).blocked)
+    assert any(str(blocked).startswith(reason) for blocked in analyse(build(), x).unprunable)
 
 
 def test_an_unknown_operation_blocks_what_enters_it_and_nothing_else() -> None:
@@ -358,7 +358,7 @@ def test_an_unknown_operation_blocks_what_enters_it_and_nothing_else() -> None:
     )
     analysis = analyse(model, ROWS)
     assert widths(analysis) == {"b": 4}
-    assert any(blocked.module == "a" and "not understood" in blocked.reason for blocked in analysis.blocked)
+    assert any(blocked.module == "a" and "not understood" in blocked.reason for blocked in analysis.unprunable)
 
 
 def test_channels_behind_a_fixed_slice_can_leave_and_those_in_it_not() -> None:

@@ -16,10 +16,10 @@ import benchmarks.coverage_networks as zoo
 from autoprune.errors import PruningError
 from autoprune.network.call import call_model
 from autoprune.pruning.copies import named_tensors
-from autoprune.pruning.graph import Analysis, analyse, at_widths, narrowed, settle
-from autoprune.pruning.graph.prove import about_half
+from autoprune.pruning.graph import Analysis, analyse, at_widths, narrowed, prove_groups
+from autoprune.pruning.graph.prove import half_of_channels
 from autoprune.pruning.graph.serialize import from_plain, to_plain
-from autoprune.pruning.graph.slice import cut
+from autoprune.pruning.graph.slice import remove_channels
 from autoprune.pruning.kept_indices import masked
 from autoprune.pruning.planner import cut_failure
 from autoprune.pruning.proof import bench, tensors_in
@@ -45,7 +45,7 @@ def build(name: str) -> tuple[nn.Module, Any]:
 def proved(model: nn.Module, inputs: Any) -> Analysis:
     """What of a network can be pruned, as its plan would have it."""
     stand = bench(model, inputs)
-    return settle(model, inputs, lambda analysis, lost: cut_failure(stand, analysis, lost))
+    return prove_groups(model, inputs, lambda analysis, lost: cut_failure(stand, analysis, lost))
 
 
 def output(model: nn.Module, inputs: Any) -> torch.Tensor:
@@ -78,9 +78,9 @@ def test_pruned_network_equals_masked_one(name: str, ratio: float) -> None:
 def test_sizes_after_a_cut_are_those_that_the_groups_foretell(name: str) -> None:
     model, inputs = build(name)
     analysis = proved(model, inputs)
-    lost = about_half(analysis.groups)
+    lost = half_of_channels(analysis.groups)
     pruned = copy.deepcopy(model)
-    provenance = cut(pruned, analysis, lost)
+    provenance = remove_channels(pruned, analysis, lost)
     expected = {key: list(tensor.shape) for key, tensor in named_tensors(model)}
     for group in analysis.groups:
         for first, dims in group.shrink.items():
@@ -99,9 +99,9 @@ def test_sizes_after_a_cut_are_those_that_the_groups_foretell(name: str) -> None
 def test_cut_networks_can_be_cut_again(name: str) -> None:
     model, inputs = build(name)
     analysis = proved(model, inputs)
-    lost = about_half(analysis.groups)
+    lost = half_of_channels(analysis.groups)
     pruned = copy.deepcopy(model)
-    cut(pruned, analysis, lost)
+    remove_channels(pruned, analysis, lost)
     again = narrowed(analysis, lost)
     by_width = at_widths(analysis, {group.name: group.width for group in again.groups})
     fresh = {group.name: group for group in analyse(pruned, inputs, choices=analysis.choices).groups}
@@ -109,7 +109,7 @@ def test_cut_networks_can_be_cut_again(name: str) -> None:
         for place, indices in group.members.items():
             assert indices.tolist() == same.members[place].tolist()
             assert group.width == 1 or indices.tolist() == fresh[group.name].members[place].tolist()
-    assert cut_failure(bench(pruned, inputs), again, about_half(again.groups)) is None
+    assert cut_failure(bench(pruned, inputs), again, half_of_channels(again.groups)) is None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -119,10 +119,10 @@ def test_an_analysis_survives_json(name: str) -> None:
     record = json.dumps(to_plain(analysis))
     again = from_plain(json.loads(record))
     assert json.dumps(to_plain(again)) == record
-    lost = about_half(analysis.groups)
+    lost = half_of_channels(analysis.groups)
     first, second = copy.deepcopy(model), copy.deepcopy(model)
-    cut(first, analysis, lost)
-    cut(second, again, lost)
+    remove_channels(first, analysis, lost)
+    remove_channels(second, again, lost)
     for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -135,9 +135,9 @@ def test_cost_of_products_of_activations_is_known_before_the_cut(name: str) -> N
     """
     model, inputs = build(name)
     analysis = proved(model, inputs)
-    lost = about_half(analysis.groups)
+    lost = half_of_channels(analysis.groups)
     pruned = copy.deepcopy(model)
-    cut(pruned, analysis, lost)
+    remove_channels(pruned, analysis, lost)
     foretold = sum(p.macs({group: len(channels) for group, channels in lost.items()}) for p in analysis.products)
     assert foretold == counted_products(pruned, inputs)
     assert sum(p.macs({}) for p in analysis.products) == counted_products(model, inputs)
@@ -157,7 +157,7 @@ def test_members_are_what_cutting_the_channel_takes(name: str) -> None:
                 sums += by_index[torch.from_numpy(indices)].sum(1)
         for channel in range(group.width):
             pruned = copy.deepcopy(model)
-            cut(pruned, analysis, {group.name: [channel]})
+            remove_channels(pruned, analysis, {group.name: [channel]})
             left = sum(float(tensor.detach().double().square().sum()) for tensor in pruned.parameters())
             assert sums[channel] == pytest.approx(sum(float(x.sum()) for x in squares.values()) - left)
 
@@ -176,7 +176,7 @@ def test_nothing_but_shapes_changes() -> None:
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == [True, True, False, True]
     calls.clear()
-    cut(model, analysis, {"0": [0, 3]})
+    remove_channels(model, analysis, {"0": [0, 3]})
     assert [module.training for module in model.modules()] == [True, True, False, True]
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert [parameter.requires_grad for parameter in model.parameters()] == [True, False, True, True, True, True]
@@ -187,7 +187,7 @@ def test_nothing_but_shapes_changes() -> None:
 
 def test_tied_weights_stay_tied() -> None:
     model, inputs = build("TiedLanguageModel")
-    cut(model, analyse(model, inputs), {"embed": [0, 5]})
+    remove_channels(model, analyse(model, inputs), {"embed": [0, 5]})
     assert model.head.weight is model.embed.weight
     assert model.embed.embedding_dim == 22
 
@@ -203,7 +203,7 @@ def test_parts_that_run_only_in_training_are_cut_too() -> None:
             return (self.b(x), self.aux(x)) if self.training else self.b(x)
 
     model = Auxiliary()
-    cut(model, analyse(model, torch.randn(2, 8)), {"a": [1, 2]})
+    remove_channels(model, analyse(model, torch.randn(2, 8)), {"a": [1, 2]})
     assert [tuple(x.shape) for x in model.train()(torch.randn(2, 8))] == [(2, 3), (2, 3)]
 
 
@@ -219,7 +219,7 @@ def test_impossible_cuts_are_refused(removed: Any, message: str) -> None:
     model = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 3))
     analysis = analyse(model, torch.randn(2, 8))
     with pytest.raises(PruningError, match=message.replace(".", r"\.").replace("(", r"\(")):
-        cut(model, analysis, removed)
+        remove_channels(model, analysis, removed)
 
 
 def test_code_that_writes_a_size_down_is_found_out_by_running_it() -> None:
@@ -233,7 +233,7 @@ def test_code_that_writes_a_size_down_is_found_out_by_running_it() -> None:
 
     analysis = proved(Fixed(), torch.randn(2, 8))
     assert [group.name for group in analysis.groups] == ["b"]
-    assert any(item.module == "a" and "12" in item.reason for item in analysis.blocked if item.operation == "proof")
+    assert any(item.module == "a" and "12" in item.reason for item in analysis.unprunable if item.operation == "proof")
 
 
 def test_another_way_is_taken_where_the_code_does_not_allow_the_first() -> None:
@@ -251,7 +251,7 @@ def test_another_way_is_taken_where_the_code_does_not_allow_the_first() -> None:
 
     analysis = proved(Dealt(), torch.randn(2, 8))
     assert {group.name: group.width for group in analysis.groups} == {"a": 4, "c": 6}
-    assert [item.module for item in analysis.blocked if item.operation == "proof"] == ["b"]
+    assert [item.module for item in analysis.unprunable if item.operation == "proof"] == ["b"]
 
 
 class Padded(nn.Module):
@@ -274,9 +274,9 @@ def test_padding_that_an_attribute_tells_leaves_in_pairs() -> None:
     assert [(group.name, group.width) for group in analysis.groups] == [("a", 4), ("b", 2), ("c", 5)]
     assert analysis.group("b").shrink["b.weight"] == {0: 2}
     model = Padded(attribute=True)
-    cut(model, analysis, {"b": [1]})
+    remove_channels(model, analysis, {"b": [1]})
     assert model.new_channels == 3
-    assert [str(item) for item in analysis.blocked if item.module == "b"] == [
+    assert [str(item) for item in analysis.unprunable if item.module == "b"] == [
         "b: 1 of 9 channels: its output is padded unequally (constant_pad_nd in the network)"
     ]
 
@@ -301,4 +301,4 @@ def test_channels_leave_in_eights_where_a_kernel_asks_for_it() -> None:
     analysis = proved(Picky(), torch.randn(2, 8))
     assert {group.name: group.multiple for group in analysis.groups} == {"a": 8, "b": 1}
     with pytest.raises(PruningError, match="group 'a' must keep a multiple of 8 channels, got 47"):
-        cut(Picky(), analysis, {"a": [0]})
+        remove_channels(Picky(), analysis, {"a": [0]})

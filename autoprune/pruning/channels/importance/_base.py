@@ -11,7 +11,7 @@ from autoprune.errors import PruningError
 from autoprune.network.call import Inputs, to_device
 from autoprune.network.device import device_of
 from autoprune.pruning.channels.layer_inputs import LayerInputs
-from autoprune.pruning.graph import ChannelGroup, Place
+from autoprune.pruning.graph import DependencyGroup, TensorDim
 from autoprune.tasks.task import Loss
 
 T = TypeVar("T")
@@ -19,10 +19,10 @@ T = TypeVar("T")
 Calibration = Callable[[], Iterable[tuple[Inputs, torch.Tensor]]]
 """Gives calibration batches, the same ones at every call."""
 
-PlaceScores = Callable[[Place], torch.Tensor | None]
+DimScores = Callable[[TensorDim], torch.Tensor | None]
 """Scores the indices of a dimension, shape ``(size,)``; ``None`` skips it."""
 
-Scorer = Callable[[ChannelGroup], torch.Tensor | None]
+Scorer = Callable[[DependencyGroup], torch.Tensor | None]
 """Scores a group's channels; ``None`` where the group holds nothing that the criterion looks at."""
 
 
@@ -38,7 +38,7 @@ class Subject:
     """
 
     model: nn.Module
-    groups: Sequence[ChannelGroup]
+    groups: Sequence[DependencyGroup]
     calibration: Calibration
     loss: Loss
     seed: int
@@ -65,20 +65,20 @@ def at_least_one(batches: Iterable[T]) -> Iterator[T]:
         raise PruningError("there must be at least one calibration batch, got none. Enlarge the training split.")
 
 
-def mean_over(group: ChannelGroup, places: Iterable[Place], score: PlaceScores) -> torch.Tensor | None:
-    """Mean over places of a score that each gives its indices; of a channel's several indices, their mean counts."""
+def mean_over(group: DependencyGroup, tensor_dims: Iterable[TensorDim], score: DimScores) -> torch.Tensor | None:
+    """Average a score over tensor dimensions; of the several indices of a channel in one of them, the mean counts."""
     found: list[torch.Tensor] = []
-    for place in places:
-        scores = score(place)
+    for tensor_dim in tensor_dims:
+        scores = score(tensor_dim)
         if scores is not None:
-            indices = torch.from_numpy(group.members[place])
+            indices = torch.from_numpy(group.members[tensor_dim])
             found.append(scores.detach().double().cpu()[indices].mean(1))
     return torch.stack(found).mean(0) if found else None
 
 
-def summed(weights: Mapping[str, torch.Tensor], place: Place, p: int) -> torch.Tensor | None:
+def summed(weights: Mapping[str, torch.Tensor], tensor_dim: TensorDim, p: int) -> torch.Tensor | None:
     """Sum of absolute (``p`` 1) or squared (2) weights of each index of a dimension."""
-    name, dim = place
+    name, dim = tensor_dim
     if name not in weights:
         return None
     weight = weights[name]

@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 from autoprune.network.call import call_model
 from autoprune.network.modes import eval_mode
 from autoprune.pruning.channels.importance._base import Scorer, Subject, mean_over
-from autoprune.pruning.graph import Place
+from autoprune.pruning.graph import TensorDim
 
 
 def activation(subject: Subject) -> Scorer:
@@ -26,8 +26,8 @@ def _received(subject: Subject, statistic: Callable[[torch.Tensor], torch.Tensor
     means = _mean_inputs(subject, statistic)
     parameters = dict(subject.model.named_parameters())
 
-    def score(place: Place) -> torch.Tensor | None:
-        name, dim = place
+    def score(tensor_dim: TensorDim) -> torch.Tensor | None:
+        name, dim = tensor_dim
         received = means.get(name.rpartition(".")[0])
         size = parameters[name].shape[dim] if name in parameters else 0
         if received is None or not size or len(received) % size:

@@ -12,7 +12,7 @@ from autoprune.errors import PruningError
 from autoprune.network.call import Inputs, call_model
 from autoprune.network.modes import eval_mode
 from autoprune.pruning.channels.importance._base import Scorer, Subject, mean_over, summed
-from autoprune.pruning.graph import ChannelGroup, Place
+from autoprune.pruning.graph import DependencyGroup, TensorDim
 
 _MOST_EXAMPLES = 128
 
@@ -27,7 +27,7 @@ def taylor(subject: Subject) -> Scorer:
             for name, parameter in subject.model.named_parameters()
             if parameter.dim() > 1
         }
-    return lambda group: mean_over(group, group.members, lambda place: summed(products, place, 1))
+    return lambda group: mean_over(group, group.members, lambda tensor_dim: summed(products, tensor_dim, 1))
 
 
 def fisher(subject: Subject) -> Scorer:
@@ -48,7 +48,7 @@ def fisher(subject: Subject) -> Scorer:
         for inputs, targets in examples:
             subject.model.zero_grad(set_to_none=True)
             _backward(subject, inputs, targets)
-            products: dict[Place, torch.Tensor] = {}
+            products: dict[TensorDim, torch.Tensor] = {}
             for group in subject.groups:
                 gradient = _gate_gradient(group, parameters, products)
                 if gradient is not None:
@@ -58,24 +58,24 @@ def fisher(subject: Subject) -> Scorer:
 
 
 def _gate_gradient(
-    group: ChannelGroup, parameters: dict[str, nn.Parameter], products: dict[Place, torch.Tensor]
+    group: DependencyGroup, parameters: dict[str, nn.Parameter], products: dict[TensorDim, torch.Tensor]
 ) -> torch.Tensor | None:
     """Gradient of a gate on each channel, shape ``(n_channels,)``.
 
     Args:
         products: Sums of ``weight * gradient`` over each index of a dimension, those that are known already.
     """
-    readers = [place for place in group.consumers if place[0] in parameters]
+    readers = [tensor_dim for tensor_dim in group.consumers if tensor_dim[0] in parameters]
     total: torch.Tensor | None = None
-    for place in readers or [place for place in group.members if place[0] in parameters]:
-        name, dim = place
+    for tensor_dim in readers or [tensor_dim for tensor_dim in group.members if tensor_dim[0] in parameters]:
+        name, dim = tensor_dim
         weight = parameters[name]
         if weight.grad is None:
             continue
-        if place not in products:
+        if tensor_dim not in products:
             others = [other for other in range(weight.dim()) if other != dim]
-            products[place] = (weight.detach() * weight.grad).sum(others, dtype=torch.float64).cpu()
-        of_channel = products[place][torch.from_numpy(group.members[place])].sum(1)
+            products[tensor_dim] = (weight.detach() * weight.grad).sum(others, dtype=torch.float64).cpu()
+        of_channel = products[tensor_dim][torch.from_numpy(group.members[tensor_dim])].sum(1)
         total = of_channel if total is None else total + of_channel
     return total
 

@@ -6,34 +6,34 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase
 
 from autoprune.pruning.channels.importance._base import Scorer, Subject, mean_over, summed
-from autoprune.pruning.graph import Place
+from autoprune.pruning.graph import TensorDim
 
 
 def l1(subject: Subject) -> Scorer:
     """Mean over the group's layers, norms included, of the channel's summed absolute weights."""
     weights = subject.weights()
-    return lambda group: mean_over(group, group.members, lambda place: summed(weights, place, 1))
+    return lambda group: mean_over(group, group.members, lambda tensor_dim: summed(weights, tensor_dim, 1))
 
 
 def l2(subject: Subject) -> Scorer:
     """Mean over the group's layers, norms included, of the channel's summed squared weights."""
     weights = subject.weights()
-    return lambda group: mean_over(group, group.members, lambda place: summed(weights, place, 2))
+    return lambda group: mean_over(group, group.members, lambda tensor_dim: summed(weights, tensor_dim, 2))
 
 
 def bn_scale(subject: Subject) -> Scorer:
     """Absolute batch-norm scale (Liu et al. 2017, arXiv 1708.06519)."""
     norms = {name for name, module in subject.model.named_modules() if isinstance(module, _NormBase)}
     scales = {name: weight for name, weight in subject.weights().items() if name.rpartition(".")[0] in norms}
-    return lambda group: mean_over(group, group.members, lambda place: summed(scales, place, 1))
+    return lambda group: mean_over(group, group.members, lambda tensor_dim: summed(scales, tensor_dim, 1))
 
 
 def fpgm(subject: Subject) -> Scorer:
     """Sum of the distances to the layer's other filters (He et al. 2019, arXiv 1811.00250)."""
     weights = subject.weights()
 
-    def distances(place: Place) -> torch.Tensor | None:
-        rows = _rows(weights, place)
+    def distances(tensor_dim: TensorDim) -> torch.Tensor | None:
+        rows = _rows(weights, tensor_dim)
         return None if rows is None else torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
 
     return lambda group: mean_over(group, [p for p in group.members if p not in group.consumers], distances)
@@ -46,8 +46,8 @@ def lamp(subject: Subject) -> Scorer:
     """
     weights = subject.weights()
 
-    def scaled(place: Place) -> torch.Tensor | None:
-        rows = _rows(weights, place)
+    def scaled(tensor_dim: TensorDim) -> torch.Tensor | None:
+        rows = _rows(weights, tensor_dim)
         if rows is None:
             return None
         squared = rows.square().sum(1)
@@ -65,7 +65,7 @@ def random(subject: Subject) -> Scorer:
     return lambda group: drawn[group.name]
 
 
-def _rows(weights: Mapping[str, torch.Tensor], place: Place) -> torch.Tensor | None:
+def _rows(weights: Mapping[str, torch.Tensor], tensor_dim: TensorDim) -> torch.Tensor | None:
     """A weight's entries, one row an index of the dimension."""
-    name, dim = place
+    name, dim = tensor_dim
     return weights[name].double().movedim(dim, 0).flatten(1) if name in weights and weights[name].dim() > 1 else None

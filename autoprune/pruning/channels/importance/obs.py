@@ -8,7 +8,7 @@ import torch
 from autoprune.pruning.channels.importance._base import Scorer, Subject
 from autoprune.pruning.channels.layer_inputs import InputMoments
 from autoprune.pruning.channels.reconstruction import RIDGE
-from autoprune.pruning.graph import ChannelGroup
+from autoprune.pruning.graph import DependencyGroup
 
 BLOCK = 128
 """Channels among which the next to leave is sought before all errors are computed anew."""
@@ -32,7 +32,7 @@ def obs(subject: Subject) -> Scorer:
     moments = subject.inputs.moments(readers)
     weights = subject.weights()
 
-    def score(group: ChannelGroup) -> torch.Tensor | None:
+    def score(group: DependencyGroup) -> torch.Tensor | None:
         behind = []
         for name, dim in sorted(group.consumers):
             found = moments.get(name.removesuffix(".weight"))

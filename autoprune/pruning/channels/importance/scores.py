@@ -12,7 +12,7 @@ from autoprune.pruning.channels.importance import activation, gradient, magnitud
 from autoprune.pruning.channels.importance import obs as surgeon
 from autoprune.pruning.channels.importance._base import Calibration, Scorer, Subject, at_least_one
 from autoprune.pruning.channels.layer_inputs import LayerInputs
-from autoprune.pruning.graph import ChannelGroup
+from autoprune.pruning.graph import DependencyGroup
 from autoprune.tasks.task import Loss
 
 SCORERS: Mapping[str, Callable[[Subject], Scorer]] = {
@@ -33,7 +33,7 @@ SCORERS: Mapping[str, Callable[[Subject], Scorer]] = {
 
 def channel_scores(
     model: nn.Module,
-    groups: Sequence[ChannelGroup],
+    groups: Sequence[DependencyGroup],
     criterion: str,
     *,
     calibration: Calibration | None = None,
@@ -80,7 +80,7 @@ def _no_loss(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
     raise AssertionError("a criterion takes a loss without saying so in autoprune.config.criteria.NEEDS")
 
 
-def _finite(group: ChannelGroup, scorer: Scorer, l2: Scorer) -> torch.Tensor:
+def _finite(group: DependencyGroup, scorer: Scorer, l2: Scorer) -> torch.Tensor:
     scores = scorer(group)
     found = scores if scores is not None and bool(scores.isfinite().all()) else l2(group)
     if found is None or not bool(found.isfinite().all()):

@@ -1,4 +1,4 @@
-"""How atoms flow through ATen operations: one rule an operation, one file a family."""
+"""How ATen operations propagate nodes: one rule an operation, one file a family."""
 
 from autoprune.pruning.graph.rules import (
     contraction,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from autoprune.pruning.graph.propagation import Flow
+from autoprune.pruning.graph.dependency_graph import DependencyGraph
 from autoprune.pruning.graph.trace import Operation
 from autoprune.pruning.graph.values import Dim, Value, static
 
@@ -17,7 +17,7 @@ class Call:
         shapes: Shapes of its results; ``()`` stands for a result that is no tensor.
     """
 
-    flow: Flow
+    graph: DependencyGraph
     operation: Operation
     shapes: tuple[tuple[int, ...], ...]
 

@@ -15,12 +15,12 @@ def contract(call: Call, a: Value, dim_a: Dim, b: Value, dim_b: Dim) -> None:
     """Tie two dimensions that are multiplied and summed over."""
     if dim_a is None and dim_b is None:
         return
-    live = call.flow.unite_dims(dim_a, dim_b, "is multiplied with a dimension whose size is constant")
+    live = call.graph.connect_dims(dim_a, dim_b, "is multiplied with a dimension whose size is constant")
     if not ((a.zero and a.live) or (b.zero and b.live)):
-        call.flow.fix(live, _NOT_ZERO)
+        call.graph.block(live, _NOT_ZERO)
     for value, dim in ((a, dim_a), (b, dim_b)):
         if value.weight and dim is not None:
-            call.flow.consumed.append(dim)
+            call.graph.consumed.append(dim)
 
 
 @rule("mm", "bmm")
@@ -29,10 +29,10 @@ def matrix_product(call: Call, a: Value, b: Value, *_: Any) -> Value:
     contract(call, a, a.dims[-1], b, b.dims[-2])
     if not (a.weight or b.weight):
         runs = zip((*a.shape, b.shape[-1]), (*a.dims, b.dims[-1]), strict=True)
-        call.flow.products.append((call.flow.module, tuple(runs)))
+        call.graph.products.append((call.graph.module, tuple(runs)))
     batch: list[Dim] = []
     for dim_a, dim_b in zip(a.dims[:-2], b.dims[:-2], strict=True):
-        batch.append(call.flow.unite_dims(dim_a, dim_b) if dim_a is not None or dim_b is not None else None)
+        batch.append(call.graph.connect_dims(dim_a, dim_b) if dim_a is not None or dim_b is not None else None)
     shared_zero = (a.zero or b.zero) if any(dim is not None for dim in batch) else True
     zero = shared_zero and (a.dims[-2] is None or a.zero) and (b.dims[-1] is None or b.zero)
     return call.out([*batch, a.dims[-2], b.dims[-1]], zero=zero, weight=a.weight and b.weight)
@@ -43,7 +43,7 @@ def grouped_product(call: Call, a: Value, b: Value, *_: Any, **__: Any) -> Value
     """Each expert's tokens with its own matrix: ``(tokens, I) x (experts, I, O)`` to ``(tokens, O)``."""
     if a.ndim != 2 or b.ndim != 3:
         raise NotImplementedError("neither side holds all experts' tokens")
-    call.flow.fix(b.dims[0], "is picked by a router")
+    call.graph.block(b.dims[0], "is picked by a router")
     contract(call, a, a.dims[1], b, b.dims[1])
     return call.out([a.dims[0], b.dims[2]], zero=b.zero and (a.dims[0] is None or a.zero))
 
@@ -99,14 +99,14 @@ def trilinear(call: Call, a: Value, b: Value, c: Value, *lists: Any) -> Value:
 @rule("_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_attention_math")
 def attention(call: Call, query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> tuple[Value, ...]:
     """Attention in one operation; tensors are ``(..., heads, tokens, size of a head)``."""
-    flow = call.flow
+    graph = call.graph
     sizes = (query.dims[-1], key.dims[-1])
     if kwargs.get("scale") is None:
         for dim in sizes:
-            flow.fix(dim, "is the size of a head, whose root scales the attention")
+            graph.block(dim, "is the size of a head, whose root scales the attention")
     contract(call, query, query.dims[-1], key, key.dims[-1])
     for dim in (query.dims[-2], key.dims[-2], value.dims[-2]):
-        flow.fix(dim, "has its entries compared with each other")
+        graph.block(dim, "has its entries compared with each other")
     batch: list[Dim] = list(query.dims[:-2])
     for place in range(-query.ndim, -2):
         for other in (key, value):
@@ -115,17 +115,17 @@ def attention(call: Call, query: Value, key: Value, value: Value, *args: Any, **
             if dim is not None and repeats > 1:
                 dim = np.repeat(dim, repeats)
             if batch[place + 2] is not None or dim is not None:
-                batch[place + 2] = flow.unite_dims(batch[place + 2], dim)
+                batch[place + 2] = graph.connect_dims(batch[place + 2], dim)
     bias = kwargs.get("attn_mask", next((arg for arg in args if isinstance(arg, Value)), None))
     if isinstance(bias, Value):
         for place in range(-bias.ndim, 0):
             if place >= -2:
-                flow.fix(bias.dims[place], "has its entries compared with each other")
+                graph.block(bias.dims[place], "has its entries compared with each other")
             elif bias.shape[place] > 1:
-                flow.unite_dims(batch[place + 2], bias.dims[place], "meets a mask whose size is constant")
+                graph.connect_dims(batch[place + 2], bias.dims[place], "meets a mask whose size is constant")
     shared = (*zip(query.shape[:-2], batch, strict=True), (query.shape[-2], None), (key.shape[-2], None))
     for size, dim in ((query.shape[-1], query.dims[-1]), (value.shape[-1], value.dims[-1])):
-        flow.products.append((flow.module, (*shared, (size, dim))))
+        graph.products.append((graph.module, (*shared, (size, dim))))
     return (call.out([*batch, None, value.dims[-1]], zero=value.zero), *call.rest())
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from autoprune.pruning.graph.propagation import CONVOLUTION
+from autoprune.pruning.graph.dependency_graph import CONVOLUTION
 from autoprune.pruning.graph.rules._base import Call, rule
 from autoprune.pruning.graph.rules.contraction import contract
-from autoprune.pruning.graph.values import Atoms, Dim, Value
+from autoprune.pruning.graph.values import Dim, Nodes, Value
 
 _GROUPS = "feeds a grouped convolution, whose groups must stay equal"
 
@@ -28,9 +28,9 @@ def convolution(
 ) -> Value:
     """Channels of the input to channels of the output, through the weight's first two dimensions."""
     for dim in weight.dims[2:]:
-        call.flow.fix(dim, "is the side of a kernel", quiet=True)
+        call.graph.block(dim, "is the side of a kernel", quiet=True)
     for dim in x.dims[2:]:
-        call.flow.fix(dim, "is read as the side of an image")
+        call.graph.block(dim, "is read as the side of an image")
     inner, outer = (0, 1) if transposed else (1, 0)
     if groups == 1:
         contract(call, x, x.dims[1], weight, weight.dims[inner])
@@ -39,7 +39,7 @@ def convolution(
         channels = _grouped(call, x, weight, groups, transposed)
     zero = weight.zero and (bias is None or bias.zero)
     if bias is not None and (channels is not None or bias.dims[0] is not None):
-        channels = call.flow.unite_dims(channels, bias.dims[0])
+        channels = call.graph.connect_dims(channels, bias.dims[0])
     return call.out([x.dims[0], channels, *[None] * (weight.ndim - 2)], zero=zero)
 
 
@@ -48,44 +48,44 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
 
     One side of the weight holds the channels of all groups, the other those of one group, shared by all.
     """
-    flow = call.flow
+    graph = call.graph
     spread, shared = (weight.dims[0], weight.dims[1])
     n_in, n_out = x.shape[1] // groups, call.shapes[0][1] // groups
     source = x.dims[1]
     if transposed:
         # The weight's first side is the input.
         if source is not None or spread is not None:
-            source = flow.unite_dims(source, spread)
+            source = graph.connect_dims(source, spread)
         spread = np.tile(shared, groups) if shared is not None else None
     if source is None or (spread is None and n_out > 1):
-        flow.fix(shared, _GROUPS)
+        graph.block(shared, _GROUPS)
         if spread is not None and n_out > 1:
-            flow.tie_parts(spread, groups)
+            graph.tie_parts(spread, groups)
         elif spread is not None:
-            flow.fix(spread, _GROUPS)
+            graph.block(spread, _GROUPS)
         return spread
     by_group = n_in == 1 or n_out == 1 or _whole_groups(call, groups, n_in, n_out)
     if by_group:
         heads = source.reshape(groups, n_in)[:, 0]
-        flow.unite(source.reshape(groups, n_in), heads[:, None])
-        flow.fix(shared, "is the size of a group", quiet=True)
-        flow.fact(groups, heads, "count")
+        graph.connect(source.reshape(groups, n_in), heads[:, None])
+        graph.block(shared, "is the size of a group", quiet=True)
+        graph.constrain_size(groups, heads, "count")
         if spread is not None and not transposed:
-            flow.unite(spread.reshape(groups, n_out), heads[:, None])
+            graph.connect(spread.reshape(groups, n_out), heads[:, None])
         return np.repeat(heads, n_out)
     _tie_shared(call, source, shared, groups, transposed)
     if spread is not None:
-        flow.tie_parts(spread, groups)
+        graph.tie_parts(spread, groups)
     return spread
 
 
 def _whole_groups(call: Call, groups: int, n_in: int, n_out: int) -> bool:
     finest_is_groups = groups >= min(n_in, n_out)
-    return call.flow.choose(2, 0 if finest_is_groups else 1, owner=f"{CONVOLUTION}{call.flow.module}") == 0
+    return call.graph.choose(2, 0 if finest_is_groups else 1, owner=f"{CONVOLUTION}{call.graph.module}") == 0
 
 
-def _tie_shared(call: Call, source: Atoms, shared: Dim, groups: int, transposed: bool) -> None:
-    call.flow.tie_parts(source, groups)
+def _tie_shared(call: Call, source: Nodes, shared: Dim, groups: int, transposed: bool) -> None:
+    call.graph.tie_parts(source, groups)
     if not transposed and shared is not None:
-        call.flow.unite(source[: len(source) // groups], shared)
-        call.flow.consumed.append(shared)
+        call.graph.connect(source[: len(source) // groups], shared)
+        call.graph.consumed.append(shared)

@@ -8,7 +8,7 @@ from autoprune.pruning.graph.values import Value
 
 @rule("zeros", "empty", "new_zeros", "new_empty", "empty_strided", "new_empty_strided")
 def blank(call: Call, *_: Any, **__: Any) -> Value:
-    """Every index gets an atom of its own; what meets it decides, and the forward pass proves."""
+    """Give every index a node of its own. What meets the tensor decides its size, and the forward pass proves it."""
     return _free(call, zero=True)
 
 
@@ -31,9 +31,9 @@ def filled_like(call: Call, value: Value, *_: Any, **__: Any) -> Value:
 
 
 def _free(call: Call, zero: bool) -> Value:
-    dims = [call.flow.fresh(size) for size in call.shapes[0]]
+    dims = [call.graph.new_dim(size) for size in call.shapes[0]]
     for dim, size in zip(dims, call.shapes[0], strict=True):
-        call.flow.fact(size, dim)
+        call.graph.constrain_size(size, dim)
     return call.out(dims, zero=zero)
 
 

@@ -17,9 +17,9 @@ def batch_norm(call: Call, x: Value, *args: Any, **kwargs: Any) -> list[Value]:
     zero = x.zero
     for argument in args[:4]:
         if isinstance(argument, Value) and argument.ndim == 1 and (channels is not None or argument.live):
-            channels = call.flow.unite_dims(channels, argument.dims[0])
+            channels = call.graph.connect_dims(channels, argument.dims[0])
             zero = zero or argument.zero
-    call.flow.fact(x.shape[1], channels)
+    call.graph.constrain_size(x.shape[1], channels)
     first = Value(call.shapes[0], (x.dims[0], channels, *x.dims[2:]), zero)
     return [first, *(static(shape) for shape in call.shapes[1:])]
 
@@ -31,8 +31,8 @@ def layer_norm(
     """Statistics over the last dimensions."""
     n = len(normalized_shape)
     for dim, size in zip(x.dims[x.ndim - n :], normalized_shape, strict=True):
-        call.flow.fix(dim, _STATISTICS, inexact=True)
-        call.flow.fact(size, dim)
+        call.graph.block(dim, _STATISTICS, inexact=True)
+        call.graph.constrain_size(size, dim)
     result = x
     for parameter in (weight, bias):
         if isinstance(parameter, Value):
@@ -50,14 +50,14 @@ def group_norm(
     channels: Dim = x.dims[1]
     for parameter in (weight, bias):
         if isinstance(parameter, Value) and (channels is not None or parameter.live):
-            channels = call.flow.unite_dims(channels, parameter.dims[0])
+            channels = call.graph.connect_dims(channels, parameter.dims[0])
     if channels is not None:
         if groups == 1:
-            call.flow.fix(channels, _STATISTICS, inexact=True)
+            call.graph.block(channels, _STATISTICS, inexact=True)
         else:
             grid = channels.reshape(groups, -1)
-            call.flow.unite(grid, grid[:, :1])
-            call.flow.fact(groups, grid[:, 0], "count")
+            call.graph.connect(grid, grid[:, :1])
+            call.graph.constrain_size(groups, grid[:, 0], "count")
     dims = (x.dims[0], channels, *x.dims[2:])
     return [Value(call.shapes[0], dims, x.zero), *(static(shape) for shape in call.shapes[1:])]
 

@@ -1,4 +1,4 @@
-"""Operations that work entry by entry: atoms at the same place leave together."""
+"""Operations that work entry by entry: nodes at the same index leave together."""
 
 from functools import lru_cache
 from typing import Any
@@ -51,7 +51,7 @@ def is_pointwise(operation: Operation, name: str) -> bool:
 
 
 def pointwise(call: Call, *args: Any, **kwargs: Any) -> Value | list[Value]:
-    """Unite the operands' atoms place by place."""
+    """Connect the operands' nodes index by index."""
     operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Value)]
     shape = call.shapes[0]
     dims: list[Dim] = []
@@ -60,7 +60,7 @@ def pointwise(call: Call, *args: Any, **kwargs: Any) -> Value | list[Value]:
         meeting = [value.dims[place] for value in operands if value.ndim >= -place and value.shape[place] == size > 1]
         dim = meeting[0] if meeting else None
         for other in meeting[1:]:
-            dim = call.flow.unite_dims(dim, other, "meets a tensor whose size is constant")
+            dim = call.graph.connect_dims(dim, other, "meets a tensor whose size is constant")
         dims.append(dim)
     weight = all(value.weight for value in operands)
     result = call.out(dims, zero=_stays_zero(call, args, kwargs), weight=weight)
@@ -122,8 +122,8 @@ def glu(call: Call, value: Value, dim: int = -1) -> Value:
     """The first half of a dimension gated by the second."""
     dim %= value.ndim
     dims = list(value.dims)
-    atoms = dims[dim]
-    if atoms is not None:
-        call.flow.tie_parts(atoms, 2)
-        dims[dim] = atoms[: len(atoms) // 2] if len(atoms) > 2 else None
+    nodes = dims[dim]
+    if nodes is not None:
+        call.graph.tie_parts(nodes, 2)
+        dims[dim] = nodes[: len(nodes) // 2] if len(nodes) > 2 else None
     return carried(call, value, dims)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from autoprune.pruning.graph.rules._base import Call, carried, normalised, rule
-from autoprune.pruning.graph.values import FIXED, Atoms, Dim, Value
+from autoprune.pruning.graph.values import FIXED, Dim, Nodes, Value
 
 
 @rule("cat", "concat")
@@ -23,7 +23,7 @@ def cat(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
         joined = parts[0]
         for part in parts[1:]:
             if joined is not None or part is not None:
-                joined = call.flow.unite_dims(joined, part)
+                joined = call.graph.connect_dims(joined, part)
         dims.append(joined)
     return call.out(dims, zero=all(value.zero or not value.live for value in tensors), weight=_all_weights(tensors))
 
@@ -36,7 +36,7 @@ def stack(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
         joined = parts[0]
         for part in parts[1:]:
             if joined is not None or part is not None:
-                joined = call.flow.unite_dims(joined, part)
+                joined = call.graph.connect_dims(joined, part)
         dims.append(joined)
     dims.insert(dim % (len(dims) + 1), None)
     return call.out(dims, zero=all(value.zero for value in tensors), weight=_all_weights(tensors))
@@ -47,15 +47,15 @@ def split(call: Call, value: Value, _: Any, dim: int = 0) -> list[Value]:
     """A dimension in pieces; equal ones must keep equally many."""
     dim %= value.ndim
     sizes = [shape[dim] for shape in call.shapes]
-    atoms = value.dims[dim]
-    if atoms is not None and len(sizes) > 1 and len(set(sizes)) == 1:
-        call.flow.tie_parts(atoms, len(sizes))
+    nodes = value.dims[dim]
+    if nodes is not None and len(sizes) > 1 and len(set(sizes)) == 1:
+        call.graph.tie_parts(nodes, len(sizes))
     results, start = [], 0
     for shape, size in zip(call.shapes, sizes, strict=True):
         dims = list(value.dims)
-        piece = None if atoms is None else atoms[start : start + size]
+        piece = None if nodes is None else nodes[start : start + size]
         dims[dim] = _at_least_two(call, piece)
-        call.flow.fact(size, piece)
+        call.graph.constrain_size(size, piece)
         results.append(Value(shape, tuple(dims), value.zero, value.weight))
         start += size
     return results
@@ -65,7 +65,7 @@ def split(call: Call, value: Value, _: Any, dim: int = 0) -> list[Value]:
 def unbind(call: Call, value: Value, dim: int = 0) -> list[Value]:
     """Each index of a dimension becomes a tensor."""
     dim %= value.ndim
-    call.flow.fix(value.dims[dim], "is taken apart entry by entry")
+    call.graph.block(value.dims[dim], "is taken apart entry by entry")
     dims = value.dims[:dim] + value.dims[dim + 1 :]
     return [Value(shape, dims, value.zero, value.weight) for shape in call.shapes]
 
@@ -74,7 +74,7 @@ def unbind(call: Call, value: Value, dim: int = 0) -> list[Value]:
 def select(call: Call, value: Value, dim: int, _: Any) -> Value:
     """One index of a dimension."""
     dim %= value.ndim
-    call.flow.fix(value.dims[dim], "has an entry picked by its number")
+    call.graph.block(value.dims[dim], "has an entry picked by its number")
     return carried(call, value, value.dims[:dim] + value.dims[dim + 1 :])
 
 
@@ -83,23 +83,23 @@ def slice_(call: Call, value: Value, dim: int = 0, start: Any = None, end: Any =
     """A run of indices: one of equal parts, or at places that are written in the code or told by attributes."""
     dim %= value.ndim
     size, n_taken = value.shape[dim], call.shapes[0][dim]
-    atoms = value.dims[dim]
-    if atoms is None or n_taken == size:
+    nodes = value.dims[dim]
+    if nodes is None or n_taken == size:
         return carried(call, value, value.dims)
     first = min(start or 0, size) if (start or 0) >= 0 else max(size + start, 0)
     dims = list(value.dims)
     dims[dim] = None
     is_part = step == 1 and n_taken and size % n_taken == 0 and first % n_taken == 0
-    if step == 1 and n_taken and call.flow.choose_slices():
-        dims[dim] = _at_least_two(call, atoms[first : first + n_taken])
-        call.flow.fact(n_taken, dims[dim])
-        call.flow.fact(first, atoms[:first] if first else None)
+    if step == 1 and n_taken and call.graph.choose_slices():
+        dims[dim] = _at_least_two(call, nodes[first : first + n_taken])
+        call.graph.constrain_size(n_taken, dims[dim])
+        call.graph.constrain_size(first, nodes[:first] if first else None)
     elif is_part:
-        call.flow.tie_parts(atoms, size // n_taken)
-        dims[dim] = _at_least_two(call, atoms[first : first + n_taken])
-        call.flow.fact(n_taken, dims[dim])
+        call.graph.tie_parts(nodes, size // n_taken)
+        dims[dim] = _at_least_two(call, nodes[first : first + n_taken])
+        call.graph.constrain_size(n_taken, dims[dim])
     else:
-        call.flow.fix(atoms, "is sliced at places that the code fixes")
+        call.graph.block(nodes, "is sliced at places that the code fixes")
     return carried(call, value, dims)
 
 
@@ -110,47 +110,47 @@ def constant_pad(call: Call, value: Value, pad: Sequence[int], fill: float = 0, 
     for i in range(len(pad) // 2):
         axis = value.ndim - 1 - i
         before, after = pad[2 * i], pad[2 * i + 1]
-        atoms = dims[axis]
-        if atoms is None or (before == 0 and after == 0):
+        nodes = dims[axis]
+        if nodes is None or (before == 0 and after == 0):
             continue
         if before < 0 or after < 0:
-            call.flow.fix(atoms, "is cropped at places that the code fixes")
+            call.graph.block(nodes, "is cropped at places that the code fixes")
             dims[axis] = None
-        elif call.flow.choose(2, 0) == 0:
-            dims[axis] = np.pad(atoms, (before, after), constant_values=FIXED)
+        elif call.graph.choose(2, 0) == 0:
+            dims[axis] = np.pad(nodes, (before, after), constant_values=FIXED)
         else:
-            dims[axis] = _padded(call, atoms, before, after)
+            dims[axis] = _padded(call, nodes, before, after)
     return carried(call, value, dims, zero=value.zero and fill == 0)
 
 
-def _padded(call: Call, atoms: Atoms, before: int, after: int) -> Atoms:
+def _padded(call: Call, nodes: Nodes, before: int, after: int) -> Nodes:
     """Entries on both sides that can leave in pairs, so that the sides stay as alike as they are."""
-    flow = call.flow
-    head, tail = flow.fresh_atoms(before), flow.fresh_atoms(after)
+    graph = call.graph
+    head, tail = graph.new_nodes(before), graph.new_nodes(after)
     n_pairs = min(before, after)
     if n_pairs:
-        flow.unite(head[:n_pairs], tail[:n_pairs])
-        flow.fix(np.concatenate([head[n_pairs:], tail[n_pairs:]]), "is padded unequally")
-        flow.fact(before, head, "padding")
-    flow.fact(before + after, np.concatenate([head, tail]), "padding")
-    return np.concatenate([head, atoms, tail])
+        graph.connect(head[:n_pairs], tail[:n_pairs])
+        graph.block(np.concatenate([head[n_pairs:], tail[n_pairs:]]), "is padded unequally")
+        graph.constrain_size(before, head, "padding")
+    graph.constrain_size(before + after, np.concatenate([head, tail]), "padding")
+    return np.concatenate([head, nodes, tail])
 
 
 @rule("roll")
 def roll(call: Call, value: Value, shifts: Any, dims: Any = ()) -> Value:
     """Indices moved round by a constant number of places."""
     for axis in normalised(dims, value.ndim):
-        call.flow.fix(value.dims[axis], "is moved round by a constant number of places")
+        call.graph.block(value.dims[axis], "is moved round by a constant number of places")
     return carried(call, value, value.dims)
 
 
 @rule("embedding")
 def embedding(call: Call, weight: Value, indices: Value, *_: Any, **__: Any) -> Value:
     """Rows looked up by number."""
-    call.flow.fix(weight.dims[0], "is looked up by number", quiet=True)
-    _fix_all(call, indices)
+    call.graph.block(weight.dims[0], "is looked up by number", quiet=True)
+    _block_all(call, indices)
     if weight.weight and weight.dims[1] is not None:
-        call.flow.produced.append(weight.dims[1])
+        call.graph.produced.append(weight.dims[1])
     return call.out([*(None for _ in indices.shape), weight.dims[1]], zero=weight.zero)
 
 
@@ -159,10 +159,10 @@ def index(call: Call, value: Value, indices: Sequence[Value | None]) -> Value:
     """Entries looked up by number along some dimensions."""
     indexed = [axis for axis, where in enumerate(indices) if where is not None]
     for axis in indexed:
-        call.flow.fix(value.dims[axis], "is looked up by number", quiet=value.weight)
+        call.graph.block(value.dims[axis], "is looked up by number", quiet=value.weight)
         where = indices[axis]
         if where is not None:
-            _fix_all(call, where)
+            _block_all(call, where)
     n_looked_up = len(call.shapes[0]) - (value.ndim - len(indexed))
     rest = [dim for axis, dim in enumerate(value.dims) if axis not in indexed]
     adjacent = indexed == list(range(indexed[0], indexed[-1] + 1)) if indexed else True
@@ -174,8 +174,8 @@ def index(call: Call, value: Value, indices: Sequence[Value | None]) -> Value:
 def index_select(call: Call, value: Value, dim: int, where: Value) -> Value:
     """Entries looked up by number along one dimension."""
     dim %= value.ndim
-    call.flow.fix(value.dims[dim], "is looked up by number", quiet=value.weight)
-    _fix_all(call, where)
+    call.graph.block(value.dims[dim], "is looked up by number", quiet=value.weight)
+    _block_all(call, where)
     dims = list(value.dims)
     dims[dim] = None
     return carried(call, value, dims)
@@ -187,35 +187,35 @@ def gather(call: Call, value: Value, dim: int, where: Value, **_: Any) -> Value:
     dims = list(value.dims)
     for axis in range(value.ndim):
         if axis == dim % value.ndim or value.shape[axis] != where.shape[axis]:
-            call.flow.fix(value.dims[axis], "is looked up by number")
-            call.flow.fix(where.dims[axis], "is looked up by number")
+            call.graph.block(value.dims[axis], "is looked up by number")
+            call.graph.block(where.dims[axis], "is looked up by number")
             dims[axis] = None
         elif dims[axis] is not None or where.dims[axis] is not None:
-            dims[axis] = call.flow.unite_dims(dims[axis], where.dims[axis])
+            dims[axis] = call.graph.connect_dims(dims[axis], where.dims[axis])
     return carried(call, value, dims)
 
 
 def _joined(parts: Sequence[Dim], sizes: Sequence[int]) -> Dim:
     if all(part is None for part in parts):
         return None
-    pieces: list[Atoms] = [
+    pieces: list[Nodes] = [
         np.full(size, FIXED) if part is None else part for part, size in zip(parts, sizes, strict=True)
     ]
     return np.concatenate(pieces)
 
 
-def _at_least_two(call: Call, atoms: Dim) -> Dim:
+def _at_least_two(call: Call, nodes: Dim) -> Dim:
     """A dimension of size 1 broadcasts, so its one index can't leave."""
-    if atoms is not None and len(atoms) < 2:
-        call.flow.fix(atoms, "is the only one of its kind")
+    if nodes is not None and len(nodes) < 2:
+        call.graph.block(nodes, "is the only one of its kind")
         return None
-    return atoms
+    return nodes
 
 
 def _all_weights(values: Sequence[Value]) -> bool:
     return all(value.weight for value in values)
 
 
-def _fix_all(call: Call, value: Value) -> None:
+def _block_all(call: Call, value: Value) -> None:
     for dim in value.dims:
-        call.flow.fix(dim, "is used as a number to look up by")
+        call.graph.block(dim, "is used as a number to look up by")

@@ -12,7 +12,7 @@ from autoprune.pruning.graph.values import Dim, Value
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "view_copy", "unflatten", "flatten")
 def view(call: Call, value: Value, *_: Any, **__: Any) -> Value:
     """Entries in the same order under another shape."""
-    return carried(call, value, call.flow.reshape(value.dims, value.shape, call.shapes[0]))
+    return carried(call, value, call.graph.reshape(value.dims, value.shape, call.shapes[0]))
 
 
 @rule("as_strided")
@@ -69,7 +69,7 @@ def expand(call: Call, value: Value, size: Sequence[int], **_: Any) -> Value:
     dims: list[Dim] = []
     for axis, size_after in enumerate(call.shapes[0]):
         grows = axis < n_new or (value.shape[axis - n_new] == 1 and size_after > 1)
-        dims.append(call.flow.fresh(size_after) if grows else value.dims[axis - n_new])
+        dims.append(call.graph.new_dim(size_after) if grows else value.dims[axis - n_new])
     return carried(call, value, dims)
 
 
@@ -89,53 +89,53 @@ def repeat_interleave(call: Call, value: Value, repeats: Any, dim: int | None = 
     if not isinstance(repeats, int) or dim is None:
         raise NotImplementedError("repeats an index a varying number of times")
     dims = list(value.dims)
-    atoms = dims[dim]
-    dims[dim] = None if atoms is None else np.repeat(atoms, repeats)
+    nodes = dims[dim]
+    dims[dim] = None if nodes is None else np.repeat(nodes, repeats)
     return carried(call, value, dims)
 
 
 @rule("pixel_shuffle")
 def pixel_shuffle(call: Call, value: Value, upscale_factor: int) -> Value:
     """Each run of channels becomes the pixels of one: ``(C r r, H, W)`` to ``(C, H r, W r)``."""
-    atoms = value.dims[-3]
+    nodes = value.dims[-3]
     channels: Dim = None
-    if atoms is not None:
-        runs = atoms.reshape(-1, upscale_factor**2)
-        call.flow.unite(runs, runs[:, :1])
+    if nodes is not None:
+        runs = nodes.reshape(-1, upscale_factor**2)
+        call.graph.connect(runs, runs[:, :1])
         channels = runs[:, 0] if len(runs) > 1 else None
         if channels is None:
-            call.flow.fix(atoms, "become the pixels of one channel")
-    _fix_tail(call, value, 2)
+            call.graph.block(nodes, "become the pixels of one channel")
+    _block_tail(call, value, 2)
     return carried(call, value, [*value.dims[:-3], channels, None, None])
 
 
 @rule("pixel_unshuffle")
 def pixel_unshuffle(call: Call, value: Value, downscale_factor: int) -> Value:
     """The pixels of each channel become a run of channels."""
-    atoms = value.dims[-3]
-    _fix_tail(call, value, 2)
-    channels = None if atoms is None else np.repeat(atoms, downscale_factor**2)
+    nodes = value.dims[-3]
+    _block_tail(call, value, 2)
+    channels = None if nodes is None else np.repeat(nodes, downscale_factor**2)
     return carried(call, value, [*value.dims[:-3], channels, None, None])
 
 
 @rule("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(call: Call, value: Value, groups: int) -> Value:
     """Channels of several groups dealt out in turn."""
-    atoms = value.dims[1]
-    if atoms is None:
+    nodes = value.dims[1]
+    if nodes is None:
         return carried(call, value, value.dims)
-    call.flow.tie_parts(atoms, groups)
-    shuffled = atoms.reshape(groups, -1).T.reshape(-1)
+    call.graph.tie_parts(nodes, groups)
+    shuffled = nodes.reshape(groups, -1).T.reshape(-1)
     return carried(call, value, [value.dims[0], shuffled, *value.dims[2:]])
 
 
 @rule("im2col")
 def im2col(call: Call, value: Value, kernel_size: Sequence[int], *_: Any, **__: Any) -> Value:
     """Each channel becomes a run of entries, one for each place of the kernel."""
-    _fix_tail(call, value, 2)
-    atoms = value.dims[-3]
+    _block_tail(call, value, 2)
+    nodes = value.dims[-3]
     n_places = kernel_size[0] * kernel_size[1]
-    return carried(call, value, [*value.dims[:-3], None if atoms is None else np.repeat(atoms, n_places), None])
+    return carried(call, value, [*value.dims[:-3], None if nodes is None else np.repeat(nodes, n_places), None])
 
 
 @rule("flip")
@@ -154,10 +154,10 @@ def view_as_real(call: Call, value: Value) -> Value:
 @rule("view_as_complex")
 def view_as_complex(call: Call, value: Value) -> Value:
     """The last dimension holds real and imaginary parts."""
-    call.flow.fix(value.dims[-1], "is read as real and imaginary parts")
+    call.graph.block(value.dims[-1], "is read as real and imaginary parts")
     return carried(call, value, value.dims[:-1])
 
 
-def _fix_tail(call: Call, value: Value, n: int) -> None:
+def _block_tail(call: Call, value: Value, n: int) -> None:
     for dim in value.dims[value.ndim - n :]:
-        call.flow.fix(dim, "is read as the side of an image")
+        call.graph.block(dim, "is read as the side of an image")

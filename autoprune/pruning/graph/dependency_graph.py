@@ -1,4 +1,8 @@
-"""The state of one walk over the tape: which atoms are united, which can't leave and why, which choices were made."""
+"""The dependency graph of a network, as it is built during propagation.
+
+Every index of every dimension is a node. Nodes that leave together are connected. Blockers say which can't leave, and
+why. The choices that the propagation made are kept with them.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from autoprune.pruning.graph.products import RawProduct
-from autoprune.pruning.graph.values import FIXED, Atoms, Dim
+from autoprune.pruning.graph.values import FIXED, Dim, Nodes
 
 ChoiceKey = tuple[str, int, int]
 """(class of the module, or the layer's own name; how many choices it made before this one; number of options)."""
@@ -23,8 +27,8 @@ SLICES = "slices:"
 
 
 @dataclass(frozen=True)
-class Event:
-    """Why atoms can't leave.
+class Blocker:
+    """Why nodes can't leave.
 
     Attributes:
         module: Name of the module that ran the operation.
@@ -44,8 +48,8 @@ SizeKind = Literal["count", "part", "width", "padding"]
 
 
 @dataclass(frozen=True)
-class Fact:
-    """A size that code in a module states, and the atoms whose survivors it must equal after a cut.
+class SizeConstraint:
+    """A size that code in a module states, and the nodes whose survivors it must equal after pruning.
 
     Attributes:
         kind: What the size is.
@@ -53,7 +57,7 @@ class Fact:
 
     module: str
     size: int
-    atoms: Atoms
+    nodes: Nodes
     kind: SizeKind
 
 
@@ -65,8 +69,8 @@ class Choice:
     taken: int
 
 
-class Flow:
-    """Collects unions and events while the rules run.
+class DependencyGraph:
+    """Collects edges and blockers while the rules run.
 
     Args:
         module_types: Module name -> class name.
@@ -74,13 +78,13 @@ class Flow:
     """
 
     def __init__(self, module_types: dict[str, str], choices: dict[ChoiceKey, int]) -> None:
-        self.n_atoms = 1
+        self.n_nodes = 1
         self.n_own = 1
-        self.pairs: list[tuple[Atoms, Atoms]] = []
-        self.events: list[tuple[Atoms, Event]] = []
-        self.consumed: list[Atoms] = []
-        self.produced: list[Atoms] = []
-        self.facts: list[Fact] = []
+        self.edges: list[tuple[Nodes, Nodes]] = []
+        self.blockers: list[tuple[Nodes, Blocker]] = []
+        self.consumed: list[Nodes] = []
+        self.produced: list[Nodes] = []
+        self.size_constraints: list[SizeConstraint] = []
         self.products: list[RawProduct] = []
         self.choices: list[Choice] = []
         self.module = ""
@@ -89,18 +93,18 @@ class Flow:
         self._taken = choices
         self._ordinals: defaultdict[str, int] = defaultdict(int)
 
-    def fresh(self, size: int) -> Dim:
-        """New atoms, one for each index; a dimension of size 1 or 0 has none that could leave."""
-        return self.fresh_atoms(size) if size > 1 else None
+    def new_dim(self, size: int) -> Dim:
+        """Add nodes, one for each index. A dimension of size 1 or 0 has none that could leave."""
+        return self.new_nodes(size) if size > 1 else None
 
-    def fresh_atoms(self, size: int) -> Atoms:
-        """New atoms, whatever their number."""
-        atoms = np.arange(self.n_atoms, self.n_atoms + size)
-        self.n_atoms += size
-        return atoms
+    def new_nodes(self, size: int) -> Nodes:
+        """Add nodes, whatever their number."""
+        nodes = np.arange(self.n_nodes, self.n_nodes + size)
+        self.n_nodes += size
+        return nodes
 
-    def unite(self, a: Atoms, b: Atoms) -> None:
-        """Atoms at the same place leave together."""
+    def connect(self, a: Nodes, b: Nodes) -> None:
+        """Connect the nodes at the same place: they leave together."""
         if a is b:
             return
         if a.shape != b.shape:
@@ -113,32 +117,32 @@ class Flow:
         for one, other in ((a, b), (b, a)):
             meets_fixed = one == FIXED
             if meets_fixed.any():
-                self.fix(other[meets_fixed], "meets channels whose number is constant (padding)")
-        self.pairs.append((a, b))
+                self.block(other[meets_fixed], "meets channels whose number is constant (padding)")
+        self.edges.append((a, b))
 
-    def unite_dims(self, a: Dim, b: Dim, reason: str = "meets a dimension whose size is constant") -> Dim:
-        """Unite two dimensions of equal size; a constant one keeps the other from shrinking.
+    def connect_dims(self, a: Dim, b: Dim, reason: str = "meets a dimension whose size is constant") -> Dim:
+        """Connect two dimensions of equal size. A constant one keeps the other from shrinking.
 
         Returns:
-            The atoms of the network's own tensors, if either has them: what only those can do stays possible.
+            The nodes of the network's own tensors, if either has them: what only those can do stays possible.
         """
         if a is None or b is None:
             live = b if a is None else a
             if live is not None:
-                self.fix(live, reason)
+                self.block(live, reason)
             return live
-        self.unite(a, b)
+        self.connect(a, b)
         return b if a.min() >= self.n_own > b.min() else a
 
-    def fix(self, dim: Dim, reason: str, *, quiet: bool = False, inexact: bool = False) -> None:
-        """These atoms can't leave."""
+    def block(self, dim: Dim, reason: str, *, quiet: bool = False, inexact: bool = False) -> None:
+        """Keep nodes from leaving, and say why."""
         if dim is not None:
-            self.events.append((dim, Event(self.operation, self.module, reason, quiet, inexact)))
+            self.blockers.append((dim, Blocker(self.operation, self.module, reason, quiet, inexact)))
 
-    def fact(self, size: int, dim: Dim, kind: SizeKind = "width") -> None:
-        """The code of the running module states this size."""
+    def constrain_size(self, size: int, dim: Dim, kind: SizeKind = "width") -> None:
+        """Constrain nodes by a size that the running module's code states."""
         if dim is not None and size > 1 and not _is_tiled(dim):
-            self.facts.append(Fact(self.module, size, dim, kind))
+            self.size_constraints.append(SizeConstraint(self.module, size, dim, kind))
 
     def choose(self, n_options: int, default: int, owner: str | None = None) -> int:
         """Decide between options; layers of the same class decide alike."""
@@ -156,46 +160,46 @@ class Flow:
         return self.choose(2, 0, SLICES + self._module_types.get(self.module, self.module)) == 1
 
     def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
-        """Atoms of several dimensions flattened into one."""
+        """Return the nodes of several dimensions flattened into one."""
         live = [axis for axis, dim in enumerate(dims) if dim is not None and dim.min() < self.n_own]
         for axis, dim in enumerate(dims):
             if axis not in live:
-                self.fix(dim, "is flattened together with other channels", quiet=True)
+                self.block(dim, "is flattened together with other channels", quiet=True)
         if not live:
             return None
         widest = max(live, key=lambda axis: shape[axis])
         for axis in live:
             if axis != widest:
-                self.fix(dims[axis], "is flattened together with other channels")
-        atoms = dims[widest]
-        assert atoms is not None
-        lined_up = atoms.reshape([-1 if axis == widest else 1 for axis in range(len(shape))])
+                self.block(dims[axis], "is flattened together with other channels")
+        nodes = dims[widest]
+        assert nodes is not None
+        lined_up = nodes.reshape([-1 if axis == widest else 1 for axis in range(len(shape))])
         return np.broadcast_to(lined_up, tuple(shape)).reshape(-1)
 
     def split(self, dim: Dim, shape: Sequence[int]) -> tuple[Dim, ...]:
-        """Atoms of one dimension cut up into several, of which one alone can go on shrinking."""
+        """Split the nodes of one dimension into several, of which one alone can go on shrinking."""
         if dim is None:
             return (None,) * len(shape)
         grid = dim.reshape(tuple(shape))
         varying = [axis for axis in range(len(shape)) if (grid != grid.take([0], axis=axis)).any()]
         if not varying or grid.min() >= self.n_own:
-            self.fix(dim, "is cut up by the code", quiet=True)
+            self.block(dim, "is cut up by the code", quiet=True)
             return (None,) * len(shape)
         axis = varying[0] if len(varying) == 1 else varying[self.choose(len(varying), 0)]
         line = grid[tuple(slice(None) if other == axis else 0 for other in range(len(shape)))]
         if len(varying) > 1:
-            self.unite(grid, line.reshape([-1 if other == axis else 1 for other in range(len(shape))]))
+            self.connect(grid, line.reshape([-1 if other == axis else 1 for other in range(len(shape))]))
         last = axis == len(shape) - 1
-        self.fact(shape[axis], line, "count" if not last else "part" if len(varying) > 1 else "width")
+        self.constrain_size(shape[axis], line, "count" if not last else "part" if len(varying) > 1 else "width")
         return tuple(line if other == axis else None for other in range(len(shape)))
 
-    def tie_parts(self, dim: Atoms, n_parts: int) -> None:
-        """The code cuts a dimension into equal parts, so they must keep equally many: tie them place by place."""
+    def tie_parts(self, dim: Nodes, n_parts: int) -> None:
+        """Connect equal parts of a dimension, index by index: the code splits it, so they must keep equally many."""
         parts = dim.reshape(n_parts, -1)
-        self.unite(parts, parts[:1])
+        self.connect(parts, parts[:1])
 
     def reshape(self, dims: Sequence[Dim], old: Sequence[int], new: Sequence[int]) -> tuple[Dim, ...]:
-        """Atoms of a tensor seen in another shape."""
+        """Return the nodes of a tensor seen in another shape."""
         result: list[Dim] = [None] * len(new)
         i = j = 0
         if prod(old) != prod(new) or 0 in old:
@@ -219,16 +223,16 @@ class Flow:
                 result[axis] = part
             if len(news) == 1 and dims[olds[0]] is not None:
                 # Not where a batch comes first: no code states the product of its size and a width.
-                self.fact(new[news[0]], flat)
+                self.constrain_size(new[news[0]], flat)
                 if len(olds) > 1 and news[0] < len(new) - 1:
                     # Heads that share keys and values, flattened with those that don't.
-                    self.fact(new[news[0]], flat, "count")
+                    self.constrain_size(new[news[0]], flat, "count")
                 if news[0] > start_j:
                     # The only head of its kind, whose size it is.
-                    self.fact(new[news[0]], flat, "part")
+                    self.constrain_size(new[news[0]], flat, "part")
         return tuple(result)
 
 
-def _is_tiled(atoms: Atoms) -> bool:
-    """Whether the same atoms come round again, as in a batch times heads: no code states such a size."""
-    return bool(atoms[0] != atoms[1] and atoms[0] in atoms[2:])
+def _is_tiled(nodes: Nodes) -> bool:
+    """Whether the same nodes come round again, as in a batch times heads: no code states such a size."""
+    return bool(nodes[0] != nodes[1] and nodes[0] in nodes[2:])
