@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from pydantic_core import from_json
+from pydantic_core import from_json, to_jsonable_python
 
 Scalar = float | int | bool | str
 TrialState = Literal["finished", "stopped", "failed", "infeasible"]
@@ -255,7 +255,7 @@ _CONFIG, _REPORT, _RESULT = TypeAdapter(TrialConfig), TypeAdapter(EpochReport), 
 
 def to_dict(record: TrialConfig | EpochReport | TrialResult | Cost) -> dict[str, Any]:
     """Turn a record into plain JSON values; NaN and infinity stay, as Python's ``json`` writes and reads them."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(record)))
+    plain: dict[str, Any] = to_jsonable_python(record)
     return plain
 
 

@@ -5,10 +5,9 @@ that the weight is applied to) depend on no width. This holds for dense, grouped
 and for linear layers, so the MACs of a pruned network follow from the shapes of its weights.
 """
 
-import json
 import operator
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import reduce
 from math import prod
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 from torch import nn
 
 from autoprune.cost.flops import attribute_macs
@@ -189,13 +189,16 @@ class CostTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Turn the table into plain JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = to_jsonable_python(self)
         return plain
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "CostTable":
         """Rebuild a table; raises ``pydantic.ValidationError`` if the record is not one."""
-        return TypeAdapter(CostTable).validate_python(record)
+        return _ADAPTER.validate_python(record)
+
+
+_ADAPTER = TypeAdapter(CostTable)
 
 
 def build_table(

@@ -72,6 +72,9 @@ class Manifest:
         (folder / FILE_NAME).write_text(json.dumps(asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
+_ADAPTER = TypeAdapter(Manifest)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read an export's manifest.
 
@@ -80,7 +83,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = Path(folder) / FILE_NAME
     try:
-        return TypeAdapter(Manifest).validate_json(path.read_bytes())
+        return _ADAPTER.validate_json(path.read_bytes())
     except OSError as error:
         raise ExportError(f"{path}: an export must hold its manifest, got: {error.strerror}. Export again.") from None
     except ValidationError as error:

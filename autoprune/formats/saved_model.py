@@ -55,6 +55,9 @@ class Architecture:
     gives: Mapping[str, Gives] = field(default_factory=dict)
 
 
+_ADAPTER = TypeAdapter(Architecture)
+
+
 def describe(dense: nn.Module, pruned: nn.Module, model_ref: CallableRef) -> Architecture:
     """Find in what a pruned network differs from the dense one.
 
@@ -212,7 +215,7 @@ def _read_architecture(folder: Path) -> tuple[Architecture, str]:
         if version != FORMAT_VERSION:
             raise ValueError(f"format_version must be {FORMAT_VERSION}, got {version}")
         sha256 = str(record.pop("weights_sha256"))
-        architecture = TypeAdapter(Architecture).validate_python(record)
+        architecture = _ADAPTER.validate_python(record)
         CallableRef.model_validate(architecture.model)
     except FileNotFoundError as error:
         raise SavedModelError(f"no saved network in {folder}: {ARCHITECTURE_FILE} is missing.") from error

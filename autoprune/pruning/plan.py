@@ -1,12 +1,12 @@
 """What of a network can be pruned, and what is left out and why; importing this loads no torch."""
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 Key = int | str
 """An argument of a call: its position, or its name."""
@@ -116,10 +116,13 @@ class PruningPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Turn the plan into plain JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = to_jsonable_python(self)
         return plain
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "PruningPlan":
         """Rebuild a plan from ``to_dict``'s values; raises ``pydantic.ValidationError`` if they are not a plan."""
-        return TypeAdapter(cls).validate_python(record)
+        return _ADAPTER.validate_python(record)
+
+
+_ADAPTER = TypeAdapter(PruningPlan)

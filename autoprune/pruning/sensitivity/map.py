@@ -3,14 +3,14 @@
 Importing this loads no torch.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from autoprune.errors import PruningError
 
@@ -124,13 +124,13 @@ class SensitivityMap:
 
     def to_dict(self) -> dict[str, Any]:
         """Turn the map into plain JSON values; NaN stays, as Python's ``json`` writes and reads it."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = to_jsonable_python(self)
         return plain
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "SensitivityMap":
         """Rebuild a map; raises ``pydantic.ValidationError`` if the record is not one."""
-        return TypeAdapter(SensitivityMap).validate_python(record)
+        return _ADAPTER.validate_python(record)
 
     @cached_property
     def _measured(self) -> dict[str, dict[int, float]]:
@@ -189,3 +189,6 @@ class SensitivityMap:
             shares = {"macs": costs.macs / max(1, dense.macs), "params": costs.params / dense.params}
             self._known_shares[id(table)] = (table, shares)
         return self._known_shares[id(table)][1]
+
+
+_ADAPTER = TypeAdapter(SensitivityMap)
