@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from autoprune.errors import ExportError
 
@@ -101,12 +101,6 @@ def describe_file(path: Path) -> FileRecord:
 
 def plain(value: Any) -> Any:
     """Turn nested mappings, sequences and NumPy scalars into JSON values; NaN and infinities become ``None``."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return to_jsonable_python(
+        value, inf_nan_mode="null", fallback=lambda other: other.item() if hasattr(other, "item") else str(other)
+    )
