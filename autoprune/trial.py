@@ -183,6 +183,32 @@ class Cost:
         """Floating-point operations, two for each multiply-accumulate."""
         return 2 * self.macs
 
+    def figures(self) -> dict[str, float]:
+        """Return the figures by name, ``flops`` too; a latency that was not measured is left out."""
+        return {name: value for name, value in {**asdict(self), "flops": self.flops}.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A measured latency and its circumstances.
+
+    Attributes:
+        latency_ms: Median time of one forward pass of the batch.
+        device: Name of the processor or GPU.
+        threads: Threads that torch uses on the CPU.
+        n_runs: Passes that the median is of, the warm-up not among them.
+    """
+
+    latency_ms: float
+    device: str
+    batch_size: int
+    threads: int
+    n_runs: int
+
+    def conditions(self) -> dict[str, str | int]:
+        """Return what must be alike for two latencies to compare: device, batch size and threads."""
+        return {"device": self.device, "batch_size": self.batch_size, "threads": self.threads}
+
 
 @dataclass(frozen=True)
 class EpochReport:

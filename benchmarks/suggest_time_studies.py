@@ -22,10 +22,11 @@ from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.planner import make_plan
 from autoprune.search.samplers.cost_aware.initial_design import MAX_STEPS, RATES
 from autoprune.search.space import SearchSpace
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import open_study
 from autoprune.study.records import CONFIG, CURVE, ORIGIN, PARENT, RESULT
-from autoprune.trial import Cost, Scalar, TrialConfig, TrialResult, to_dict
+from autoprune.trial import Cost, Latency, Scalar, TrialConfig, TrialResult, to_dict
 
 TRAINING: dict[str, Any] = {
     "epochs": {"low": 1, "high": 8},
@@ -74,9 +75,8 @@ class Problem:
         return build_table(*self.network, widths=plan.group_widths, shrink=plan.shrink, products=plan.products)
 
     @cached_property
-    def dense(self) -> dict[str, float]:
-        cost = self._cost({})
-        return {"accuracy": DENSE_ACCURACY, "params": cost.params, "macs": cost.macs, "flops": cost.flops}
+    def dense(self) -> DenseReference:
+        return DenseReference(DENSE_ACCURACY, 1.0, self._cost({}), Latency(1.0, "none", 1, 1, 1))
 
     def space_for(self, sampler: str, start: str) -> SearchSpace:
         spec = SearchConfig.model_validate(

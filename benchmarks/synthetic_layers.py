@@ -84,7 +84,7 @@ def run(problem: Problem, method: str, seed: int) -> pd.DataFrame:
             trial.set_user_attr(RESULT, json.dumps(to_dict(result)))
             assert result.cost is not None
             study.tell(trial, [result.accuracy, result.cost.flops])
-            rows.append((result.accuracy, result.cost.flops / problem.dense["flops"]))
+            rows.append((result.accuracy, result.cost.flops / problem.dense.cost.flops))
     return pd.DataFrame(rows, columns=["accuracy", "macs_share"])
 
 

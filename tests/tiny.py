@@ -9,7 +9,9 @@ import yaml
 
 from autoprune.search.prepare import prepare_study
 from autoprune.search.resources import WorkerResources
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
+from autoprune.trial import Cost, Latency
 
 TINY_TASK = '''
 """A residual network of 8 channels on 200 handwritten digits."""
@@ -96,6 +98,11 @@ TINY_SPACE: dict[str, Any] = {
 
 
 ONE_THREAD = WorkerResources(workers=2, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
+
+
+def dense_reference(accuracy: float, cost: Cost) -> DenseReference:
+    """A dense network of this accuracy and cost, as if it had been measured."""
+    return DenseReference(accuracy, 1.0, cost, Latency(cost.latency_ms or 1.0, "cpu", 1, 1, 20))
 
 
 def merged(base: Any, changes: Any) -> Any:

@@ -23,6 +23,7 @@ def export(
     from autoprune.export import export_trial
     from autoprune.export.manifest import FILE_NAME
     from autoprune.report.tables import front_table
+    from autoprune.study.dense_reference import DenseReference
     from autoprune.study.final import DENSE, known_test_accuracy, with_test_accuracy
     from autoprune.study.folder import StudyFolder
 
@@ -31,7 +32,7 @@ def export(
     console = Console(highlight=False)
     trials = studied.read_frame(studied.trials)
     row = with_test_accuracy(studied, trials[trials["number"] == result.number])
-    dense = studied.read_json(studied.reference)["dense"]
+    dense = DenseReference.read(studied)
     dense_test = known_test_accuracy(studied).get(DENSE)
     console.print(front_table(row, dense, load_config(studied.space).objectives, dense_test=dense_test))
     for name, record in manifest.formats.items():

@@ -17,6 +17,7 @@ def pareto(
     from autoprune.config import load_config
     from autoprune.report.lineage import lineages_table
     from autoprune.report.tables import certification_table, front_table, is_certified
+    from autoprune.study.dense_reference import DenseReference
     from autoprune.study.final import DENSE, known_test_accuracy
     from autoprune.study.folder import StudyFolder
     from autoprune.study.records import LINEAGE_SIGN
@@ -33,7 +34,7 @@ def pareto(
     else:
         spec = load_config(folder.space)
         test = known_test_accuracy(folder)
-        dense = folder.read_json(folder.reference)["dense"]
+        dense = DenseReference.read(folder)
         console = Console()
         console.print(front_table(front, dense, spec.objectives, dense_test=test.get(DENSE)))
         console.print(lineages_table(front))

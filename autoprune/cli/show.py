@@ -19,6 +19,7 @@ def show(
     from autoprune.config import load_config
     from autoprune.pruning.plan import PruningPlan
     from autoprune.report.lineage import steps_table, widths_table
+    from autoprune.study.dense_reference import DenseReference
     from autoprune.study.folder import StudyFolder
     from autoprune.study.lineage import lineage_steps
     from autoprune.study.optuna_storage import load_study
@@ -27,7 +28,7 @@ def show(
     spec = load_config(folder.space)
     trials = load_study(folder, spec.search.storage, spec.study).get_trials(deepcopy=False)
     steps = lineage_steps(folder, spec, trials, trial)
-    epochs, epochs_dense = steps[-1]["epochs_lineage"], folder.read_json(folder.reference)["epochs"]
+    epochs, epochs_dense = steps[-1]["epochs_lineage"], DenseReference.read(folder).epochs
     if as_json:
         print(json.dumps({"epochs_lineage": epochs, "epochs_dense": epochs_dense, "lineage": steps}, indent=1))
         return

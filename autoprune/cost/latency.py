@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -15,29 +14,12 @@ from torch.utils._pytree import tree_leaves
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.device import device_of
 from autoprune.network.modes import eval_mode
+from autoprune.trial import Latency
 
 N_WARM_UP = 5
 
 LATENCY_S = 0.5
 """How long a latency is measured, unless said otherwise."""
-
-
-@dataclass(frozen=True)
-class Latency:
-    """A measured latency and its circumstances.
-
-    Attributes:
-        latency_ms: Median time of one forward pass of the batch.
-        device: Name of the processor or GPU.
-        threads: Threads that torch uses on the CPU.
-        n_runs: Passes that the median is of, the warm-up not among them.
-    """
-
-    latency_ms: float
-    device: str
-    batch_size: int
-    threads: int
-    n_runs: int
 
 
 def measure_latency(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from autoprune.errors import ExportError, did_you_mean
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.pareto import knee
 
 DEFAULT_ACCURACY_DROP = 0.01
@@ -27,7 +28,7 @@ def select_trial(
     front: pd.DataFrame,
     trials: pd.DataFrame,
     select: str,
-    dense: Mapping[str, float],
+    dense: DenseReference,
     accuracy_drop: float | None,
     objectives: Sequence[str],
     *,
@@ -47,7 +48,6 @@ def select_trial(
     Args:
         front: The non-dominated trials, with the columns of ``front.parquet``.
         trials: All trials, with the columns of ``trials.parquet``.
-        dense: Accuracy and costs of the dense network, by column name.
         accuracy_drop: As in the space file's constraints; ``None`` is 0.01.
         objectives: Names of the study's objectives; ``accuracy`` is maximised, every other one minimised.
         kept: Numbers of the trials whose model is on disk; ``None`` means the front's.
@@ -73,8 +73,8 @@ def select_trial(
     cost = next((name for name in objectives if name != "accuracy"), "params")
     if wanted == "best":
         drop = DEFAULT_ACCURACY_DROP if accuracy_drop is None else accuracy_drop
-        floor = _Condition("accuracy", ">=", dense["accuracy"] - drop)
-        said = f"best (accuracy within {drop:g} of dense, {dense['accuracy']:.4g})"
+        floor = _Condition("accuracy", ">=", dense.accuracy - drop)
+        said = f"best (accuracy within {drop:g} of dense, {dense.accuracy:.4g})"
         return _cheapest(_satisfying(front, [floor], said), cost)
     conditions = [_parse(part, wanted, front, dense) for part in re.split(r"\s+and\s+|,", wanted)]
     left = _satisfying(front, conditions, wanted)
@@ -104,7 +104,7 @@ def _numbers(table: pd.DataFrame, column: str) -> "pd.Series[float]":
     return pd.to_numeric(table[column]).astype(float)
 
 
-def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float]) -> _Condition:
+def _parse(text: str, whole: str, front: pd.DataFrame, dense: DenseReference) -> _Condition:
     match = _CONDITION.fullmatch(text.strip())
     try:
         value = float(match["value"]) if match else None
@@ -134,12 +134,13 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: Mapping[str, float
             "and the numeric param.<name> and kept.<group>."
         )
     if match["relative"]:
-        if dense.get(column) is None:
+        figures = dense.figures()
+        if column not in figures:
             raise ExportError(
                 f"select: {text.strip()} is relative to the dense network, whose {column} is not known. "
-                f"Relative limits can be put on: {', '.join(name for name in dense if dense[name] is not None)}."
+                f"Relative limits can be put on: {', '.join(figures)}."
             )
-        value *= dense[column]
+        value *= figures[column]
     return _Condition(column, match["symbol"], value)
 
 

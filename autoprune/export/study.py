@@ -9,7 +9,7 @@ from autoprune.export.export import EXPORTERS, export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.saved_model import load_model, read_architecture
-from autoprune.search.prepare import dense_costs, reopen_study
+from autoprune.search.prepare import reopen_study
 from autoprune.study.final import known_test_accuracy
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps
@@ -60,7 +60,6 @@ def export_trial(
     certified = replication_metrics(folder, number, starts_at_dense=record["config"]["parent"] is None)
     if certified:
         metrics["certification"] = certified
-    reference = folder.read_json(folder.reference)
     validation = session.task.data.validation
     target = out or folder.root / f"export-{number}"
     manifest = export_model(
@@ -69,7 +68,7 @@ def export_trial(
         example_inputs=validation.batch(torch.arange(min(N_EXAMPLES, len(validation))))[0],
         architecture=read_architecture(folder.model(number)),
         formats=tuple(formats or EXPORTERS),
-        metrics=metrics | (dense_costs(result.cost) if result.cost else {}),
+        metrics=metrics | (result.cost.figures() if result.cost else {}),
         source={
             "study": spec.study,
             "trial": record["config"],
@@ -77,12 +76,12 @@ def export_trial(
             "kept": result.kept,
             "epochs": result.epochs,
             "epochs_lineage": result.epochs_lineage,
-            "epochs_dense": reference["epochs"],
+            "epochs_dense": session.dense.epochs,
             "lineage": lineage_steps(folder, spec, history, number),
             "training": spec.training.model_dump(include={"reference_batch_size", "recalibration_examples"}),
-            "dense": session.dense,
+            "dense": session.dense.figures(),
             "taken_over_from": record.get("source"),
-            "latency_conditions": {key: reference["latency"][key] for key in ("device", "batch_size", "threads")},
+            "latency_conditions": session.dense.latency.conditions(),
         },
         base_dir=folder.base_dir,
     )

@@ -41,7 +41,7 @@ def steps_table(steps: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -
         table.add_row(
             "dense" if step["trial"] is None else str(step["trial"]),
             f"{step['accuracy']:.4f}",
-            *(cost_cell(name, (step["cost"] or {}).get(name), dense) for name in costs),
+            *(cost_cell(name, (step["cost"] or {}).get(name), dense.get(name)) for name in costs),
             str(step.get("epochs", "-")),
             _training(step),
         )

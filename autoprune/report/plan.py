@@ -1,6 +1,6 @@
 """The pruning plan of a network as tables for the terminal and as plain values."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,7 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.report.tables import LABELS, plain_table, quantity
 from autoprune.search.space import Dimension
+from autoprune.trial import Cost
 
 _IMPORTANCE = {
     "loss": ">rise of the loss without it",
@@ -23,18 +24,19 @@ _IMPORTANCE = {
 
 
 def plan_tables(
-    plan: PruningPlan, table: CostTable, dense: Mapping[str, float], dimensions: Sequence[Dimension], *, importance: str
+    plan: PruningPlan, table: CostTable, dense: Cost, dimensions: Sequence[Dimension], *, importance: str
 ) -> Iterator[RenderableType]:
     """The dense cost, the groups, the blocks, what is left out, and the search dimensions.
 
     Args:
         table: For the share of the cost that each group governs.
-        dense: The dense network's costs, by name.
+        dense: The dense network's costs.
         importance: What the importance of the blocks is, ``"loss"`` or ``"angular"``; empty if the network is
             untrained, so that none means anything.
     """
     shown = ("params", "size_bytes", "macs", "flops", "latency_ms")
-    costs = ", ".join(f"{LABELS[name]} {quantity(name, dense[name])}" for name in shown if name in dense)
+    figures = dense.figures()
+    costs = ", ".join(f"{LABELS[name]} {quantity(name, figures[name])}" for name in shown if name in figures)
     yield Text(f"dense network: {costs}")
     yield _groups(plan, table) if plan.groups else Text("groups: none can be pruned")
     if plan.blocks:
@@ -53,7 +55,7 @@ def plan_tables(
 def plan_record(
     plan: PruningPlan,
     table: CostTable,
-    dense: Mapping[str, float],
+    dense: Cost,
     dimensions: Sequence[Dimension],
     sensitivity: SensitivityMap | None,
     *,
@@ -78,7 +80,7 @@ def plan_record(
         ranked: Whether the importance of blocks was measured.
     """
     record: dict[str, Any] = {
-        "dense": dict(dense),
+        "dense": dense.figures(),
         "groups": [asdict(group) | _shares(*table.shares(group.name)) for group in plan.groups],
         "blocks": [
             {"name": block.name, "importance": block.importance if ranked else None}

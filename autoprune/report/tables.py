@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from autoprune.study.dense_reference import DenseReference
+
 LABELS = {
     "accuracy": "accuracy",
     "accuracy_test": "test",
@@ -21,7 +23,7 @@ LABELS = {
 
 def front_table(
     front: pd.DataFrame,
-    dense: Mapping[str, float],
+    dense: DenseReference,
     objectives: Sequence[str],
     *,
     dense_test: float | None = None,
@@ -31,10 +33,11 @@ def front_table(
 
     Args:
         front: Rows of ``front.parquet``.
-        dense: The dense network's accuracy and costs, by name.
         objectives: Their costs come first, and these alone are also given relative to dense: 80 columns hold no more.
         dense_test: The dense network's accuracy on the test split, where that was read.
     """
+    figures = dense.figures()
+    compared = {name: value for name, value in figures.items() if name in objectives}
     costs = [name for name in objectives if name != "accuracy"]
     costs += [name for name in ("flops", "params", "size_bytes", "latency_ms") if name not in costs]
     with_test = "accuracy_test" in front and front["accuracy_test"].notna().any()
@@ -45,9 +48,9 @@ def front_table(
 
     def cells(name: str, row: Mapping[Any, Any], test: float | None) -> list[str]:
         accuracies = [_accuracy(row["accuracy"]), *([_accuracy(test)] if with_test else [])]
-        return [name, *accuracies, *(cost_cell(n, row.get(n), dense if n in objectives else None) for n in costs)]
+        return [name, *accuracies, *(cost_cell(cost, row.get(cost), compared.get(cost)) for cost in costs)]
 
-    table.add_row(*cells("dense", dense, dense_test))
+    table.add_row(*cells("dense", figures, dense_test))
     for row in front.sort_values("accuracy", ascending=False).to_dict("records"):
         taken = isinstance(row.get("source"), str)
         table.add_row(*cells(f"{row['number']}{'*' if taken else ''}", row, row.get("accuracy_test")))
@@ -87,13 +90,13 @@ def certification_table(front: pd.DataFrame) -> Table:
     return table
 
 
-def cost_cell(name: str, value: float | None, dense: Mapping[str, float] | None = None) -> str:
+def cost_cell(name: str, value: float | None, dense: float | None = None) -> str:
     """A cost with its unit, and its ratio to the dense network's if that is given: ``81.2M 0.50x``."""
     if value is None or pd.isna(value):
         return "-"
-    if not dense or not dense.get(name):
+    if not dense:
         return quantity(name, value)
-    ratio = value / dense[name]
+    ratio = value / dense
     return f"{quantity(name, value)} {ratio:{'.2f' if ratio >= 0.1 else '.2g'}}x"
 
 

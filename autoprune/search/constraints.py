@@ -1,7 +1,5 @@
 """The most that a network may cost, checked against what is known of a candidate before it is trained."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +7,7 @@ from autoprune.config import SearchConfig
 from autoprune.cost.table import CostTable
 from autoprune.errors import StudyError
 from autoprune.search.space import SearchSpace
+from autoprune.study.dense_reference import DenseReference
 from autoprune.trial import PruningConfig
 
 
@@ -18,15 +17,16 @@ class CostConstraints:
     The others (size, latency) are measured by the worker, before it trains.
 
     Args:
-        dense: The dense network's costs by name; only those of the ceilings that are known in advance are needed.
+        dense: ``None`` before it was measured: the table's figures take its place.
     """
 
-    def __init__(self, spec: SearchConfig, table: CostTable, dense: Mapping[str, float]) -> None:
+    def __init__(self, spec: SearchConfig, table: CostTable, dense: DenseReference | None = None) -> None:
         self._table = table
+        whole = self._known(PruningConfig())
         self._limits = {
-            name: ceiling.limit(dense[name])
+            name: ceiling.limit(dense.value(name) if dense else whole[name])
             for name, ceiling in spec.constraints.ceilings.items()
-            if name in self._known(PruningConfig())
+            if name in whole
         }
 
     def broken_by(self, pruning: PruningConfig) -> str | None:
@@ -69,9 +69,3 @@ class CostConstraints:
     def _known(self, pruning: PruningConfig) -> dict[str, int]:
         cost = self._table.cost(pruning.widths, pruning.removed_blocks)
         return {"params": cost.params, "macs": cost.macs, "flops": 2 * cost.macs}
-
-
-def known_costs(table: CostTable) -> dict[str, float]:
-    """The dense network's costs that are known before it is trained."""
-    cost = table.cost({})
-    return {"params": cost.params, "macs": cost.macs, "flops": 2 * cost.macs}

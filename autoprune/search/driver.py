@@ -31,6 +31,7 @@ from autoprune.search.sensitivity_jobs import SensitivityJobs
 from autoprune.search.signals import SignalGuard
 from autoprune.search.space import SearchSpace
 from autoprune.search.stopping import should_stop
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_storage import open_study
@@ -69,7 +70,6 @@ class Driver:
 
     Args:
         folder: The study's folder, with its dense and plan stages done.
-        dense: The dense network's ``accuracy`` and costs, by name.
         n_trials: Trials that the study is to reach, from now on; ``None`` leaves it at what was said last, at first the
             space file's number.
         on_change: Called after every change, for a progress display.
@@ -83,7 +83,7 @@ class Driver:
         folder: StudyFolder,
         space: SearchSpace,
         table: CostTable,
-        dense: Mapping[str, float],
+        dense: DenseReference,
         n_trials: int | None = None,
         on_change: Callable[["Driver"], None] = lambda _: None,
     ) -> None:

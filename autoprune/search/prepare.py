@@ -5,7 +5,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from autoprune.formats.saved_model import describe, load_model, save_model
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan, rank_blocks, rank_blocks_by_angle
-from autoprune.search.constraints import CostConstraints, known_costs
+from autoprune.search.constraints import CostConstraints
 from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import load_sampler
 from autoprune.search.space import SearchSpace
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import dense_training
 from autoprune.tasks.build import build_task
@@ -38,7 +39,6 @@ from autoprune.training.evaluation import evaluate
 from autoprune.training.loop import Trainer
 from autoprune.training.memory import find_executable_batch_size, free_memory
 from autoprune.training.precision import Precision
-from autoprune.trial import Cost, to_dict
 
 N_BLOCK_EXAMPLES = 1024
 """Training examples that a block's importance is measured on."""
@@ -48,18 +48,14 @@ BLOCK_BATCH = 128
 
 @dataclass(frozen=True)
 class PreparedStudy:
-    """A study that is ready for trials.
-
-    Attributes:
-        dense: The dense network's ``accuracy``, ``loss`` and costs, by name.
-    """
+    """A study that is ready for trials."""
 
     spec: SearchConfig
     folder: StudyFolder
     task: Task
     space: SearchSpace
     table: CostTable
-    dense: Mapping[str, float]
+    dense: DenseReference
 
 
 @dataclass(frozen=True)
@@ -128,7 +124,7 @@ def _checked(spec: SearchConfig, space_file: Path, plan_file: Path | None, dense
             products=plan.products,
             blocks=plan.block_names,
         )
-    CostConstraints(spec, table, known_costs(table)).check_reachable(SearchSpace(spec, plan))
+    CostConstraints(spec, table).check_reachable(SearchSpace(spec, plan))
     return ValidatedSpace(spec, task, model, plan, table, trained=spec.task.weights is not None or dense is not None)
 
 
@@ -254,7 +250,7 @@ def reopen_study(folder: StudyFolder, task: Task | None = None) -> PreparedStudy
         task=task or build_task(spec.task, folder.base_dir),
         space=SearchSpace(spec, plan),
         table=table,
-        dense=folder.read_json(folder.reference)["dense"],
+        dense=DenseReference.read(folder),
     )
 
 
@@ -280,11 +276,6 @@ def saved_size(model: nn.Module, task: Task, spec: SearchConfig) -> int:
     """Bytes of the file that the network would be saved in."""
     with tempfile.TemporaryDirectory() as scratch:
         return save_model(Path(scratch), model, describe(task.build_model(), model, spec.task.model))
-
-
-def dense_costs(cost: Cost) -> dict[str, float]:
-    """A cost by name, flops included."""
-    return {key: value for key, value in {**asdict(cost), "flops": cost.flops}.items() if value is not None}
 
 
 def versions() -> dict[str, str]:
@@ -322,10 +313,7 @@ def _dense_stage(
     cost = replace(
         measure_cost(model, task.example_inputs(), size_bytes, device, latency=False), latency_ms=latency.latency_ms
     )
-    dense: dict[str, Any] = {"accuracy": validation.accuracy, "loss": validation.loss, **dense_costs(cost)}
-    folder.write_json(
-        folder.reference, {"dense": dense, "epochs": epochs, "latency": asdict(latency), "cost": to_dict(cost)}
-    )
+    DenseReference(validation.accuracy, validation.loss, cost, latency, epochs).write(folder)
     (folder.dense / "training").unlink(missing_ok=True)
     model.to("cpu")
     free_memory(device)

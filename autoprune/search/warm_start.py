@@ -31,6 +31,7 @@ from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import ladder_steps, start_name, wants_sensitivity
 from autoprune.search.sensitivity_jobs import SensitivityJobs
 from autoprune.search.space import SearchSpace, locate
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_storage import open_study, read_study
@@ -71,6 +72,7 @@ class Source:
 
     folder: StudyFolder
     spec: SearchConfig
+    dense: DenseReference
     plan: PruningPlan
     trials: tuple[FrozenTrial, ...]
 
@@ -122,7 +124,8 @@ def find_source(spec: SearchConfig, base_dir: Path, folder: StudyFolder) -> Sour
     finished = tuple(trial for trial in ended if getattr(result_of(trial), "state", None) == "finished")
     if not finished:
         raise StudyError(f"{WHERE}: no trial of {named} has finished yet. Wait for one, or leave it out.")
-    return Source(other, other_spec, PruningPlan.from_dict(other.read_json(other.plan)["plan"]), finished)
+    plan = PruningPlan.from_dict(other.read_json(other.plan)["plan"])
+    return Source(other, other_spec, DenseReference.read(other), plan, finished)
 
 
 def check_same_network(source: Source, checked: ValidatedSpace) -> None:
@@ -176,12 +179,12 @@ def take_over(source: Source, session: PreparedStudy, places: WorkerResources) -
 
 
 def _check_same_accuracy(source: Source, session: PreparedStudy) -> None:
-    dense = source.folder.read_json(source.folder.reference)["dense"]
-    unlike = abs(dense["accuracy"] - session.dense["accuracy"]) > TOLERANCE
+    dense = source.dense
+    unlike = abs(dense.accuracy - session.dense.accuracy) > TOLERANCE
     if source.spec.task.loss == session.spec.task.loss:
-        unlike |= abs(dense["loss"] - session.dense["loss"]) > TOLERANCE * abs(dense["loss"])
+        unlike |= abs(dense.loss - session.dense.loss) > TOLERANCE * abs(dense.loss)
     if unlike:
-        told = [f"{each['accuracy']:.4f} (loss {each['loss']:.4f})" for each in (dense, session.dense)]
+        told = [f"{each.accuracy:.4f} (loss {each.loss:.4f})" for each in (dense, session.dense)]
         raise StudyError(
             f"{WHERE}: the dense network's accuracy is {told[0]} in {source.folder.root} and {told[1]} here, so "
             "task.data or task.metric mean something else by now. Leave warm_start out, in a study of another name."
@@ -196,12 +199,8 @@ class _Transfer:
         self._front = Front(session.spec.objectives, session.spec.directions)
         self._ladder = session.space.ladder(ladder_steps(session.spec, session.space.plan))
         self._start = start_name(session.spec, session.space.plan)
-        folder, reference = session.folder, session.folder.read_json(session.folder.reference)
-        self._threads: int = reference["latency"]["threads"]
-        latencies = (reference["latency"], source.folder.read_json(source.folder.reference)["latency"])
-        here, there = ({key: each[key] for key in ("device", "batch_size", "threads")} for each in latencies)
-        self._same_latency = here == there
-        self._scratch = folder.checkpoints / ".warm_start"
+        self._same_latency = session.dense.latency.conditions() == source.dense.latency.conditions()
+        self._scratch = session.folder.checkpoints / ".warm_start"
 
     def add(self, trial: FrozenTrial, study: optuna.Study, numbers: Mapping[int, int]) -> int:
         """Add a trial; its parent was added before.
@@ -267,8 +266,9 @@ class _Transfer:
         task, plan, device = self._session.task, self._session.space.plan, self._places.device
         widths = {group: width for group, width in result.kept.items() if width}
         pruning = PruningConfig(widths=widths, criterion="l1", removed_blocks=result.removed_blocks)
+        threads = self._session.dense.latency.threads
         model = prune(self._dense, plan, pruning, example_inputs=task.example_inputs(2)).model.to(device)
-        return measure_cost(model, task.example_inputs(), 0, device, latency=True, threads=self._threads).latency_ms
+        return measure_cost(model, task.example_inputs(), 0, device, latency=True, threads=threads).latency_ms
 
     @cached_property
     def _dense(self) -> torch.nn.Module:
@@ -276,7 +276,7 @@ class _Transfer:
 
     def _over_ceiling(self, result: TrialResult) -> bool:
         dense, ceilings = self._session.dense, self._session.spec.constraints.ceilings
-        return any(getattr(result.cost, name) > ceiling.limit(dense[name]) for name, ceiling in ceilings.items())
+        return any(getattr(result.cost, name) > ceiling.limit(dense.value(name)) for name, ceiling in ceilings.items())
 
     def _copy_network(self, there: int, here: int, record: Mapping[str, Any]) -> None:
         """Take a trial's network over, whole or not at all; the other study may forget it meanwhile."""

@@ -1,10 +1,11 @@
 """The front of a running study, kept up to date one trial at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.pareto import hypervolume
 from autoprune.trial import TrialResult
 
@@ -48,7 +49,7 @@ class Front:
         self._minimized = np.vstack([others[~falls], new])
         return fallen
 
-    def hypervolume(self, dense: Mapping[str, float]) -> float:
+    def hypervolume(self, dense: DenseReference) -> float:
         """What the front dominates of the box from the dense network's cost at accuracy 0 to cost 0 at accuracy 1.
 
         Costs count relative to the dense network's. Where the dense metric is negative, twice its value takes the place
@@ -56,8 +57,8 @@ class Front:
         """
         if not self.members:
             return 0.0
-        scale = np.array([1.0 if name == "accuracy" else dense[name] for name in self.objectives])
-        floor = min(0.0, 2.0 * dense["accuracy"])
+        scale = np.array([1.0 if name == "accuracy" else dense.value(name) for name in self.objectives])
+        floor = min(0.0, 2.0 * dense.accuracy)
         reference = np.array([floor if name == "accuracy" else 1.0 for name in self.objectives])
         values = np.array([self.values(each) for each in self.members.values()])
         return hypervolume(values / scale, self.directions, reference)

@@ -6,6 +6,7 @@ from typing import Any
 
 from autoprune.config import SearchConfig
 from autoprune.errors import StudyError
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import RecordedTrial, TrainedTrial, ancestors, config_of, trained_of
 from autoprune.study.seeds import derive_seed
@@ -80,8 +81,13 @@ def lineage_steps(
 
 
 def _dense_step(folder: StudyFolder, spec: SearchConfig) -> dict[str, Any]:
-    dense = dict(folder.read_json(folder.reference)["dense"])
-    step: dict[str, Any] = {"trial": None, "accuracy": dense.pop("accuracy"), "loss": dense.pop("loss"), "cost": dense}
+    dense = DenseReference.read(folder)
+    step: dict[str, Any] = {
+        "trial": None,
+        "accuracy": dense.accuracy,
+        "loss": dense.loss,
+        "cost": dense.cost.figures(),
+    }
     if spec.task.weights is not None:
         return step | {"weights": spec.task.weights}
     return step | asdict(dense_training(spec))

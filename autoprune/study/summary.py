@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from autoprune.config import load_config
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_rows import StudyRecord, TrialRecord
 from autoprune.study.optuna_storage import load_record
@@ -82,7 +83,7 @@ def summary_of(folder: StudyFolder) -> StudySummary:
         | {name: still_open[name] for name in ("running", "waiting")},
         failures={result.number: result.error for result in results if result.state == "failed"},
         epochs=sum(result.epochs for result in results),
-        epochs_dense=folder.read_json(folder.reference)["epochs"] if is_ready else 0,
+        epochs_dense=DenseReference.read(folder).epochs if is_ready else 0,
         stop_early=spec.search.stop_early,
         rungs=tuple(_rungs(trials, known).reached()),
         warm_start=spec.search.warm_start,

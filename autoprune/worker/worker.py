@@ -18,6 +18,7 @@ from autoprune.formats.saved_model import Architecture, describe, load_model, re
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.task import Split, Task
@@ -56,9 +57,7 @@ class Worker:
         _ = folder.elsewhere  # what keeps it from being opened is no trial's fault
         self.task: Task = build_task(self.spec.task, folder.base_dir)
         self.plan = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"])
-        reference = folder.read_json(folder.reference)
-        self.dense = reference["dense"]
-        self.latency_threads: int = reference["latency"]["threads"]
+        self.dense = DenseReference.read(folder)
         self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)
         self.precision = Precision.of(self.spec.training)
         self.limits = Limits(self.spec.search.trial_timeout, self.spec.resources.memory_per_trial_gib)
@@ -270,7 +269,7 @@ class _Run:
             size_bytes,
             device,
             latency=not self.config.is_replicate,
-            threads=self.worker.latency_threads,
+            threads=self.worker.dense.latency.threads,
             max_seconds=LATENCY_S if self.worker.searches_latency else SIDE_LATENCY_S,
         )
         result = TrialResult(
@@ -302,7 +301,7 @@ class _Run:
             return None
         cost = self._measure_unsaved(pruned, latency="latency_ms" in ceilings)
         for name, ceiling in ceilings.items():
-            limit, value = ceiling.limit(self.worker.dense[name]), getattr(cost, name)
+            limit, value = ceiling.limit(self.worker.dense.value(name)), getattr(cost, name)
             if value > limit:
                 return f"{name} {value:,.6g} is over the ceiling {limit:,.6g}"
         return None
@@ -316,7 +315,7 @@ class _Run:
             size_bytes,
             self.worker.device,
             latency=latency,
-            threads=self.worker.latency_threads,
+            threads=self.worker.dense.latency.threads,
         )
 
     def _architecture(self, model: nn.Module) -> Architecture:

@@ -18,6 +18,7 @@ from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import reopen_study
 from autoprune.search.space import SearchSpace
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_storage import open_study
@@ -61,7 +62,7 @@ class CountingWorker(Worker):
         on_spent: Called when less than one is left.
     """
 
-    def __init__(self, folder: StudyFolder, budget: float, dense: Mapping[str, float]) -> None:
+    def __init__(self, folder: StudyFolder, budget: float, dense: DenseReference) -> None:
         super().__init__(folder, PLACES.device)
         self.budget, self.spent = budget, 0.0
         self.on_spent: Callable[[], None] = lambda: None
@@ -109,8 +110,8 @@ class CountingWorker(Worker):
                 "parent": config.parent,
                 "epochs": epochs,
                 "epochs_spent": self.spent,
-                "macs_share": cost.macs / self._dense["macs"] if cost else None,
-                "params_share": cost.params / self._dense["params"] if cost else None,
+                "macs_share": cost.macs / self._dense.cost.macs if cost else None,
+                "params_share": cost.params / self._dense.cost.params if cost else None,
                 "accuracy": result.accuracy if result else None,
                 "widths": json.dumps(dict(result.kept) if result and result.kept else dict(config.pruning.widths)),
                 "criterion": config.pruning.criterion,
@@ -284,7 +285,7 @@ class Lab:
             for number, on_front in zip(frame["number"], frame["on_front"], strict=True)
         ]
         return frame.assign(
-            accuracy_dense=self.dense["accuracy"],
+            accuracy_dense=self.dense.accuracy,
             accuracy_dense_test=self._test_accuracy(None),
             budget=self.setting.budget,
         )

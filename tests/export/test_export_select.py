@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from tiny import dense_reference
 
 from autoprune.errors import ExportError
 from autoprune.export import select_trial
+from autoprune.trial import Cost
 
 TRIALS = pd.DataFrame(
     [
@@ -22,7 +24,8 @@ TRIALS = pd.DataFrame(
     columns=["number", "state", "accuracy", "params", "flops", "error", "on_front"],
 ).assign(latency_ms=[None] * 8, **{"kept.layer1.0.conv1": [16, 8, 8, 8, 4, 2, 2, 16], "param.kind": "cosine"})
 FRONT = TRIALS[TRIALS["on_front"]].assign(accuracy_test=0.9)
-DENSE = {"accuracy": 0.970, "params": 9000, "flops": 1000}
+COST = Cost(params=9000, nonzero_params=9000, size_bytes=36_000, macs=500)
+DENSE = dense_reference(0.970, COST)
 
 
 def choose(select: str, accuracy_drop: float | None = None, **extra: object) -> int:
@@ -79,7 +82,7 @@ def test_equal_accuracy_goes_to_the_cheaper_trial() -> None:
         ("param.kind<=3", "unknown column 'param.kind'"),
         ("accuracy_test>=0.9", "the test split no longer tests. Use accuracy"),
         ("lineage.accuracy_test_std<=0.1", "the test split no longer tests. Use accuracy"),
-        ("latency_ms<=0.5x", "whose latency_ms is not known.* put on: accuracy, params, flops"),
+        ("latency_ms<=0.5x", "whose latency_ms is not known.* put on: accuracy, loss, params, .*flops"),
         ("latency_ms<=4", "None of those has a value for latency_ms"),
         ("flops<=0.05x", "Of those, trial 5 comes nearest to flops<=50, with flops 100"),
         ("accuracy>=0.99", "Of those, trial 0 comes nearest to accuracy>=0.99, with accuracy 0.97"),
@@ -108,7 +111,7 @@ def test_a_mean_over_seeds_on_validation_may_choose() -> None:
 
 def test_best_says_how_near_the_front_comes() -> None:
     with pytest.raises(ExportError, match=r"best \(accuracy within 0 of dense, 0.99\).*trial 0 comes nearest"):
-        select_trial(FRONT, TRIALS, "best", DENSE | {"accuracy": 0.99}, 0.0, ["accuracy", "flops"])
+        select_trial(FRONT, TRIALS, "best", dense_reference(0.99, COST), 0.0, ["accuracy", "flops"])
 
 
 def test_an_empty_front_is_explained() -> None:

@@ -12,8 +12,9 @@ from autoprune.pruning.plan import Block, LeftOut, PruningPlan
 from autoprune.pruning.planner import make_plan
 from autoprune.report.plan import plan_tables
 from autoprune.search.space import Dimension
+from autoprune.trial import Cost
 
-DENSE = {"params": 414, "nonzero_params": 414, "size_bytes": 2346, "macs": 20_816, "flops": 41_632, "latency_ms": 0.5}
+DENSE = Cost(params=414, nonzero_params=414, size_bytes=2346, macs=20_816, latency_ms=0.5)
 DIMENSIONS = [
     Dimension("lr_schedule", ["constant", "cosine"]),
     Dimension("lr_schedule.constant.lr", Range(low=1e-3, high=0.3, log=True)),

@@ -133,7 +133,7 @@ def test_an_objective_that_is_not_a_number_is_a_failure(make_driver: MakeDriver)
 
 def test_a_candidate_over_a_ceiling_costs_no_training_and_is_replaced(make_driver: MakeDriver) -> None:
     driver = make_driver({"constraints": {"flops": "0.5x"}, "search": {"ladder": 0}}, n_trials=8)
-    limit = 0.5 * driver.dense["flops"]
+    limit = 0.5 * driver.dense.cost.flops
     while (config := driver.suggest()) is not None:
         assert 2 * driver.table.cost(config.pruning.widths, config.pruning.removed_blocks).macs <= limit
         finish(driver, config, 0.5)

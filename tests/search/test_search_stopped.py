@@ -75,7 +75,7 @@ def test_a_stopped_trial_tells_of_the_network_that_it_had(
         assert result.kept[f"{removed[0]}.conv1"] == 0
         assert result.cost is not None
         assert result.cost.params == sum(parameter.numel() for parameter in model.parameters())
-        assert 4 * result.cost.params < result.cost.size_bytes < session.dense["size_bytes"]
+        assert 4 * result.cost.params < result.cost.size_bytes < session.dense.cost.size_bytes
         assert result.cost.latency_ms is None
     rows = driver.frame().set_index("number").loc[[one.result.number for one in stopped]]
     assert rows["params"].notna().all()

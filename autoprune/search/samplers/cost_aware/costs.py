@@ -8,6 +8,7 @@ import numpy.typing as npt
 from autoprune.cost.table import CostTable
 from autoprune.search.samplers.cost_aware.history import Node
 from autoprune.search.space import SearchSpace
+from autoprune.study.dense_reference import DenseReference
 
 Floats = npt.NDArray[np.float64]
 Widths = npt.NDArray[np.int64]
@@ -27,16 +28,15 @@ class KnownCosts:
 
     Args:
         objectives: Names of the costs, at least one.
-        dense: The dense network's costs by name.
         log: Whether the axes are logarithmic, from the smallest network of the space to the dense one.
     """
 
     def __init__(
-        self, space: SearchSpace, table: CostTable, objectives: Sequence[str], dense: Mapping[str, float], *, log: bool
+        self, space: SearchSpace, table: CostTable, objectives: Sequence[str], dense: DenseReference, *, log: bool
     ) -> None:
         self.objectives = tuple(objectives)
         self._table, self._log = table, log
-        self._dense = {name: float(dense[name]) for name in self.objectives}
+        self._dense = {name: float(dense.value(name)) for name in self.objectives}
         self._groups = tuple(table.widths)
         whole = table.cost({})
         self._whole = {"params": whole.params, "macs": max(1, whole.macs)}

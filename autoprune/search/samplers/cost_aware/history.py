@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial
 
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.pareto import non_dominated_mask
 from autoprune.study.records import ORIGIN, config_of, curve_of, result_of
 from autoprune.trial import Scalar, TrialConfig, TrialResult
@@ -92,14 +93,12 @@ class History:
 
     Args:
         widths: Group -> channels in the dense network.
-        dense: The dense network's ``accuracy`` and costs, by name.
     """
 
-    def __init__(self, widths: Mapping[str, int], dense: Mapping[str, float]) -> None:
+    def __init__(self, widths: Mapping[str, int], dense: DenseReference) -> None:
         self.groups = tuple(widths)
-        self.root = Node(
-            None, np.array(list(widths.values()), dtype=np.int64), dense["accuracy"], dense, {}, (), None, 0, 0, "dense"
-        )
+        whole = np.array(list(widths.values()), dtype=np.int64)
+        self.root = Node(None, whole, dense.accuracy, dense.cost.figures(), {}, (), None, 0, 0, "dense")
         self.nodes: dict[int, Node] = {}
         self.ended: dict[int, Pending] = {}
         self.running: dict[int, Pending] = {}

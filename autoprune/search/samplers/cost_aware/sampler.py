@@ -1,6 +1,6 @@
 """The cost-aware sampler, as Optuna sees it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from autoprune.search.samplers.cost_aware.history import History, Node, non_domi
 from autoprune.search.samplers.cost_aware.initial_design import Descent, next_step
 from autoprune.search.samplers.cost_aware.width_paths import Cuts
 from autoprune.search.space import SearchSpace
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.records import ORIGIN, PARENT
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +45,6 @@ class SearchKnowledge:
     """What the sampler knows of the network beyond the trials.
 
     Attributes:
-        dense: The dense network's ``accuracy`` and costs, by name.
         start: ``"tree"``, ``"nearest"`` or ``"dense"``: where trials start.
         has_model: Whether a trial's network is kept.
         budget: Training epochs of the whole study.
@@ -56,7 +56,7 @@ class SearchKnowledge:
 
     space: SearchSpace
     table: CostTable
-    dense: Mapping[str, float]
+    dense: DenseReference
     start: Start
     has_model: Callable[[int], bool]
     budget: float
@@ -96,7 +96,7 @@ class SearchKnowledge:
     @property
     def floor(self) -> float:
         """Accuracy below which a network is worth nothing: what the user allows twice over, or half of dense."""
-        accuracy, drop = self.dense["accuracy"], self.space.spec.constraints.accuracy_drop
+        accuracy, drop = self.dense.accuracy, self.space.spec.constraints.accuracy_drop
         return accuracy - (0.5 * abs(accuracy) if drop is None else 2 * drop)
 
     @cached_property

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
+from tiny import dense_reference
 
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware import accuracy_model as surrogate
@@ -18,6 +19,7 @@ from autoprune.search.samplers.cost_aware.features import Features
 from autoprune.search.samplers.cost_aware.history import History, Node, Pending
 from autoprune.search.samplers.cost_aware.initial_design import Descent
 from autoprune.search.samplers.cost_aware.width_paths import Cuts
+from autoprune.trial import Cost
 
 DESCENT = Descent.plan(1.0, 0.05, 20, 1, 4)
 
@@ -33,8 +35,7 @@ def draws(tiny_study: Callable[..., PreparedStudy]) -> Candidates:
 def history_with(draws: Candidates, *running: Pending) -> History:
     """Twelve trials from dense, the less accurate the cheaper."""
     groups = dict(zip(draws.cuts.groups, draws.cuts.dense.tolist(), strict=True))
-    dense = {"accuracy": 0.9, "flops": 1000.0}
-    history = History(groups, dense)
+    history = History(groups, dense_reference(0.9, Cost(100, 100, 400, macs=500)))
     for number, share in enumerate(np.linspace(0.95, 0.2, 12)):
         widths = draws.cuts.at(np.array([share]), np.zeros(1))[0]
         cost = {"flops": 1000.0 * float(draws.costs.main_share(widths[None])[0])}

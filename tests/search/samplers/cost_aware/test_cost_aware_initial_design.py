@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from tiny import dense_reference
 
 from autoprune.search.samplers.cost_aware.history import History, Node, Pending
 from autoprune.search.samplers.cost_aware.initial_design import LAST_RATE, RATES, Descent, Step, next_step
+from autoprune.trial import Cost
 
-DENSE = {"accuracy": 0.9, "flops": 1000.0}
+DENSE = dense_reference(0.9, Cost(100, 100, 400, macs=500))
 
 PLAN = Descent.plan(top=1.0, smallest=0.02, budget=40, shortest=1, longest=12)
 
