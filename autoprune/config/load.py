@@ -58,8 +58,10 @@ def parse_config(text: str, name: str) -> SearchConfig:
     lines: dict[Place, int] = {(): 1}
     problems: list[tuple[int, str]] = []
     try:
-        raw = yaml.load(text, Loader=_Loader)
-        _walk(yaml.compose(text, Loader=_Loader), (), lines, problems)
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        _walk(root, (), lines, problems)  # before the values are made, which writes merged keys into the nodes
+        raw = None if root is None else loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError([f"{name}:{line}: not valid YAML: {error.problem or error.context}."]) from None
@@ -109,7 +111,7 @@ def _walk(node: Any, place: Place, lines: dict[Place, int], problems: list[tuple
     """Note the line of every key and item below ``node``, and every key that stands twice."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            inner = (*place, key.value)
+            inner = (*place, str(key.value))  # a key that is a list or a mapping is refused where values are made
             line = key.start_mark.line + 1
             if inner in lines:
                 problems.append((line, f"{_dotted(inner)} stands twice (first in line {lines[inner]})."))

@@ -197,6 +197,7 @@ def test_digits_is_shipped() -> None:
         ("a: b\n---\nc: d", "2: not valid YAML: but found another document."),
         ("study: s\ntask: \0", "2: not valid YAML: special characters are not allowed."),
         ("study: s\n? [a]\n: b", "2: not valid YAML: found unhashable key."),
+        ("study: s\n? &a [*a]\n: b", "2: not valid YAML: found unhashable key."),
         ("study: *nowhere", "1: not valid YAML: found undefined alias 'nowhere'."),
         ("study: !!int foo", "1: not valid YAML: invalid literal for int() with base 10: 'foo'."),
         ("study: !!python/name:os.system", "1: not valid YAML: could not determine a constructor for the tag"),
@@ -208,6 +209,13 @@ def test_digits_is_shipped() -> None:
 def test_not_yaml(text: str, problem: str) -> None:
     (told,) = problems_of(text + "\n")
     assert told.startswith(f"space.yaml:{problem}")
+
+
+def test_a_merged_key_that_stands_again_overrides_and_is_no_repetition() -> None:
+    told = problems_of("study: s\ntask: &a {modl: 1}\ntask2: {<<: *a, modl: 2}\ntask: 3\n")
+    assert [problem for problem in told if "stands twice" in problem] == [
+        "space.yaml:4: task stands twice (first in line 2)."
+    ]
 
 
 @pytest.mark.parametrize(
