@@ -22,6 +22,7 @@ from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.planner import make_plan
 from autoprune.search.samplers.cost_aware.initial_design import MAX_STEPS, RATES
 from autoprune.search.space import SearchSpace
+from autoprune.search.space.dimension import distribution
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import open_study
@@ -143,7 +144,7 @@ class Filling:
         spec = problem.space.spec
         open_study(folder, None, spec.study, spec.objectives, spec.directions)
         self._dimensions = {dimension.name: dimension for dimension in problem.space.dimensions()}
-        self._distributions = {name: dimension.distribution() for name, dimension in self._dimensions.items()}
+        self._distributions = {name: distribution(dimension) for name, dimension in self._dimensions.items()}
         self._rng = np.random.default_rng(0)
         self._results: list[TrialResult] = []
         self._ratios: list[dict[str, float]] = []

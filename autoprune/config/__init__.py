@@ -2,9 +2,9 @@
 
 from autoprune.config.changes import differences
 from autoprune.config.constraints import COSTS, Ceiling
-from autoprune.config.dimension import Range
 from autoprune.config.load import load_config, located, parse_config, valid_task
 from autoprune.config.model import SearchConfig
+from autoprune.config.searchable import Range
 from autoprune.config.task import CallableRef, TaskSettings
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, GetPydanticSchema, Tag, WrapValidator, create_model
 from pydantic_core import PydanticCustomError
 
-from autoprune.config.dimension import Dimension, as_type, searchable
+from autoprune.config.searchable import Searchable, as_type, searchable
 from autoprune.config.strict import Mistake, StrictModel, also, repeated, unknown
 from autoprune.training.schedules.parameters import KindSpec
 
@@ -53,7 +53,7 @@ def sections_of(registry: Mapping[str, KindSpec], tag: str, what: str) -> GetPyd
     members: Any = None
     for kind, member_kind in registry.items():
         fields: dict[str, Any] = {
-            name: (Annotated[Dimension, searchable(parameter)], ... if parameter.required else parameter.default)
+            name: (Annotated[Searchable, searchable(parameter)], ... if parameter.required else parameter.default)
             for name, parameter in member_kind.params.items()
         }
         fields[tag] = (Literal[kind], kind)

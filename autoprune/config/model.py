@@ -7,11 +7,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.config.constraints import Constraints
-from autoprune.config.dimension import as_type
 from autoprune.config.kinds import as_list, no_repeats
 from autoprune.config.pruning import Method
 from autoprune.config.resources import Resources
 from autoprune.config.search import Certify, Search
+from autoprune.config.searchable import as_type
 from autoprune.config.strict import Mistake, StrictModel, all_of, repeated, unknown
 from autoprune.config.task import TaskSettings
 from autoprune.config.training import DenseTraining, Training

@@ -6,15 +6,15 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, Va
 from pydantic_core import PydanticCustomError
 
 from autoprune.config.criteria import CRITERIA
-from autoprune.config.dimension import Dimension, Number, Range, endpoints, searchable
 from autoprune.config.kinds import told_apart_by
+from autoprune.config.searchable import Number, Range, Searchable, endpoints, searchable
 from autoprune.config.strict import Mistake, StrictModel, all_of, mistakes_of
 from autoprune.training.schedules.parameters import ParameterSpec
 from autoprune.trial import WeightPattern, WeightScope
 
 METHODS = ("neuron", "layer", "weight")
 
-Ratio = Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1, high_open=True))]
+Ratio = Annotated[Searchable, searchable(ParameterSpec("float", low=0, high=1, high_open=True))]
 _RATIO: TypeAdapter[Any] = TypeAdapter(Ratio)
 
 
@@ -88,7 +88,7 @@ class NeuronMethod(_RatioPerLayer):
     """
 
     method: Literal["neuron"]
-    criterion: Annotated[Dimension, searchable(ParameterSpec("choice", choices=CRITERIA), "criterion")] = "l2"
+    criterion: Annotated[Searchable, searchable(ParameterSpec("choice", choices=CRITERIA), "criterion")] = "l2"
     ratio: Ratio = Range(low=0.0, high=0.9)
     reconstruct: bool = True
     round_to: int = Field(1, ge=1)
@@ -111,8 +111,8 @@ class WeightMethod(_RatioPerLayer):
     """Set single weights to zero, by magnitude; a ``pattern`` other than ``none`` gives the ratio of every layer."""
 
     method: Literal["weight"]
-    scope: Annotated[Dimension, searchable(ParameterSpec("choice", choices=get_args(WeightScope)), "scope")] = "layer"
-    pattern: Annotated[Dimension, searchable(ParameterSpec("choice", choices=get_args(WeightPattern)), "pattern")] = (
+    scope: Annotated[Searchable, searchable(ParameterSpec("choice", choices=get_args(WeightScope)), "scope")] = "layer"
+    pattern: Annotated[Searchable, searchable(ParameterSpec("choice", choices=get_args(WeightPattern)), "pattern")] = (
         "none"
     )
     ratio: Ratio = Range(low=0.0, high=0.8)

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from autoprune.config.dimension import Dimension, Range, searchable
 from autoprune.config.kinds import sections_of
 from autoprune.config.optimizers import OPTIMIZERS
+from autoprune.config.searchable import Range, Searchable, searchable
 from autoprune.config.strict import Mistake, StrictModel, all_of, unknown
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.training.schedules.parameters import ParameterSpec
@@ -53,8 +53,8 @@ class Distillation(StrictModel):
         temperature: What the class scores of both are divided by.
     """
 
-    weight: Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1))] = 0
-    temperature: Annotated[Dimension, searchable(ParameterSpec("float", low=1))] = 4
+    weight: Annotated[Searchable, searchable(ParameterSpec("float", low=0, high=1))] = 0
+    temperature: Annotated[Searchable, searchable(ParameterSpec("float", low=1))] = 4
 
 
 class Training(StrictModel):
@@ -72,7 +72,7 @@ class Training(StrictModel):
         compile: Whether the forward pass of the training goes through ``torch.compile``, anew for every network.
     """
 
-    epochs: Annotated[Dimension, searchable(ParameterSpec("int", low=1))] = 5
+    epochs: Annotated[Searchable, searchable(ParameterSpec("int", low=1))] = 5
     optimizer: Annotated[list[Any], OPTIMIZER_SECTIONS] = [
         {"name": "sgd", "momentum": 0.9, "weight_decay": {"low": 1.0e-5, "high": 1.0e-3, "log": True}}
     ]
@@ -80,7 +80,7 @@ class Training(StrictModel):
         {"kind": "cosine", "lr": {"low": 0.001, "high": 0.3, "log": True}}
     ]
     batch_size_schedule: Annotated[list[Any], BATCH_SIZE_SECTIONS] = [{"kind": "constant", "size": [32, 64, 128]}]
-    gradual_pruning: Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1))] = 0
+    gradual_pruning: Annotated[Searchable, searchable(ParameterSpec("float", low=0, high=1))] = 0
     distillation: Distillation = Distillation()
     reference_batch_size: int | None = Field(None, ge=1)
     max_device_batch: int | None = Field(None, ge=1)

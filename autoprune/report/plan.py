@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autoprune.config import Range
+from autoprune.config.dimension import Dimension
 from autoprune.cost.table import CostTable
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.report.tables import LABELS, plain_table, quantity
-from autoprune.search.space import Dimension
 from autoprune.trial import Cost
 
 _IMPORTANCE = {

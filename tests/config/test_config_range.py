@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from autoprune.config import Range
-from autoprune.config.dimension import Dimension, searchable
+from autoprune.config.searchable import Searchable, searchable
 from autoprune.training.schedules import ParameterSpec
 
 
@@ -52,7 +52,7 @@ def test_broken_ranges(fields: dict[str, Any], rules: list[str]) -> None:
 @pytest.mark.parametrize("value", [0.5, 1, [0.25, 1], {"low": 0.25, "high": 1}, [1]])
 def test_a_number_may_be_fixed_chosen_or_a_range(value: Any) -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(
-        Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1, low_open=True))]
+        Annotated[Searchable, searchable(ParameterSpec("float", low=0, high=1, low_open=True))]
     )
     found = adapter.validate_python(value)
     assert found == (Range(**value) if isinstance(value, dict) else value)
@@ -61,7 +61,7 @@ def test_a_number_may_be_fixed_chosen_or_a_range(value: Any) -> None:
 @pytest.mark.parametrize("value", [0, 1.01, math.nan, True, "1", None, {}, [0.5, 0], {"low": 0, "high": 1}])
 def test_bounds_hold_for_every_form(value: Any) -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(
-        Annotated[Dimension, searchable(ParameterSpec("float", low=0, high=1, low_open=True))]
+        Annotated[Searchable, searchable(ParameterSpec("float", low=0, high=1, low_open=True))]
     )
     with pytest.raises(ValidationError):
         adapter.validate_python(value)

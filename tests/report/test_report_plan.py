@@ -7,11 +7,11 @@ from rich.console import Console
 from torch import nn
 
 from autoprune.config import Range
+from autoprune.config.dimension import Dimension
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning.plan import Block, LeftOut, PruningPlan
 from autoprune.pruning.planner import make_plan
 from autoprune.report.plan import plan_tables
-from autoprune.search.space import Dimension
 from autoprune.trial import Cost
 
 DENSE = Cost(params=414, nonzero_params=414, size_bytes=2346, macs=20_816, latency_ms=0.5)

@@ -1,7 +1,6 @@
 """What a study searches over: SearchConfig + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
 
-from autoprune.search.space.dimension import Dimension
 from autoprune.search.space.location import RATIO, Location, locate
 from autoprune.search.space.space import SearchSpace
 
-__all__ = ["RATIO", "Dimension", "Location", "SearchSpace", "locate"]
+__all__ = ["RATIO", "Location", "SearchSpace", "locate"]

@@ -8,7 +8,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial
 
-from autoprune.search.space.dimension import Dimension
+from autoprune.config.dimension import Dimension
+from autoprune.search.space.dimension import distribution
 from autoprune.search.space.space import DISTILLATION, TEMPERATURE, SearchSpace
 from autoprune.trial import PruningConfig, Scalar, TrialConfig
 
@@ -54,7 +55,7 @@ def locate(space: SearchSpace, config: TrialConfig) -> Location:
     whole = cut and _training(found) == _training(config)
     if whole:
         params = {name: params[name] for name in trial.params}
-    distributions = {each.name: each.distribution() for each in dimensions if each.name in params}
+    distributions = {each.name: distribution(each) for each in dimensions if each.name in params}
     return Location(params, distributions, whole, cut, depth)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from optuna.trial import BaseTrial
 
 from autoprune.config import SearchConfig
+from autoprune.config.dimension import Dimension, Value, ends, highest, value_of
 from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import ConfigError
 from autoprune.pruning.plan import PruningPlan
-from autoprune.search.space.dimension import Dimension, Value, highest, kinds_of, pick, possible, value_of
+from autoprune.search.space.dimension import kinds_of, pick
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.trial import (
     DistillationConfig,
@@ -86,8 +87,8 @@ class SearchSpace:
                 value for kind in family.kinds.values() for value in kind.values() if isinstance(value, Dimension)
             ]
         values = [self._criterion, *self._ratios.values(), self._block_ratio, self._pattern]
-        if "none" in possible(self._pattern):
-            scopes = possible(self._scope)
+        if "none" in ends(self._pattern):
+            scopes = ends(self._scope)
             values += [self._scope]
             values += self._weight_ratios.values() if "layer" in scopes else []
             values += [self._global_ratio] if scopes != ["layer"] else []
@@ -138,7 +139,7 @@ class SearchSpace:
         if not isinstance(ratio, Dimension):
             return {self.width(group, float(ratio)): ratio}
         if isinstance(ratio.domain, list) or ratio.domain.step is not None:
-            ratios = _every_value(ratio)
+            ratios = ratio.every_value()
         else:
             dense, step = self._groups[group].width, self._groups[group].multiple_of(self.spec.round_to)
             widest, narrowest = (self.width(group, float(end)) for end in (ratio.domain.low, ratio.domain.high))
@@ -185,8 +186,8 @@ class SearchSpace:
     @property
     def epochs_range(self) -> tuple[int, int]:
         """The fewest and the most epochs of a trial; the same where they are not searched."""
-        ends = [int(value) for value in _ends(self._epochs)]
-        return min(ends), max(ends)
+        epochs = [int(value) for value in ends(self._epochs)]
+        return min(epochs), max(epochs)
 
     def removed_blocks(self, ratio: float | None = None) -> tuple[str, ...]:
         """The blocks that are removed at a share of them, the least important first; ``None`` is the fixed share."""
@@ -256,20 +257,6 @@ class SearchSpace:
             ratio = float(pick(self._global_ratio, trial))
             return {f"{name}.weight": ratio for name in self._weight_ratios}
         return {f"{name}.weight": float(pick(ratio, trial)) for name, ratio in self._weight_ratios.items()}
-
-
-def _ends(value: Value) -> list[Scalar]:
-    if not isinstance(value, Dimension):
-        return [value]
-    return value.domain if isinstance(value.domain, list) else [value.domain.low, value.domain.high]
-
-
-def _every_value(dimension: Dimension) -> list[Scalar]:
-    """The values of a dimension of choices or of a range with steps."""
-    if isinstance(dimension.domain, list):
-        return dimension.domain
-    low, high, step = dimension.domain.low, dimension.domain.high, float(dimension.domain.step or 1)
-    return [dimension.nearest(low + number * step) for number in range(round((high - low) / step) + 1)]
 
 
 def _per_layer(method: str, block: Any, rules: Mapping[str, Any]) -> dict[str, Value]:

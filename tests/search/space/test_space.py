@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from autoprune.config import Range, SearchConfig
+from autoprune.config.dimension import Dimension
 from autoprune.errors import ConfigError
 from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
-from autoprune.search.space import Dimension, SearchSpace
+from autoprune.search.space import SearchSpace
+from autoprune.search.space.dimension import suggest
 from autoprune.trial import DistillationConfig, PruningConfig, TrialConfig
 
 PLAN = PruningPlan(
@@ -391,7 +393,7 @@ def test_nearest_and_middle_are_inside_the_domain(dimension: Dimension, value: f
     for found in (dimension.nearest(value), dimension.middle()):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert dimension.suggest(FixedTrial({dimension.name: found})) == found
+            assert suggest(dimension, FixedTrial({dimension.name: found})) == found
         assert isinstance(found, int if dimension.integer else float)
 
 

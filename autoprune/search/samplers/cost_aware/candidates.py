@@ -8,11 +8,12 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.config.dimension import Dimension
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
 from autoprune.search.samplers.cost_aware.history import Node
 from autoprune.search.samplers.cost_aware.initial_design import Descent, Step
 from autoprune.search.samplers.cost_aware.width_paths import Cuts, Family
-from autoprune.search.space import RATIO, Dimension, SearchSpace
+from autoprune.search.space import RATIO, SearchSpace
 from autoprune.trial import Scalar
 
 Widths = npt.NDArray[np.int64]

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.config.dimension import Dimension
 from autoprune.search.samplers.cost_aware.history import Node
 from autoprune.search.samplers.cost_aware.width_paths import Cuts
-from autoprune.search.space import RATIO, Dimension, SearchSpace
+from autoprune.search.space import RATIO, SearchSpace
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]

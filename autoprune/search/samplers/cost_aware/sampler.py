@@ -21,6 +21,7 @@ from autoprune.search.samplers.cost_aware.history import History, Node, non_domi
 from autoprune.search.samplers.cost_aware.initial_design import Descent, next_step
 from autoprune.search.samplers.cost_aware.width_paths import Cuts
 from autoprune.search.space import SearchSpace
+from autoprune.search.space.dimension import distribution
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.records import ORIGIN, PARENT
 
@@ -122,7 +123,7 @@ class CostAwareSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """All dimensions of the space."""
-        return {dimension.name: dimension.distribution() for dimension in self._known.space.dimensions()}
+        return {dimension.name: distribution(dimension) for dimension in self._known.space.dimensions()}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
