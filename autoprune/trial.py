@@ -13,11 +13,42 @@ TrialState = Literal["finished", "stopped", "failed", "infeasible"]
 WeightScope = Literal["layer", "global", "lamp"]
 WeightPattern = Literal["none", "2:4"]
 
-FIRST_REPLICATE = -1_000_000
-"""The greatest number of a replicate; those between it and 0 are probes'."""
-
 MAX_SEEDS = 1000
 """Seeds over which a trial can be repeated at most."""
+
+
+@dataclass(frozen=True)
+class SensitivityJob:
+    """A look at the dense network with one group pruned and not trained, before the first trial.
+
+    Attributes:
+        index: Which point of the sensitivity map, 0-based.
+    """
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """A trial that is trained again with another seed, after the last trial.
+
+    Attributes:
+        trial: Number of the trial in the search.
+        index: Which of the seeds, in [0, ``MAX_SEEDS``).
+        from_dense: Whether all its lineage's epochs are trained in one go from the dense network, instead of its own
+            from its parent's replicate of the same index.
+    """
+
+    trial: int
+    index: int
+    from_dense: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.trial}-seed{self.index}{'-dense' if self.from_dense else ''}"
+
+
+RunId = int | SensitivityJob | Replicate
+"""Which run a worker is given: a trial, by its number, a sensitivity job, or a replicate of a trial."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +114,16 @@ class TrialConfig:
     """Everything a worker needs to know to run one trial.
 
     Attributes:
-        number: 0-based trial number; below 0 for a probe or a :class:`Replicate`.
+        run: Which run this is.
         seed: Seed of this trial alone, derived from the study's.
         epochs: Epochs of retraining.
-        parent: Number of the finished trial, or replicate of one, to start from; ``None`` is the dense network.
+        parent: Number of the finished trial to start from; ``None`` is the dense network. A replicate starts from its
+            parent's replicate: see :attr:`parent_run`.
         params: The flat parameters as suggested, for the record.
         with_test: Whether the test split is read at the end; no trial of a search does.
     """
 
-    number: int
+    run: RunId
     seed: int
     epochs: int
     optimizer: OptimizerConfig
@@ -104,57 +136,23 @@ class TrialConfig:
     with_test: bool = False
 
     @property
-    def is_probe(self) -> bool:
-        """Whether this is no trial but a look at the dense network with some group cut, without training."""
-        return FIRST_REPLICATE < self.number < 0
-
-    @property
-    def is_replicate(self) -> bool:
-        """Whether this is no trial of the search but one trained again with another seed."""
-        return self.number <= FIRST_REPLICATE
-
-
-@dataclass(frozen=True)
-class Replicate:
-    """Which trial is trained again, and how: every replicate has a number of its own, below those of the probes.
-
-    Attributes:
-        trial: Number of the trial in the search.
-        index: Which of the seeds, in [0, ``MAX_SEEDS``).
-        from_dense: Whether all its lineage's epochs are trained in one go from the dense network, instead of its own
-            from its parent's replicate of the same index.
-    """
-
-    trial: int
-    index: int
-    from_dense: bool = False
-
-    @property
     def number(self) -> int:
-        """The number under which it runs."""
-        return FIRST_REPLICATE - 2 * (self.trial * MAX_SEEDS + self.index) - self.from_dense
+        """The trial's number; raises TypeError for a run that is no trial."""
+        return trial_number(self.run)
 
-    @classmethod
-    def of(cls, number: int) -> "Replicate":
-        """The replicate that runs under a number; raises ValueError if that is no replicate's."""
-        if number > FIRST_REPLICATE:
-            raise ValueError(f"`number <= {FIRST_REPLICATE}` must hold for a replicate, but got number={number}.")
-        rest, from_dense = divmod(FIRST_REPLICATE - number, 2)
-        return cls(*divmod(rest, MAX_SEEDS), bool(from_dense))
-
-    def __str__(self) -> str:
-        return f"{self.trial}-seed{self.index}{'-dense' if self.from_dense else ''}"
+    @property
+    def parent_run(self) -> RunId | None:
+        """The run to start from; ``None`` is the dense network."""
+        if self.parent is not None and isinstance(self.run, Replicate):
+            return Replicate(self.parent, self.run.index)
+        return self.parent
 
 
-def probe(number: int, widths: Mapping[str, int], seed: int) -> TrialConfig:
-    """A look at the accuracy of the dense network with these widths, batch norm recalibrated, not trained.
-
-    Args:
-        number: Below 0.
-    """
+def sensitivity_config(job: SensitivityJob, widths: Mapping[str, int], seed: int) -> TrialConfig:
+    """Return the configuration of a job: the dense network at these widths, batch norm recalibrated, not trained."""
     untrained = ScheduleConfig("constant", {})
     return TrialConfig(
-        number=number,
+        run=job,
         seed=seed,
         epochs=0,
         optimizer=OptimizerConfig("sgd", {}),
@@ -227,7 +225,7 @@ class EpochReport:
             ``training.max_device_batch``, where the device's memory was not enough; ``None`` if nothing limits them.
     """
 
-    number: int
+    run: RunId
     epoch: int
     accuracy: float
     loss: float
@@ -239,6 +237,11 @@ class EpochReport:
     removed_blocks: tuple[str, ...] = ()
     cost: Cost | None = None
     device_batch: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The trial's number; raises TypeError for a run that is no trial."""
+        return trial_number(self.run)
 
 
 @dataclass(frozen=True)
@@ -258,7 +261,7 @@ class TrialResult:
         device_batch: As in its last :class:`EpochReport`.
     """
 
-    number: int
+    run: RunId
     state: TrialState
     accuracy: float | None = None
     loss: float | None = None
@@ -274,6 +277,18 @@ class TrialResult:
     accuracy_test: float | None = None
     device_batch: int | None = None
 
+    @property
+    def number(self) -> int:
+        """The trial's number; raises TypeError for a run that is no trial."""
+        return trial_number(self.run)
+
+
+def trial_number(run: RunId) -> int:
+    """Return the number of a run that is a trial; raises TypeError for any other."""
+    if not isinstance(run, int):
+        raise TypeError(f"{run!r} is no trial, so it has no trial number.")
+    return run
+
 
 # Made once: making one takes a millisecond, using it a few microseconds.
 _CONFIG, _REPORT, _RESULT = TypeAdapter(TrialConfig), TypeAdapter(EpochReport), TypeAdapter(TrialResult)
@@ -282,7 +297,45 @@ _CONFIG, _REPORT, _RESULT = TypeAdapter(TrialConfig), TypeAdapter(EpochReport), 
 def to_dict(record: TrialConfig | EpochReport | TrialResult | Cost) -> dict[str, Any]:
     """Turn a record into plain JSON values; NaN and infinity stay, as Python's ``json`` writes and reads them."""
     plain: dict[str, Any] = to_jsonable_python(record)
+    if not isinstance(record, Cost):
+        del plain["run"]
+        plain = {"number": _run_to_json(record.run), **plain}
+    if isinstance(record, TrialConfig) and record.parent_run is not None:
+        plain["parent"] = _run_to_json(record.parent_run)
     return plain
+
+
+_FIRST_REPLICATE = -1_000_000
+"""In records a run is one integer: a trial's number, sensitivity jobs from -1 down, replicates from here down."""
+
+
+def _run_to_json(run: RunId) -> int:
+    if isinstance(run, SensitivityJob):
+        return -1 - run.index
+    if isinstance(run, Replicate):
+        return _FIRST_REPLICATE - 2 * (run.trial * MAX_SEEDS + run.index) - run.from_dense
+    return run
+
+
+def _run_from_json(number: int) -> RunId:
+    if number >= 0:
+        return number
+    if number > _FIRST_REPLICATE:
+        return SensitivityJob(-1 - number)
+    rest, from_dense = divmod(_FIRST_REPLICATE - number, 2)
+    return Replicate(*divmod(rest, MAX_SEEDS), bool(from_dense))
+
+
+def _with_run(record: Any) -> Any:
+    """Return a record with the run that its ``number`` and ``parent`` stand for; what is no record stays as it is."""
+    if not isinstance(record, Mapping):
+        return record
+    values = dict(record)
+    if isinstance(values.get("number"), int):
+        values["run"] = _run_from_json(values.pop("number"))
+    if isinstance(parent := values.get("parent"), int) and isinstance(run := _run_from_json(parent), Replicate):
+        values["parent"] = run.trial
+    return values
 
 
 def parse_json(text: str) -> Any:
@@ -295,14 +348,14 @@ def parse_json(text: str) -> Any:
 
 def config_from_dict(record: Mapping[str, Any]) -> TrialConfig:
     """Rebuild a trial's configuration; raises ``pydantic.ValidationError`` if the record is not one."""
-    return _CONFIG.validate_python(record)
+    return _CONFIG.validate_python(_with_run(record))
 
 
 def report_from_dict(record: Mapping[str, Any]) -> EpochReport:
     """Rebuild an epoch's report; raises ``pydantic.ValidationError`` if the record is not one."""
-    return _REPORT.validate_python(record)
+    return _REPORT.validate_python(_with_run(record))
 
 
 def result_from_dict(record: Mapping[str, Any]) -> TrialResult:
     """Rebuild a trial's result; raises ``pydantic.ValidationError`` if the record is not one."""
-    return _RESULT.validate_python(record)
+    return _RESULT.validate_python(_with_run(record))

@@ -16,7 +16,9 @@ from autoprune.trial import (
     OptimizerConfig,
     PruningConfig,
     Replicate,
+    RunId,
     ScheduleConfig,
+    SensitivityJob,
     TrialConfig,
     TrialResult,
     config_from_dict,
@@ -44,7 +46,7 @@ prunings = st.builds(
 )
 configs = st.builds(
     TrialConfig,
-    number=counts,
+    run=counts,
     seed=st.integers(0, 2**63 - 1),
     epochs=counts,
     optimizer=st.builds(OptimizerConfig, names, params),
@@ -64,7 +66,7 @@ reports = st.builds(
 )
 results = st.builds(
     TrialResult,
-    number=counts,
+    run=counts,
     state=st.sampled_from(["finished", "stopped", "failed", "infeasible"]),
     accuracy=st.none() | finite,
     loss=st.none() | finite,
@@ -155,25 +157,48 @@ def test_flops_are_two_for_each_multiply_accumulate() -> None:
 
 def test_records_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        TrialResult(0, "failed").number = 1  # type: ignore[misc]
+        TrialResult(0, "failed").run = 1  # type: ignore[misc]
 
 
 replicates = st.builds(Replicate, st.integers(0, 10**6), st.integers(0, 999), st.booleans())
 
 
+EXAMPLE = TrialConfig(
+    0, 0, 1, OptimizerConfig("sgd", {}), ScheduleConfig("cosine", {}), ScheduleConfig("constant", {}), PruningConfig()
+)
+runs = counts | st.builds(SensitivityJob, st.integers(0, 999_998)) | replicates
+
+
+@given(runs, runs, configs)
+def test_every_run_has_a_record_of_its_own(one: RunId, other: RunId, config: TrialConfig) -> None:
+    records = [to_dict(replace(config, run=run)) for run in (one, other)]
+    assert [config_from_dict(json.loads(json.dumps(record))).run for record in records] == [one, other]
+    assert (records[0]["number"] == records[1]["number"]) == (one == other)
+
+
 @given(replicates, replicates)
-def test_every_repeat_has_a_number_and_a_name_of_its_own(one: Replicate, other: Replicate) -> None:
-    assert Replicate.of(one.number) == one
-    assert (one.number == other.number) == (str(one) == str(other)) == (one == other)
+def test_every_replicate_has_a_name_of_its_own(one: Replicate, other: Replicate) -> None:
+    assert (str(one) == str(other)) == (one == other)
 
 
-@given(replicates, configs, st.integers(1, 999_999))
-def test_numbers_tell_trials_probes_and_repeats_apart(replicate: Replicate, config: TrialConfig, below: int) -> None:
-    numbers = (config.number, -below, replicate.number)
-    assert [replace(config, number=number).is_probe for number in numbers] == [False, True, False]
-    assert [replace(config, number=number).is_replicate for number in numbers] == [False, False, True]
-    with pytest.raises(ValueError, match="must hold for a replicate"):
-        Replicate.of(-below)
+def test_runs_are_recorded_as_they_always_were() -> None:
+    known = {7: 7, SensitivityJob(2): -3, Replicate(3, 1): -1_006_002, Replicate(3, 1, from_dense=True): -1_006_003}
+    assert {run: to_dict(replace(EXAMPLE, run=run))["number"] for run in known} == known
+
+
+def test_a_replicate_starts_from_its_parents_replicate_and_a_trial_from_its_parent() -> None:
+    along = replace(EXAMPLE, run=Replicate(3, 1), parent=2)
+    assert along.parent_run == Replicate(2, 1)
+    assert to_dict(along)["parent"] == to_dict(replace(EXAMPLE, run=Replicate(2, 1)))["number"]
+    assert config_from_dict(to_dict(along)) == along
+    assert replace(EXAMPLE, run=3, parent=2).parent_run == 2
+    assert replace(EXAMPLE, run=Replicate(3, 1, from_dense=True)).parent_run is None
+
+
+def test_only_a_trial_has_a_trial_number() -> None:
+    assert replace(EXAMPLE, run=3).number == 3
+    with pytest.raises(TypeError, match="is no trial"):
+        _ = replace(EXAMPLE, run=Replicate(3, 1)).number
 
 
 @given(

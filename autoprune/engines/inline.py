@@ -19,5 +19,5 @@ def run_inline(driver: JobSource, worker: Worker) -> None:
             if isinstance(event, TrialResult):
                 driver.complete(event)
             elif not driver.report(event):
-                driver.end_early(event.number)
+                driver.end_early(event.run)
                 break

@@ -29,7 +29,7 @@ from autoprune.search.job_source import JobSource
 from autoprune.search.resources import WorkerResources, room
 from autoprune.search.signals import Preempted
 from autoprune.study.folder import StudyFolder
-from autoprune.trial import TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
+from autoprune.trial import RunId, TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
 
 GRACE_S = 10.0
 """How long after its timeout a trial that did not end by itself is killed with its process."""
@@ -192,32 +192,32 @@ class _DriverSearcher(Searcher):
         self._driver = driver
         self._workers = workers
         self.has_finished = False
-        self._numbers: dict[str, int] = {}
+        self._runs: dict[str, RunId] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self._numbers) >= self._workers:
+        if len(self._runs) >= self._workers:
             return None
         with _driver_acts():
             self._driver.hold_signals()  # Tune has put its own SIGUSR1 handler in place
             config = self._driver.suggest()
         if config is None:
-            self.has_finished = not self._numbers
+            self.has_finished = not self._runs
             return Searcher.FINISHED if self.has_finished else None
-        self._numbers[trial_id] = config.number
+        self._runs[trial_id] = config.run
         return {"trial": json.dumps(to_dict(config))}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self._numbers.pop(trial_id)
+        run = self._runs.pop(trial_id)
         with _driver_acts():
             if result is not None and "trial_result" in result and not error:
                 self._driver.complete(result_from_dict(json.loads(result["trial_result"])))
             elif result is not None and "epoch_report" in result and not error:
-                self._driver.end_early(number)
+                self._driver.end_early(run)
             elif result is not None and "stop" in result:
                 self._driver.stop(result["stop"])
-                self._driver.release(number)
+                self._driver.release(run)
             else:
-                self._driver.fail(number, self._causes.pop(trial_id, "the worker gave no result"))
+                self._driver.fail(run, self._causes.pop(trial_id, "the worker gave no result"))
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles the searcher into its own state, which nobody reads: the study is the truth."""

@@ -55,7 +55,7 @@ from autoprune.study.rungs import Rungs
 from autoprune.study.seeds import derive_seed
 from autoprune.study.status import StudyStatus
 from autoprune.study.tables import StudyTables
-from autoprune.trial import EpochReport, TrialConfig, TrialResult, to_dict
+from autoprune.trial import EpochReport, RunId, SensitivityJob, TrialConfig, TrialResult, to_dict, trial_number
 
 _OPTUNA_STATE = {
     "finished": TrialState.COMPLETE,
@@ -132,8 +132,8 @@ class Driver:
     def suggest(self) -> TrialConfig | None:
         """The next trial to run, or ``None`` if there is none to start now.
 
-        Before the first of them come the probes of the sensitivity map, where the sampler wants one, under numbers
-        below 0. Interrupted trials come next, under their old number. A candidate over a ceiling is told as infeasible
+        Before the first of them come the jobs of the sensitivity map, where the sampler wants one. Interrupted trials
+        come next, under their old number. A candidate over a ceiling is told as infeasible and replaced.
         and replaced.
         """
         if self._sensitivity_jobs.n_left:
@@ -172,8 +172,9 @@ class Driver:
         self._on_change(self)
         return goes_on
 
-    def end_early(self, number: int) -> None:
+    def end_early(self, run: RunId) -> None:
         """Tell the study that a trial was stopped after its last reported epoch."""
+        number = trial_number(run)
         report, config = self._reports[number], self._configs[number]
         assert report is not None
         parent = None if config.parent is None else result_of(self._trial(config.parent))
@@ -196,8 +197,8 @@ class Driver:
         )
 
     def complete(self, result: TrialResult) -> None:
-        """Tell the study how a trial ended, or take note of a probe."""
-        if result.number < 0:
+        """Tell the study how a trial ended, or take note of a sensitivity job."""
+        if isinstance(result.run, SensitivityJob):
             with self._critical:
                 self._sensitivity_jobs.take(result)
             self._on_change(self)
@@ -207,12 +208,12 @@ class Driver:
             self._tables.write_now_and_then()
         self._on_change(self)
 
-    def fail(self, number: int, error: str) -> None:
+    def fail(self, run: RunId, error: str) -> None:
         """Tell the study that a trial's worker ended without a result."""
-        config, report = self._configs.get(number), self._reports.get(number)
+        config, report = (self._configs.get(run), self._reports.get(run)) if isinstance(run, int) else (None, None)
         self.complete(
             TrialResult(
-                number,
+                run,
                 "failed",
                 epochs=report.epoch if report else 0,
                 train_time_s=report.train_time_s if report else 0.0,
@@ -226,11 +227,12 @@ class Driver:
         """Give out no more trials, for a reason that is no trial's fault; running trials stay as they are."""
         self.stopped_because = self.stopped_because or reason
 
-    def release(self, number: int) -> None:
+    def release(self, run: RunId) -> None:
         """Put a running trial back in the queue, to go on from its last epoch next time."""
-        if number < 0:
-            self._sensitivity_jobs.release(number)
+        if isinstance(run, SensitivityJob):
+            self._sensitivity_jobs.release(run)
             return
+        number = trial_number(run)
         with self._critical:
             self._requeue(self._running.pop(number)._trial_id)
             bisect.insort(self._waiting, number)

@@ -4,11 +4,11 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from autoprune.config import SearchConfig
-from autoprune.trial import EpochReport, TrialConfig, TrialResult
+from autoprune.trial import EpochReport, RunId, TrialConfig, TrialResult
 
 
 class JobSource(Protocol):
-    """Gives out runs by number and takes what became of them; what they are for is its own affair."""
+    """Gives out runs and takes what became of them; what they are for is its own affair."""
 
     spec: SearchConfig
 
@@ -18,19 +18,19 @@ class JobSource(Protocol):
     def report(self, report: EpochReport) -> bool:
         """Take note of a running run's last epoch; whether it is to go on."""
 
-    def end_early(self, number: int) -> None:
+    def end_early(self, run: RunId) -> None:
         """Take note that a run was ended after its last reported epoch, as :meth:`report` asked."""
 
     def complete(self, result: TrialResult) -> None:
         """Take a run's result."""
 
-    def fail(self, number: int, error: str) -> None:
+    def fail(self, run: RunId, error: str) -> None:
         """Take note that a run's worker ended without a result."""
 
     def stop(self, reason: str) -> None:
         """Give out no more, for a reason that is no run's fault."""
 
-    def release(self, number: int) -> None:
+    def release(self, run: RunId) -> None:
         """Put a run back, to go on from its last epoch next time."""
 
     def interrupt(self) -> None:

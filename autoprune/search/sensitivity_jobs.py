@@ -7,7 +7,7 @@ from autoprune.pruning.sensitivity.measure import map_of, points_to_measure
 from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.seeds import derive_seed
-from autoprune.trial import TrialConfig, TrialResult, probe
+from autoprune.trial import SensitivityJob, TrialConfig, TrialResult, sensitivity_config
 
 KEPT_SHARES = (0.5, 0.25, 0.1)
 """Shares of a group's channels at which it is measured."""
@@ -16,7 +16,7 @@ KEPT_SHARES = (0.5, 0.25, 0.1)
 class SensitivityJobs:
     """What is still to be measured of the map; every point is written down as it comes.
 
-    A probe goes the way of a trial, under a number below 0. One that fails counts as a cut that leaves no accuracy, and
+    A job goes the way of a trial. One that fails counts as a cut that leaves no accuracy, and
     one whose worker died is measured again by the next command.
 
     Args:
@@ -48,24 +48,26 @@ class SensitivityJobs:
         return len(self._points)
 
     def next(self) -> TrialConfig | None:
-        """The next probe to run; ``None`` if none is left, or the rest runs now."""
+        """The next job to run; ``None`` if none is left, or the rest runs now."""
         for index, point in enumerate(self._points):
             if index not in self._measured and index not in self._running:
                 self._running.add(index)
                 widths = {} if point is None else {point[0]: point[1]}
-                return probe(-1 - index, widths, derive_seed(self._space.spec.search.seed, 0, "sensitivity"))
+                seed = derive_seed(self._space.spec.search.seed, 0, "sensitivity")
+                return sensitivity_config(SensitivityJob(index), widths, seed)
         return None
 
     def take(self, result: TrialResult) -> None:
-        """Write down what a probe has found."""
-        index = -1 - result.number
+        """Write down what a job has found."""
+        assert isinstance(result.run, SensitivityJob)
+        index = result.run.index
         self._running.discard(index)
         self._measured[index] = float("nan") if result.accuracy is None else result.accuracy
         self._folder.write_json(self._folder.sensitivity, self._measured)
 
-    def release(self, number: int) -> None:
-        """Put a probe that was interrupted back."""
-        self._running.discard(-1 - number)
+    def release(self, job: SensitivityJob) -> None:
+        """Put a job that was interrupted back."""
+        self._running.discard(job.index)
 
     def adopt(self, other: "SensitivityJobs") -> None:
         """Take over the figures of another study of the same dense network, if it has measured every point of these."""

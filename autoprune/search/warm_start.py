@@ -219,8 +219,8 @@ class _Transfer:
         location = locate(session.space, config)
         parent = None if config.parent is None else numbers[config.parent]
         whole = location.whole and (self._start != "dense" or parent is None)
-        config = replace(config, number=number, parent=parent, params=location.params)
-        result = replace(result, number=number, cost=self._cost(result))
+        config = replace(config, run=number, parent=parent, params=location.params)
+        result = replace(result, run=number, cost=self._cost(result))
         over = self._over_ceiling(result)
         taken = {"study": source.spec.study, "number": trial.number, "allowed": location.cut and not over}
         session.folder.forget_model(number)

@@ -17,7 +17,7 @@ import pandas as pd
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.files import replacing
 from autoprune.study.checkpoints import CheckpointPlace, CheckpointStore
-from autoprune.trial import Replicate
+from autoprune.trial import Replicate, RunId
 
 
 class StudyFolder:
@@ -102,88 +102,87 @@ class StudyFolder:
             self.write_json(self.origin, origin)
         return str(origin["id"])
 
-    def model(self, number: int | None) -> Path:
+    def model(self, run: RunId | None) -> Path:
         """Folder of the trained network of a trial or a replicate; ``None`` is the dense one."""
-        return self.dense if number is None else self._named(number)
+        return self.dense if run is None else self._named(run)
 
-    def training_checkpoint(self, number: int) -> Path:
+    def training_checkpoint(self, run: RunId) -> Path:
         """File with a running trial's training state after its last epoch."""
-        return self._named(number, ".training")
+        return self._named(run, ".training")
 
-    def replicate(self, number: int) -> Path:
+    def replicate(self, run: RunId) -> Path:
         """File with the configuration and the result of a replicate that has ended."""
-        return self._named(number, ".json")
+        return self._named(run, ".json")
 
-    def _named(self, number: int, ending: str = "") -> Path:
-        if number >= 0:
-            return self.checkpoints / f"{number}{ending}"
-        return self.certification / f"{Replicate.of(number)}{ending}"
+    def _named(self, run: RunId, ending: str = "") -> Path:
+        folder = self.certification if isinstance(run, Replicate) else self.checkpoints
+        return folder / f"{run}{ending}"
 
-    def record(self, number: int) -> Path:
+    def record(self, run: RunId) -> Path:
         """File beside a trial's network with its configuration and its result."""
-        return self.model(number) / "trial.json"
+        return self.model(run) / "trial.json"
 
-    def has_model(self, number: int) -> bool:
+    def has_model(self, run: RunId) -> bool:
         """Whether the trial's network is kept."""
         if self.elsewhere is not None:
-            return self.elsewhere.has_model(self._entry(number))
-        return (self.model(number) / "model.safetensors").is_file()
+            return self.elsewhere.has_model(self._entry(run))
+        return (self.model(run) / "model.safetensors").is_file()
 
-    def has_copy(self, number: int) -> bool:
+    def has_copy(self, run: RunId) -> bool:
         """Whether this folder itself holds the trial's network and record."""
-        return (self.model(number) / "model.safetensors").is_file() and self.record(number).is_file()
+        return (self.model(run) / "model.safetensors").is_file() and self.record(run).is_file()
 
-    def keep_model(self, number: int) -> None:
+    def keep_model(self, run: RunId) -> None:
         """Take a trial's network and record, which are in this folder, to where they are kept."""
         if self.elsewhere is not None:
             with self.writing():
-                self.elsewhere.save_model(self._entry(number), self.model(number))
+                self.elsewhere.save_model(self._entry(run), self.model(run))
 
-    def keep_training(self, number: int) -> None:
+    def keep_training(self, run: RunId) -> None:
         """Take a trial's training state, which is in this folder, to where it is kept."""
         if self.elsewhere is not None:
             with self.writing():
-                self.elsewhere.save_training(self._entry(number), self.training_checkpoint(number))
+                self.elsewhere.save_training(self._entry(run), self.training_checkpoint(run))
 
-    def bring(self, number: int | None, target: Path | None = None) -> None:
+    def bring(self, run: RunId | None, target: Path | None = None) -> None:
         """Have a trial's network and record in this folder, if they are kept; the dense network always is.
 
         Args:
             target: The folder to have them in, if that is not :meth:`model`.
         """
-        if self.elsewhere is not None and number is not None:
+        if self.elsewhere is not None and run is not None:
             with self.writing():
-                self.elsewhere.fetch_model(self._entry(number), target or self.model(number))
+                self.elsewhere.fetch_model(self._entry(run), target or self.model(run))
 
-    def bring_record(self, number: int) -> None:
+    def bring_record(self, run: RunId) -> None:
         """Have a trial's record in this folder, if it is kept; it is not asked for where there is one."""
-        if self.elsewhere is not None and not self.record(number).is_file():
+        if self.elsewhere is not None and not self.record(run).is_file():
             with self.writing():
-                self.elsewhere.fetch_record(self._entry(number), self.record(number))
+                self.elsewhere.fetch_record(self._entry(run), self.record(run))
 
-    def bring_training(self, number: int) -> None:
+    def bring_training(self, run: RunId) -> None:
         """Have a trial's training state in this folder, if it is kept, and else none."""
         if self.elsewhere is not None:
             with self.writing():
-                self.elsewhere.fetch_training(self._entry(number), self.training_checkpoint(number))
+                self.elsewhere.fetch_training(self._entry(run), self.training_checkpoint(run))
 
-    def look_again(self, number: int) -> None:
+    def look_again(self, run: RunId) -> None:
         """Take note of what another process has kept of a trial."""
         if self.elsewhere is not None:
-            self.elsewhere.look_again(self._entry(number))
+            self.elsewhere.look_again(self._entry(run))
 
-    def forget_model(self, number: int) -> None:
+    def forget_model(self, run: RunId) -> None:
         """Delete a trial's network and training state."""
         if self.elsewhere is not None:
-            self.elsewhere.forget(self._entry(number))
-        shutil.rmtree(self.model(number), ignore_errors=True)
-        self.training_checkpoint(number).unlink(missing_ok=True)
+            self.elsewhere.forget(self._entry(run))
+        shutil.rmtree(self.model(run), ignore_errors=True)
+        self.training_checkpoint(run).unlink(missing_ok=True)
 
-    def forget_training(self, number: int) -> None:
+    def forget_training(self, run: RunId) -> None:
         """Delete a trial's training state."""
         if self.elsewhere is not None:
-            self.elsewhere.forget_training(self._entry(number))
-        self.training_checkpoint(number).unlink(missing_ok=True)
+            self.elsewhere.forget_training(self._entry(run))
+        self.training_checkpoint(run).unlink(missing_ok=True)
 
     def delete_replicates(self, needed: Collection[str]) -> None:
         """Delete the networks and training states of all replicates but these, each named by ``str(Replicate)``."""
@@ -196,8 +195,8 @@ class StudyFolder:
             if path.name.startswith(".") or (path.suffix != ".json" and path.stem not in needed):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _entry(self, number: int) -> str:
-        return self.model(number).relative_to(self.root).as_posix()
+    def _entry(self, run: RunId) -> str:
+        return self.model(run).relative_to(self.root).as_posix()
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from autoprune.training.schedules.parameters import KindSpec
 from autoprune.trial import (
     DistillationConfig,
     OptimizerConfig,
+    RunId,
     Scalar,
     ScheduleConfig,
     TrialConfig,
@@ -20,6 +21,8 @@ from autoprune.trial import (
     parse_json,
     result_from_dict,
 )
+
+Run = TypeVar("Run", bound=RunId)
 
 CONFIG, RESULT, RETRIES, LADDER = "autoprune:config", "autoprune:result", "autoprune:retries", "autoprune:ladder"
 """Names of the user attributes that hold a trial's record in the study storage."""
@@ -114,13 +117,13 @@ def trained_of(trial: Recorded) -> TrainedTrial | None:
     return TrainedTrial(config, result, tuple(curve_of(trial)))
 
 
-def ancestors(parents: Mapping[int, int | None], number: int) -> list[int]:
-    """Numbers of a trial and of those that it descends from, the one that started from the dense network first.
+def ancestors(parents: Mapping[Run, Run | None], run: Run) -> list[Run]:
+    """List a run and those that it descends from, the one that started from the dense network first.
 
     Args:
-        parents: Trial number -> number of its parent, ``None`` for the dense network.
+        parents: Run, such as a trial's number -> its parent, ``None`` for the dense network.
     """
-    line = [number]
+    line = [run]
     while (parent := parents.get(line[0])) is not None:
         line.insert(0, parent)
     return line

@@ -20,7 +20,7 @@ def replicate_results(folder: StudyFolder) -> dict[Replicate, TrialResult]:
     """The replicates of a study that have ended, whatever became of them."""
     paths = sorted(folder.certification.glob("[0-9]*.json"))
     results = (result_from_dict(folder.read_json(path)["result"]) for path in paths)
-    return {Replicate.of(result.number): result for result in results}
+    return {result.run: result for result in results if isinstance(result.run, Replicate)}
 
 
 def with_replication(

@@ -90,7 +90,7 @@ def summary_of(folder: StudyFolder) -> StudySummary:
         n_taken_over=len(trials) - len(own),
         n_certified=sum(result.state == "finished" for result in replicates),
         failed_repeats={
-            str(folder.replicate(result.number)): result.error for result in replicates if result.state != "finished"
+            str(folder.replicate(result.run)): result.error for result in replicates if result.state != "finished"
         },
     )
 

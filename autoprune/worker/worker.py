@@ -29,7 +29,17 @@ from autoprune.training.evaluation import Evaluation, evaluate
 from autoprune.training.loop import Trainer
 from autoprune.training.memory import free_memory
 from autoprune.training.precision import Precision
-from autoprune.trial import Cost, EpochReport, TrialConfig, TrialResult, report_from_dict, result_from_dict, to_dict
+from autoprune.trial import (
+    Cost,
+    EpochReport,
+    Replicate,
+    SensitivityJob,
+    TrialConfig,
+    TrialResult,
+    report_from_dict,
+    result_from_dict,
+    to_dict,
+)
 from autoprune.worker.limits import Limits, TrialTimeout
 from autoprune.worker.pruner import TrialCuts
 from autoprune.worker.task_meter import task_meter
@@ -89,7 +99,7 @@ class Worker:
             raise
         except (Exception, TrialTimeout) as error:
             result = TrialResult(
-                config.number,
+                config.run,
                 "failed",
                 epochs=last.epoch if last else 0,
                 train_time_s=last.train_time_s if last else 0.0,
@@ -104,8 +114,8 @@ class Worker:
             yield result
 
     def _events(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
-        if config.is_probe:
-            yield self._probe(config)
+        if isinstance(config.run, SensitivityJob):
+            yield self._sensitivity(config)
         else:
             yield from _Run(self, config).steps()
 
@@ -122,14 +132,14 @@ class Worker:
             seed=self.spec.search.seed,
         )
 
-    def _probe(self, config: TrialConfig) -> TrialResult:
+    def _sensitivity(self, config: TrialConfig) -> TrialResult:
         widths = dict(config.pruning.widths)
         if widths:
             ((group, width),) = widths.items()
             accuracy = self.meter.point(group, width).accuracy
         else:
             accuracy = self.meter.dense_accuracy()
-        return TrialResult(config.number, "finished", accuracy=accuracy, kept=widths, seed=config.seed)
+        return TrialResult(config.run, "finished", accuracy=accuracy, kept=widths, seed=config.seed)
 
 
 class _Run:
@@ -137,15 +147,17 @@ class _Run:
 
     def __init__(self, worker: Worker, config: TrialConfig) -> None:
         self.worker, self.config = worker, config
+        self.is_replicate = isinstance(config.run, Replicate)
         self.folder, self.task, self.plan = worker.folder, worker.task, worker.plan
         self.cost: Cost | None = None
         self.train_time_s = 0.0
         self.evaluation_batch: int | None = None
         parent_widths = self.plan.group_widths
         self.lineage = config.epochs
-        if config.parent is not None:
-            self.folder.bring(config.parent)
-            parent = result_from_dict(self.folder.read_json(self.folder.record(config.parent))["result"])
+        parent_run = config.parent_run
+        if parent_run is not None:
+            self.folder.bring(parent_run)
+            parent = result_from_dict(self.folder.read_json(self.folder.record(parent_run))["result"])
             parent_widths = dict(parent.kept)
             self.lineage += parent.epochs_lineage
         self.cuts = TrialCuts(
@@ -159,16 +171,16 @@ class _Run:
         )
 
     def steps(self) -> Iterator[EpochReport | TrialResult]:
-        self.folder.bring_training(self.config.number)
-        checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.number))
+        self.folder.bring_training(self.config.run)
+        checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.run))
         if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
-            model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
-            ceilings = {} if self.config.is_replicate else self.worker.spec.constraints.ceilings
+            model = load_model(self.folder.model(self.config.parent_run), self.task.build_model).to(self.worker.device)
+            ceilings = {} if self.is_replicate else self.worker.spec.constraints.ceilings
             if ceilings or not self.cuts.is_gradual:
                 pruned = self.cuts.cut_all(model)
                 broken = self._broken_ceiling(pruned, ceilings)
                 if broken is not None:
-                    yield TrialResult(self.config.number, "infeasible", seed=self.config.seed, error=broken)
+                    yield TrialResult(self.config.run, "infeasible", seed=self.config.seed, error=broken)
                     return
             if self.cuts.is_gradual:
                 self.cuts.begin_gradually(model)
@@ -222,7 +234,7 @@ class _Run:
         if self.worker.spec.search.stop_early and self.cost is None:
             self.cost = self._measure_unsaved(trainer.model, latency=False)
         report = EpochReport(
-            number=self.config.number,
+            run=self.config.run,
             epoch=trainer.epoch,
             accuracy=validation.accuracy,
             loss=validation.loss,
@@ -259,7 +271,7 @@ class _Run:
         validation = self._evaluate(model, self.task.data.validation)
         test = self._evaluate(model, self.task.data.test) if self.config.with_test else None
         precision.lay_back(model)
-        target = self.folder.model(self.config.number)
+        target = self.folder.model(self.config.run)
         architecture = self._architecture(model)
         with self.folder.writing():
             size_bytes = save_model(target, model.to("cpu"), architecture)
@@ -268,12 +280,12 @@ class _Run:
             self.task.example_inputs(),
             size_bytes,
             device,
-            latency=not self.config.is_replicate,
+            latency=not self.is_replicate,
             threads=self.worker.dense.latency.threads,
             max_seconds=LATENCY_S if self.worker.searches_latency else SIDE_LATENCY_S,
         )
         result = TrialResult(
-            number=self.config.number,
+            run=self.config.run,
             state="finished",
             accuracy=validation.accuracy,
             loss=validation.loss,
@@ -289,10 +301,10 @@ class _Run:
             device_batch=trainer.device_batch,
         )
         record = {"config": to_dict(self.config), "result": to_dict(result)}
-        if not self.config.is_replicate:  # nothing is cut from a replicate
+        if not self.is_replicate:  # nothing is cut from a replicate
             record["scores"] = kept_scores(model, self.plan)
-        self.folder.write_json(self.folder.record(self.config.number), record)
-        self.folder.keep_model(self.config.number)
+        self.folder.write_json(self.folder.record(self.config.run), record)
+        self.folder.keep_model(self.config.run)
         return result
 
     def _broken_ceiling(self, pruned: nn.Module, ceilings: Mapping[str, Ceiling]) -> str | None:
@@ -330,8 +342,8 @@ class _Run:
             "train_time_s": self.train_time_s,
         } | self.cuts.state_dict()
         with self.folder.writing():
-            save_checkpoint(self.folder.training_checkpoint(self.config.number), state)
-        self.folder.keep_training(self.config.number)
+            save_checkpoint(self.folder.training_checkpoint(self.config.run), state)
+        self.folder.keep_training(self.config.run)
 
     def _restored(self, checkpoint: Mapping[str, Any]) -> Trainer:
         architecture = Architecture(**checkpoint["architecture"])

@@ -32,6 +32,7 @@ from autoprune.trial import (
     OptimizerConfig,
     PruningConfig,
     ScheduleConfig,
+    SensitivityJob,
     TrialConfig,
     TrialResult,
     result_from_dict,
@@ -80,7 +81,7 @@ class CountingWorker(Worker):
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         """Run a trial or a probe and enter it into the account."""
-        probe = config.number < 0
+        probe = isinstance(config.run, SensitivityJob)
         config = config if probe else replace(config, epochs=min(config.epochs, self.left))
         before, result = self.spent, None
         try:
@@ -99,13 +100,13 @@ class CountingWorker(Worker):
 
     def _enter(self, config: TrialConfig, epochs: float, result: TrialResult | None) -> None:
         cost = result.cost if result else None
-        state = result.state if result else "probe" if config.number < 0 else "stopped"
+        state = result.state if result else "probe" if isinstance(config.run, SensitivityJob) else "stopped"
         schedules = {key: asdict(getattr(config, key)) for key in ("optimizer", "lr_schedule", "batch_size_schedule")}
         if config.distillation.weight:
             schedules["distillation"] = asdict(config.distillation)
         self.rows.append(
             {
-                "number": config.number,
+                "number": to_dict(config)["number"],
                 "state": state,
                 "parent": config.parent,
                 "epochs": epochs,
@@ -203,7 +204,7 @@ class Lab:
             raise BudgetSpentError
         number = 1 + max((row["number"] for row in self.worker.rows if row["number"] >= 0), default=-1)
         config = TrialConfig(
-            number=number,
+            run=number,
             seed=derive_seed(self.seed, number, "trial"),
             epochs=epochs,
             optimizer=optimizer,

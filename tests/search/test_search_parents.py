@@ -61,7 +61,7 @@ def finished(tiny_study: Callable[..., PreparedStudy]) -> Callable[..., bool]:
         told = TrialResult(0, **{"state": "finished", "cost": cost, "kept": kept, **result}, accuracy=0.5)
         told = TrialResult(**{**vars(told), "removed_blocks": first.removed_blocks})
         parent = TrialConfig(**{**vars(base), "pruning": first})
-        config = TrialConfig(**{**vars(base), "number": 1, "pruning": second})
+        config = TrialConfig(**{**vars(base), "run": 1, "pruning": second})
         found = nearest_parent(config, [(parent, told)], session.space.plan, lambda number: has_model)
         assert found == (config if found.parent is None else TrialConfig(**{**vars(config), "parent": 0}))
         return found.parent == 0
@@ -145,8 +145,8 @@ def test_weights_come_from_the_parent(tiny_study: Callable[..., PreparedStudy]) 
     base = driver.suggest()
     assert base is not None
     still = {"lr_schedule": type(base.lr_schedule)("constant", {"lr": 1e-12}), "epochs": 1}
-    parent = TrialConfig(**{**vars(base), "number": 7, "pruning": PruningConfig({"stem": 6})})
-    child = TrialConfig(**{**vars(base), **still, "number": 8, "parent": 7, "pruning": PruningConfig({"stem": 4})})
+    parent = TrialConfig(**{**vars(base), "run": 7, "pruning": PruningConfig({"stem": 6})})
+    child = TrialConfig(**{**vars(base), **still, "run": 8, "parent": 7, "pruning": PruningConfig({"stem": 4})})
     for config in (parent, child):
         result = list(worker.run(config))[-1]
         assert isinstance(result, TrialResult)

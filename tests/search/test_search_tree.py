@@ -8,7 +8,7 @@ from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware.initial_design import RATES
 from autoprune.study.records import ORIGIN, config_of, result_of
-from autoprune.trial import TrialConfig, TrialResult
+from autoprune.trial import SensitivityJob, TrialConfig, TrialResult
 from autoprune.worker import Worker
 
 TREE: dict[str, Any] = {
@@ -27,7 +27,7 @@ def run_probes(driver: Driver, worker: Worker, limit: int = 1000) -> int:
     while driver.status().n_sensitivity_jobs_left and done < limit:
         config = driver.suggest()
         assert config is not None
-        assert config.is_probe
+        assert isinstance(config.run, SensitivityJob)
         (result,) = worker.run(config)
         assert isinstance(result, TrialResult)
         driver.complete(result)
@@ -87,12 +87,12 @@ def test_workers_wait_for_the_last_probes(tiny_study: Callable[..., PreparedStud
     given: list[TrialConfig] = []
     while (config := driver.suggest()) is not None:
         given.append(config)
-    assert all(config.is_probe for config in given)
-    assert len({config.number for config in given}) == driver.status().n_sensitivity_jobs_left == len(given)
-    driver.release(given[0].number)
+    assert all(isinstance(config.run, SensitivityJob) for config in given)
+    assert len({config.run for config in given}) == driver.status().n_sensitivity_jobs_left == len(given)
+    driver.release(given[0].run)
     again = driver.suggest()
     assert again is not None
-    assert again.number == given[0].number
+    assert again.run == given[0].run
 
 
 def test_a_resumed_study_suggests_what_an_uninterrupted_one_does(tiny_study: Callable[..., PreparedStudy]) -> None:

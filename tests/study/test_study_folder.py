@@ -45,8 +45,8 @@ def test_names_on_disk(folder: StudyFolder) -> None:
     ]
     assert (name(folder.model(None)), name(folder.model(7))) == ("dense", "checkpoints/7")
     assert name(folder.training_checkpoint(7)) == "checkpoints/7.training"
-    replicate = Replicate(7, 2, from_dense=True).number
-    assert name(folder.record(Replicate(7, 0).number)) == "certification/7-seed0/trial.json"
+    replicate = Replicate(7, 2, from_dense=True)
+    assert name(folder.record(Replicate(7, 0))) == "certification/7-seed0/trial.json"
     assert name(folder.training_checkpoint(replicate)) == "certification/7-seed2-dense.training"
     assert name(folder.replicate(replicate)) == "certification/7-seed2-dense.json"
 

@@ -23,8 +23,8 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 def note(folder: StudyFolder, replicate: Replicate, accuracy: float | None, test: float | None = None) -> None:
     state = "failed" if accuracy is None else "finished"
-    result = TrialResult(replicate.number, state, accuracy, accuracy_test=test)  # type: ignore[arg-type]
-    folder.write_json(folder.replicate(replicate.number), {"config": {}, "result": to_dict(result)})
+    result = TrialResult(replicate, state, accuracy, accuracy_test=test)  # type: ignore[arg-type]
+    folder.write_json(folder.replicate(replicate), {"config": {}, "result": to_dict(result)})
 
 
 def front(**columns: list[object]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from autoprune.search.replication.replicates import replicates_of
 from autoprune.search.signals import SignalGuard
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import ancestors
-from autoprune.trial import EpochReport, Replicate, TrialConfig, TrialResult, result_from_dict, to_dict
+from autoprune.trial import EpochReport, RunId, TrialConfig, TrialResult, result_from_dict, to_dict
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class ReplicationStatus:
     n_finished: int
     n_failed: int
     n_lost: int
-    running: Mapping[Replicate, EpochReport | None]
+    running: Mapping[RunId, EpochReport | None]
     time_left_s: float | None
 
     @property
@@ -68,11 +68,11 @@ class Replication:
         self.stopped_because: str | None = None
         self._on_change = on_change
         self._replicates = replicates_of(front, trials, n_seeds, spec.search.seed)
-        self._parents = {number: config.parent for number, config in self._replicates.items()}
-        self._ended: dict[int, TrialResult] = {}
-        self._running: dict[int, EpochReport | None] = {}
-        self._broken: set[int] = set()
-        self._failures: list[int] = []
+        self._parents = {run: config.parent_run for run, config in self._replicates.items()}
+        self._ended: dict[RunId, TrialResult] = {}
+        self._running: dict[RunId, EpochReport | None] = {}
+        self._broken: set[RunId] = set()
+        self._failures: list[RunId] = []
         self._first_epoch_at: float | None = None
         self._n_epochs_since = 0
         self._critical = SignalGuard()
@@ -89,16 +89,16 @@ class Replication:
         if self.stopped_because is not None:
             return None
         wanted = self._wanted()
-        for number, config in self._replicates.items():
-            if number in wanted and number not in self._running and self._can_start(config):
-                self._running[number] = None
+        for run, config in self._replicates.items():
+            if run in wanted and run not in self._running and self._can_start(config):
+                self._running[run] = None
                 self._on_change(self)
-                return replace(config, with_test=config.with_test and number not in self._ended)
+                return replace(config, with_test=config.with_test and run not in self._ended)
         return None
 
     def report(self, report: EpochReport) -> bool:
         """Take note of a running replicate's last epoch; every one goes on to its end."""
-        self._running[report.number] = report
+        self._running[report.run] = report
         if self._first_epoch_at is None:
             self._first_epoch_at = time.monotonic()
         else:
@@ -106,37 +106,37 @@ class Replication:
         self._on_change(self)
         return True
 
-    def end_early(self, number: int) -> None:
+    def end_early(self, run: RunId) -> None:
         """No replicate is ended early."""
         raise NotImplementedError("a replicate goes on to its last epoch")
 
     def complete(self, result: TrialResult) -> None:
         """Write down how a replicate ended."""
-        number = result.number
+        run = result.run
         with self._critical:
-            self._running.pop(number, None)
-            self.folder.look_again(number)
+            self._running.pop(run, None)
+            self.folder.look_again(run)
             result = self._take(result)
-            self._failures = [*self._failures, number] if result.state == "failed" else []
+            self._failures = [*self._failures, run] if result.state == "failed" else []
             if len(self._failures) >= self.spec.search.max_failures:
                 self._give_up(result)
             needed = {self._parents[each] for each in self._wanted()}
-            for each in {number, self._parents[number]} - needed:
+            for each in {run, self._parents[run]} - needed:
                 if each is not None:
                     self._forget(each)
         self._on_change(self)
 
-    def fail(self, number: int, error: str) -> None:
+    def fail(self, run: RunId, error: str) -> None:
         """Write down that a replicate's worker ended without a result."""
-        self.complete(TrialResult(number, "failed", seed=self._replicates[number].seed, error=error))
+        self.complete(TrialResult(run, "failed", seed=self._replicates[run].seed, error=error))
 
     def stop(self, reason: str) -> None:
         """Give out no more replicates, for a reason that is no replicate's fault."""
         self.stopped_because = self.stopped_because or reason
 
-    def release(self, number: int) -> None:
+    def release(self, run: RunId) -> None:
         """Put a running replicate back, to go on from its last epoch next time."""
-        self._running.pop(number)
+        self._running.pop(run)
 
     def interrupt(self) -> None:
         """Put all running replicates back."""
@@ -154,8 +154,8 @@ class Replication:
         """How the certification stands now."""
         states = [result.state for result in self._ended.values()]
         left = self._open()
-        n_epochs_left = sum(self._replicates[number].epochs for number in left)
-        n_epochs_left -= sum(report.epoch for number, report in self._running.items() if report and number in left)
+        n_epochs_left = sum(self._replicates[run].epochs for run in left)
+        n_epochs_left -= sum(report.epoch for run, report in self._running.items() if report and run in left)
         pace = None
         if self._first_epoch_at is not None and self._n_epochs_since:
             pace = (time.monotonic() - self._first_epoch_at) / self._n_epochs_since
@@ -164,81 +164,79 @@ class Replication:
             n_finished=states.count("finished"),
             n_failed=states.count("failed"),
             n_lost=len(self._replicates) - len(states) - len(left),
-            running={Replicate.of(number): report for number, report in self._running.items()},
+            running=dict(self._running),
             time_left_s=None if pace is None else pace * n_epochs_left,
         )
 
-    def _open(self) -> set[int]:
+    def _open(self) -> set[RunId]:
         """Replicates that have not ended and can."""
         return {
-            number
-            for number in self._replicates
-            if number not in self._ended and self._broken.isdisjoint(self._ancestors(number))
+            run for run in self._replicates if run not in self._ended and self._broken.isdisjoint(self._ancestors(run))
         }
 
-    def _ancestors(self, number: int) -> list[int]:
+    def _ancestors(self, run: RunId) -> list[RunId]:
         """Replicates that one starts from, its parent first."""
-        return ancestors(self._parents, number)[-2::-1]
+        return ancestors(self._parents, run)[-2::-1]
 
-    def _wanted(self) -> set[int]:
+    def _wanted(self) -> set[RunId]:
         """Open replicates, and ended ones whose network is gone and needed for an open one."""
         wanted = self._open()
-        for number in list(wanted):
-            for ancestor in self._ancestors(number):
+        for run in list(wanted):
+            for ancestor in self._ancestors(run):
                 if ancestor not in self._ended or self._has_network(ancestor):
                     break
                 wanted.add(ancestor)
         return wanted
 
-    def _has_network(self, number: int) -> bool:
+    def _has_network(self, run: RunId) -> bool:
         # The worker writes the record when the network is complete.
         if self.folder.elsewhere is not None:
-            return self.folder.has_model(number)
-        return self.folder.has_copy(number)
+            return self.folder.has_model(run)
+        return self.folder.has_copy(run)
 
     def _can_start(self, config: TrialConfig) -> bool:
-        return config.parent is None or (config.parent not in self._running and self._has_network(config.parent))
+        parent = config.parent_run
+        return parent is None or (parent not in self._running and self._has_network(parent))
 
     def _take(self, result: TrialResult) -> TrialResult:
         """Note and write down a result, as it counts; that of a replicate that ran again for its network is known."""
-        number = result.number
+        run = result.run
         if result.accuracy is not None and math.isnan(result.accuracy):
             result = replace(result, state="failed", error="the accuracy is not a number")
-        if number not in self._ended:
-            record = {"config": to_dict(self._replicates[number]), "result": to_dict(result)}
-            self.folder.write_json(self.folder.replicate(number), record)
-        self._note(self._ended.get(number, result), broken=result.state != "finished")
-        self.folder.forget_training(number)
+        if run not in self._ended:
+            record = {"config": to_dict(self._replicates[run]), "result": to_dict(result)}
+            self.folder.write_json(self.folder.replicate(run), record)
+        self._note(self._ended.get(run, result), broken=result.state != "finished")
+        self.folder.forget_training(run)
         return result
 
     def _note(self, result: TrialResult, *, broken: bool) -> None:
-        self._ended[result.number] = result
+        self._ended[result.run] = result
         if broken:
-            self._broken.add(result.number)
+            self._broken.add(result.run)
 
     def _give_up(self, last: TrialResult) -> None:
         self.stop(
-            f"{len(self._failures)} runs in a row failed, the last one ({Replicate.of(last.number)}): {last.error}. "
+            f"{len(self._failures)} runs in a row failed, the last one ({last.run}): {last.error}. "
             "The same command tries them again."
         )
-        for number in self._failures:
-            if self._ended[number].state == "failed":  # else it ran again for its network, and its result stands
-                self.folder.replicate(number).unlink(missing_ok=True)
+        for run in self._failures:
+            if self._ended[run].state == "failed":  # else it ran again for its network, and its result stands
+                self.folder.replicate(run).unlink(missing_ok=True)
 
     def _recall(self) -> None:
         """Take up what an earlier process has written, and delete what is of no more use."""
-        for number in self._replicates:
-            if self.folder.replicate(number).exists():
-                result = result_from_dict(self.folder.read_json(self.folder.replicate(number))["result"])
+        for run in self._replicates:
+            if self.folder.replicate(run).exists():
+                result = result_from_dict(self.folder.read_json(self.folder.replicate(run))["result"])
                 self._note(result, broken=result.state != "finished")
-            elif self._has_network(number):  # it died before the result was taken
-                self.folder.bring_record(number)
-                self._take(result_from_dict(self.folder.read_json(self.folder.record(number))["result"]))
+            elif self._has_network(run):  # it died before the result was taken
+                self.folder.bring_record(run)
+                self._take(result_from_dict(self.folder.read_json(self.folder.record(run))["result"]))
         wanted = self._wanted()
-        needed = wanted | {self._parents[number] for number in wanted}
-        names = {str(Replicate.of(number)) for number in needed if number is not None}
-        self.folder.delete_replicates(names)
+        needed = wanted | {self._parents[run] for run in wanted}
+        self.folder.delete_replicates({str(run) for run in needed if run is not None})
 
-    def _forget(self, number: int) -> None:
-        self.folder.record(number).unlink(missing_ok=True)  # first: without it the rest counts as gone
-        self.folder.forget_model(number)
+    def _forget(self, run: RunId) -> None:
+        self.folder.record(run).unlink(missing_ok=True)  # first: without it the rest counts as gone
+        self.folder.forget_model(run)

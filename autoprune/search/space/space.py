@@ -118,7 +118,7 @@ class SearchSpace:
             gradual_share=float(pick(self._gradual, trial)),
         )
         return TrialConfig(
-            number=trial.number,
+            run=trial.number,
             seed=seed,
             epochs=epochs,
             optimizer=OptimizerConfig(optimizer, optimizer_params),

@@ -13,7 +13,7 @@ from autoprune.worker import Worker
 def trial(number: int, parent: int | None, stem: int, epochs: int = 1, **pruning: Any) -> TrialConfig:
     """A trial that keeps some channels of every group."""
     return TrialConfig(
-        number=number,
+        run=number,
         seed=100 + number,
         epochs=epochs,
         optimizer=OptimizerConfig("sgd", {"momentum": 0.9}),
@@ -45,14 +45,14 @@ class LoggingWorker:
     """
 
     worker: Worker
-    epochs: list[tuple[int, int]] = field(default_factory=list)
+    epochs: list[tuple[str, int]] = field(default_factory=list)
     told: list[EpochReport] = field(default_factory=list)
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         for event in self.worker.run(config):
             if isinstance(event, EpochReport) and event not in self.told:
                 self.told.append(event)
-                self.epochs.append((event.number, event.epoch))
+                self.epochs.append((str(event.run), event.epoch))
             yield event
 
     @property

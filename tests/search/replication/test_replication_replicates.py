@@ -9,13 +9,13 @@ from replication_lineages import TRIALS, trial
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.replication.replicates import lineage, replicates_of
 from autoprune.training.schedules import lr_at
-from autoprune.trial import Replicate, TrialConfig, TrialResult
+from autoprune.trial import Replicate, RunId, TrialConfig, TrialResult
 from autoprune.worker import Worker
 
 
-def by_name(replicates: dict[int, TrialConfig]) -> dict[str, TrialConfig]:
-    assert all(number == config.number for number, config in replicates.items())
-    return {str(Replicate.of(number)): config for number, config in replicates.items()}
+def by_name(replicates: dict[RunId, TrialConfig]) -> dict[str, TrialConfig]:
+    assert all(run == config.run for run, config in replicates.items())
+    return {str(run): config for run, config in replicates.items()}
 
 
 def test_every_ancestor_once_a_seed_and_every_point_once_from_dense() -> None:
@@ -23,10 +23,10 @@ def test_every_ancestor_once_a_seed_and_every_point_once_from_dense() -> None:
     along = [f"{number}-seed{index}" for index in (0, 1) for number in (0, 1, 2, 3)]
     assert set(replicates) == {*along, "2-seed0-dense", "3-seed0-dense", "2-seed1-dense", "3-seed1-dense"}
     assert len({config.seed for config in replicates.values()}) == 12
-    parents = {name: config.parent for name, config in replicates.items()}
+    parents = {name: config.parent_run for name, config in replicates.items()}
     assert parents["0-seed1"] is parents["3-seed1-dense"] is None
-    assert parents["3-seed1"] == replicates["1-seed1"].number
-    assert parents["2-seed0"] == replicates["0-seed0"].number
+    assert parents["3-seed1"] == replicates["1-seed1"].run
+    assert parents["2-seed0"] == replicates["0-seed0"].run
     assert {name for name, config in replicates.items() if config.with_test} == {
         name for name in replicates if name[0] in "23"
     }
@@ -49,7 +49,7 @@ def test_from_dense_the_schedules_keep_their_shape() -> None:
     (replicate,) = (
         config
         for config in replicates_of([1], {0: trial(0, None, 6, epochs=4), 1: long}, 1, 0).values()
-        if not config.parent and Replicate.of(config.number).from_dense
+        if config.run == Replicate(1, 0, from_dense=True)
     )
     assert replicate.epochs == 6
     assert replicate.lr_schedule.params["every"] == 3
@@ -89,8 +89,8 @@ def test_with_the_trials_own_seeds_a_lineage_comes_out_bit_for_bit(
 
     expected = {number: run(config) for number, config in trials.items()}
     last = max(trials)
-    for number, config in replicates_of([last], trials, 1, 0).items():
-        replicate = Replicate.of(number)
+    for replicate, config in replicates_of([last], trials, 1, 0).items():
+        assert isinstance(replicate, Replicate)
         found = run(replace(config, seed=trials[replicate.trial].seed))
         original = expected[replicate.trial]
         assert (found.kept, found.removed_blocks) == (original.kept, original.removed_blocks)

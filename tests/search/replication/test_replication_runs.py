@@ -86,14 +86,14 @@ def test_a_repeat_waits_for_its_parents_and_comes_back_when_it_is_released(tiny_
     given: list[TrialConfig] = []
     while (config := certification.suggest()) is not None:
         given.append(config)
-    assert [str(Replicate.of(config.number)) for config in given] == ["0-seed0", "2-seed0-dense", "3-seed0-dense"]
-    certification.release(given[1].number)
+    assert [str(config.run) for config in given] == ["0-seed0", "2-seed0-dense", "3-seed0-dense"]
+    certification.release(given[1].run)
     assert certification.suggest() == given[1]
     *_, result = worker.run(given[0])
     assert isinstance(result, TrialResult)
     certification.complete(result)
     children = [certification.suggest(), certification.suggest()]
-    assert {str(Replicate.of(child.number)) for child in children if child} == {"1-seed0", "2-seed0"}
+    assert {str(child.run) for child in children if child} == {"1-seed0", "2-seed0"}
     assert certification.suggest() is None
 
 
@@ -103,9 +103,9 @@ def test_a_failure_costs_only_what_starts_from_it(tiny_study: MakeStudy) -> None
 
     class Failing(LoggingWorker):
         def run(self, config: TrialConfig) -> Any:
-            if str(Replicate.of(config.number)) == "0-seed0":
-                yield TrialResult(config.number, "failed", seed=config.seed, error="RuntimeError: no")
-            elif str(Replicate.of(config.number)) == "2-seed0-dense":
+            if str(config.run) == "0-seed0":
+                yield TrialResult(config.run, "failed", seed=config.seed, error="RuntimeError: no")
+            elif str(config.run) == "2-seed0-dense":
                 (*_, result) = super().run(config)
                 yield replace(result, accuracy=float("nan"))
             else:
@@ -120,7 +120,7 @@ def test_a_failure_costs_only_what_starts_from_it(tiny_study: MakeStudy) -> None
     status = certification.status()
     assert (status.n_finished, status.n_failed, status.n_lost, status.n_ended) == (7, 2, 3, 12)
     assert replication_of(session).is_complete  # a failure is not tried again,
-    session.folder.replicate(Replicate(0, 0).number).unlink()  # unless its file is deleted
+    session.folder.replicate(Replicate(0, 0)).unlink()  # unless its file is deleted
     again = replication_of(session)
     run_inline(again, worker)
     assert (again.status().n_finished, again.status().n_failed) == (11, 1)
@@ -137,7 +137,7 @@ def test_many_failures_in_a_row_stop_it_and_are_tried_again(tiny_study: MakeStud
     for _ in range(3):
         config = certification.suggest()
         assert config is not None
-        certification.fail(config.number, "OSError: the disk is gone")
+        certification.fail(config.run, "OSError: the disk is gone")
     assert certification.suggest() is None
     assert certification.stopped_because is not None
     assert certification.stopped_because.startswith("3 runs in a row failed, the last one (2-seed0-dense): OSError: ")
@@ -164,12 +164,12 @@ def test_a_grown_study_is_certified_on_the_same_lineages(whole: tuple[PreparedSt
 
 def test_what_nobody_needs_any_more_is_deleted(tiny_study: MakeStudy) -> None:
     session = tiny_study()
-    folder, stale = session.folder, Replicate(2, 5).number
+    folder, stale = session.folder, Replicate(2, 5)
     folder.model(stale).mkdir(parents=True)
     (folder.model(stale) / "model.safetensors").write_bytes(b"")
     folder.training_checkpoint(stale).write_bytes(b"")
     (folder.certification / ".2-seed0.json.abc").write_bytes(b"{")
-    kept = [folder.training_checkpoint(Replicate(2, 1).number), folder.replicate(stale)]
+    kept = [folder.training_checkpoint(Replicate(2, 1)), folder.replicate(stale)]
     for path in kept:
         path.write_bytes(b"")
     replication_of(session)
