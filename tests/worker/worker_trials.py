@@ -35,7 +35,7 @@ ALL = {
 
 def trial(pruning: PruningConfig, number: int = 0, lr: float = 0.05, **changes: Any) -> TrialConfig:
     settings: dict[str, Any] = {
-        "number": number,
+        "run": number,
         "seed": 5,
         "epochs": 3,
         "optimizer": OptimizerConfig("sgd", {"momentum": 0.9}),
