@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,9 +109,20 @@ def test_of_the_study_only_its_storage_knows_optuna() -> None:
     knowing = {importer for importer, _, imported in IMPORTS if imported.split(".")[0] == "optuna"}
     assert {name for name in knowing if room_of(name) == "study"} == {
         "autoprune.study.database",
-        "autoprune.study.optuna_rows",
+        "autoprune.study.optuna_private",
         "autoprune.study.optuna_storage",
     }
+
+
+def test_one_file_leans_on_private_parts_of_optuna() -> None:
+    found = set()
+    for path in FILES:
+        text = path.read_text()
+        private = re.search(r"\bstudy\._[a-z]|\btrial\._[a-z]|\b_(storage|study_id|trial_id)\b(?!\()", text)
+        imported = any(name.startswith("optuna.") and "._" in name for _, name in imports_of(path))
+        if (private and "optuna" in text) or imported:
+            found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == {"study/optuna_private.py"}
 
 
 @pytest.mark.parametrize("room", ["report", "study", "config", "training.schedules", "trial", "search.space"])

@@ -34,6 +34,7 @@ from autoprune.search.stopping import should_stop
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
+from autoprune.study.optuna_private import read_trial, requeue, set_user_attr
 from autoprune.study.optuna_storage import open_study
 from autoprune.study.records import (
     CONFIG,
@@ -177,7 +178,7 @@ class Driver:
         number = trial_number(run)
         report, config = self._reports[number], self._configs[number]
         assert report is not None
-        parent = None if config.parent is None else result_of(self._trial(config.parent))
+        parent = None if config.parent is None else result_of(read_trial(self.study, config.parent))
         self.complete(
             TrialResult(
                 number,
@@ -234,7 +235,8 @@ class Driver:
             return
         number = trial_number(run)
         with self._critical:
-            self._requeue(self._running.pop(number)._trial_id)
+            del self._running[number]
+            requeue(self.study, number)
             bisect.insort(self._waiting, number)
             self._reports.pop(number)
 
@@ -327,10 +329,6 @@ class Driver:
         self._waiting = [other for other in self._waiting if other != number]
         self._n_created = max(self._n_created, number + 1)
 
-    def _trial(self, number: int) -> FrozenTrial:
-        storage = self.study._storage
-        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
-
     def _configure(self, trial: optuna.Trial) -> TrialConfig:
         """The trial's configuration: the recorded one if it was dispatched before, else a new one, recorded now."""
         config = config_of(trial) or self._new_config(trial)
@@ -352,7 +350,7 @@ class Driver:
         if result.state == "finished" and any(v != v for v in self.front.values(result)):
             result = TrialResult(number, "failed", seed=result.seed, error="an objective is not a number")
         trial = self._running[number]
-        if self.spec.constraints.ceilings and CONSTRAINT not in self._trial(number).constraints:
+        if self.spec.constraints.ceilings and CONSTRAINT not in read_trial(self.study, number).constraints:
             trial.set_constraint(CONSTRAINT, 1.0 if result.state == "infeasible" else 0.0)
         trial.set_user_attr(RESULT, json.dumps(to_dict(result)))
         self._tell_optuna(result)
@@ -428,16 +426,13 @@ class Driver:
 
     def _retry(self, trial: FrozenTrial) -> None:
         retries = int(trial.user_attrs.get(RETRIES, 0)) + 1
-        self.study._storage.set_trial_user_attr(trial._trial_id, RETRIES, retries)
+        set_user_attr(self.study, trial.number, RETRIES, retries)
         if retries <= self.spec.search.max_retries:
-            self._requeue(trial._trial_id)
+            requeue(self.study, trial.number)
             return
         config = config_of(trial)
         error = f"the process died {retries} times while this trial ran"
         result = TrialResult(trial.number, "failed", seed=config.seed if config else 0, error=error)
-        self.study._storage.set_trial_user_attr(trial._trial_id, RESULT, json.dumps(to_dict(result)))
+        set_user_attr(self.study, trial.number, RESULT, json.dumps(to_dict(result)))
         self._tell_optuna(result)
         self._take_in(config, result)
-
-    def _requeue(self, trial_id: int) -> None:
-        self.study._storage.set_trial_state_values(trial_id, state=TrialState.WAITING)

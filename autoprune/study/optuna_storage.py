@@ -1,32 +1,23 @@
 """Optuna's storage of a study: one SQLite file in the study's folder, or any database that a URL names."""
 
-import json
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote
 
 import optuna
 import sqlalchemy
-from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb.models import NOT_FOUND_MSG, StudyModel, StudyUserAttributeModel, TrialParamModel
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.study.database import Database, cause_of
 from autoprune.study.folder import StudyFolder, unwritable
-from autoprune.study.optuna_rows import StudyRecord, newer_trials, one_trial, read_record
-
-T = TypeVar("T")
+from autoprune.study.optuna_private import HoldingStorage, StudyRecord, read_record, set_first
 
 SQLITE_TIMEOUT_S = 60
 """How long a write waits for another process that reads the file."""
@@ -36,69 +27,6 @@ FOLDER = "autoprune:folder"
 
 _UNWRITABLE = ("disk is full", "readonly database", "unable to open database file")
 """What SQLite says when its file or the journal beside it can't be written."""
-
-_Held = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
-
-
-class HoldingStorage(RDBStorage):
-    """Optuna's database, but the values suggested for a trial are written in one transaction.
-
-    Optuna commits each value by itself, which takes milliseconds. Here they are held until anything else is read or
-    written, as Optuna's contract for its cached storage allows: whoever sees what was written later sees them too.
-    """
-
-    _held: list[_Held]
-    _sessions: orm.scoped_session[orm.Session]
-
-    @property
-    def scoped_session(self) -> orm.scoped_session[orm.Session]:
-        """The sessions through which all else is read and written."""
-        held, self._held = self._held, []
-        if held:
-            with _create_scoped_session(self._sessions) as session:
-                self._write(session, held)
-        return self._sessions
-
-    @scoped_session.setter
-    def scoped_session(self, sessions: orm.scoped_session[orm.Session]) -> None:
-        self._sessions, self._held = sessions, []
-
-    def _set_trial_param(
-        self, trial_id: int, name: str, value: float, distribution: BaseDistribution, previous: BaseDistribution | None
-    ) -> None:
-        self._held.append((trial_id, name, value, distribution, previous))
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Read a trial; raises KeyError if there is none with this id."""
-        with _create_scoped_session(self.scoped_session) as session:
-            trial = one_trial(session, trial_id)
-        if trial is None:
-            raise KeyError(NOT_FOUND_MSG)
-        return trial
-
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
-    ) -> list[FrozenTrial]:
-        with _create_scoped_session(self.scoped_session) as session:
-            StudyModel.find_or_raise_by_id(study_id, session)
-            trials = newer_trials(session, study_id, included_trial_ids, trial_id_greater_than)
-        return [trial for trial in trials if states is None or trial.state in states]
-
-    def _write(self, session: orm.Session, held: Sequence[_Held]) -> None:
-        rows = []
-        for trial_id, name, value, distribution, previous in held:
-            if previous is None:
-                self._set_trial_param_without_commit(session, trial_id, name, value, distribution)
-                continue
-            check_distribution_compatibility(previous, distribution)
-            as_json = distribution_to_json(distribution)
-            rows.append({"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": as_json})
-        if rows:
-            session.execute(sqlalchemy.insert(TrialParamModel), rows)
 
 
 def open_study(
@@ -113,16 +41,14 @@ def open_study(
         StudyError: If the storage can't be used, or holds another study of this name: of other directions, or one whose
             networks are in another folder.
     """
-    study = _opened(
+    study, storage = _opened(
         folder,
         _database(url),
-        lambda storage: _read(
-            optuna.create_study(
-                storage=storage,
-                study_name=name,
-                directions=[StudyDirection[name.upper()] for name in directions],
-                load_if_exists=True,
-            )
+        lambda storage: optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=[StudyDirection[name.upper()] for name in directions],
+            load_if_exists=True,
         ),
     )
     found = [direction.name.lower() for direction in study.directions]
@@ -131,7 +57,7 @@ def open_study(
             f"{url or folder.database}: holds a study '{name}' with directions {found}, not {list(directions)}."
         )
     if url is not None:
-        _claim(study, folder, url)
+        _claim(study, storage, folder, url)
     if study.metric_names is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
@@ -139,25 +65,16 @@ def open_study(
     return study
 
 
-def _claim(study: optuna.Study, folder: StudyFolder, url: str) -> None:
+def _claim(study: optuna.Study, storage: HoldingStorage, folder: StudyFolder, url: str) -> None:
     """Bind a study in a database to the folder with its networks, of two machines' folders to the first one's."""
-    storage, identity = study._storage, folder.identity()
+    identity = folder.identity()
     if FOLDER not in study.user_attrs:
-        row = StudyUserAttributeModel(study_id=study._study_id, key=FOLDER, value_json=json.dumps(identity))
-        with suppress(IntegrityError), orm.Session(_rows_of(storage).engine) as session, session.begin():
-            session.add(row)  # not Optuna's way, by which the last one to write would have it
+        set_first(storage, study.study_name, FOLDER, identity)
     if study.user_attrs[FOLDER] != identity:
         raise StudyError(
             f"{url}: the study '{study.study_name}' there belongs to another results folder than {folder.root}, which "
             "has its networks. Name that folder with --results, or give this study another name."
         )
-
-
-def _rows_of(storage: BaseStorage) -> RDBStorage:
-    """The database below the cache that Optuna lays over it."""
-    inner = storage._backend if isinstance(storage, _CachedStorage) else storage
-    assert isinstance(inner, RDBStorage)
-    return inner
 
 
 def load_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
@@ -167,7 +84,7 @@ def load_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
 
 
 def _loaded(folder: StudyFolder, database: Database | None, name: str) -> optuna.Study:
-    return _opened(folder, database, lambda storage: _read(optuna.load_study(storage=storage, study_name=name)))
+    return _opened(folder, database, lambda storage: optuna.load_study(storage=storage, study_name=name))[0]
 
 
 def load_record(folder: StudyFolder, url: str | None, name: str, keys: Collection[str]) -> StudyRecord:
@@ -207,21 +124,20 @@ def read_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
         ) from None
 
 
-def _read(study: optuna.Study) -> optuna.Study:
-    study.get_trials(deepcopy=False)  # damage shows when the trials are read
-    return study
-
-
 def _database(url: str | None) -> Database | None:
     return None if url is None else Database.named(url)
 
 
-def _opened(folder: StudyFolder, database: Database | None, opening: Callable[[HoldingStorage], T]) -> T:
+def _opened(
+    folder: StudyFolder, database: Database | None, opening: Callable[[HoldingStorage], optuna.Study]
+) -> tuple[optuna.Study, HoldingStorage]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with _errors_told(folder, database):
         storage = HoldingStorage(*_connection(folder, database))
         weakref.finalize(storage, storage.engine.dispose)  # closes its connections
-        return opening(storage)
+        study = opening(storage)
+        study.get_trials(deepcopy=False)  # damage shows when the trials are read
+        return study, storage
 
 
 def _connection(folder: StudyFolder, database: Database | None) -> tuple[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from autoprune.config import load_config
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
-from autoprune.study.optuna_rows import StudyRecord, TrialRecord
+from autoprune.study.optuna_private import StudyRecord, TrialRecord
 from autoprune.study.optuna_storage import load_record
 from autoprune.study.records import (
     CONFIG,

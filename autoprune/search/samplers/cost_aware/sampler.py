@@ -23,6 +23,7 @@ from autoprune.search.samplers.cost_aware.width_paths import Cuts
 from autoprune.search.space import SearchSpace
 from autoprune.search.space.dimension import distribution
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.optuna_private import set_user_attr
 from autoprune.study.records import ORIGIN, PARENT
 
 Floats = npt.NDArray[np.float64]
@@ -134,9 +135,8 @@ class CostAwareSampler(BaseSampler):
         history = self._known.history
         history.refresh(study.get_trials(deepcopy=False))
         chosen = self._first(history) or self._best(history)
-        storage, trial_id = study._storage, trial._trial_id
         for key, value in ((PARENT, chosen.parent.number), (ORIGIN, chosen.origin)):
-            storage.set_trial_user_attr(trial_id, key, value)
+            set_user_attr(study, trial.number, key, value)
             trial.set_user_attr(key, value)  # in memory, for who asked
         values = self._known.candidates.params_of(chosen)
         return {name: value for name, value in values.items() if name in search_space}

@@ -1,5 +1,9 @@
-"""Reading a study: the same as Optuna reads, and in as many queries and objects for many trials as for few."""
+"""Reading a study: the same as Optuna reads, and in as many queries and objects for many trials as for few.
 
+The first tests tell which private part of Optuna an upgrade has changed.
+"""
+
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from autoprune.search.prepare import PreparedStudy
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
-from autoprune.study.optuna_storage import HoldingStorage, open_study
+from autoprune.study.optuna_private import HoldingStorage, read_trial, requeue, set_user_attr
+from autoprune.study.optuna_storage import open_study
 from autoprune.study.summary import summary_of
 from benchmarks.suggest_time_studies import Filling, Problem
 
@@ -47,6 +52,51 @@ def mixed(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         trial.report(value, step)
     storage.engine.dispose()
     return url
+
+
+def parameters(function: Callable[..., object]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize(
+    ("method", "taken"),
+    [
+        ("_set_trial_param", ["trial_id", "param_name", "param_value_internal", "distribution"]),
+        ("_get_trials", ["study_id", "states", "included_trial_ids", "trial_id_greater_than"]),
+        ("_set_trial_param_without_commit", ["session", "trial_id", "param_name", "param_value_internal"]),
+        ("get_trial", ["trial_id"]),
+    ],
+)
+def test_optuna_still_has_the_private_method(method: str, taken: list[str]) -> None:
+    changed = f"Optuna {optuna.__version__} changed RDBStorage.{method}: adapt study/optuna_private.py, or bound optuna"
+    assert parameters(getattr(RDBStorage, method, print))[1 : 1 + len(taken)] == taken, changed
+
+
+def test_optuna_still_writes_and_reads_by_the_private_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = set()
+    for name in ("_set_trial_param", "_get_trials", "get_trial", "_write"):
+        original = getattr(HoldingStorage, name)
+
+        def noting(*args: Any, name: str = name, original: Callable[..., Any] = original, **kwargs: Any) -> Any:
+            used.add(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(HoldingStorage, name, noting)
+    study = open_study(StudyFolder(tmp_path), None, "s", ["accuracy", "flops"], ["maximize", "minimize"])
+    changed = f"Optuna {optuna.__version__} no longer goes through what study/optuna_private.py replaces"
+    trial = study.ask()
+    trial.suggest_float("lr", 0, 1)
+    assert used >= {"_set_trial_param", "_get_trials"}, changed
+    assert "_write" not in used, f"{changed}: a suggested value is not held back"
+    set_user_attr(study, 0, "key", [1])
+    assert "_write" in used, f"{changed}: the held values are not written before all else"
+    used.clear()
+    trial = read_trial(study, 0)
+    assert "get_trial" in used, changed
+    assert (trial.user_attrs, list(trial.params)) == ({"key": [1]}, ["lr"])
+    requeue(study, 0)
+    assert read_trial(study, 0).state == TrialState.WAITING
+    assert study.ask().number == 0
 
 
 def test_trials_are_those_that_optuna_reads(mixed: str) -> None:

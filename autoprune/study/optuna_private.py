@@ -1,14 +1,28 @@
-"""Trials read from Optuna's tables as plain rows, which its own way, one object a row, takes many times as long for."""
+"""All that leans on private parts of Optuna: its tables, its storage's inner methods, a study's link to its storage.
 
+Trials are read as plain rows, which Optuna's own way, one object a row, takes many times as long for, and written with
+few commits. The tests of this file say which part an upgrade of Optuna broke.
+"""
+
+import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import optuna
 import sqlalchemy
-from optuna.distributions import json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    check_distribution_compatibility,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb.models import (
+    NOT_FOUND_MSG,
     StudyModel,
     StudyUserAttributeModel,
     TrialIntermediateValueModel,
@@ -18,8 +32,10 @@ from optuna.storages._rdb.models import (
     TrialUserAttributeModel,
     TrialValueModel,
 )
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import bindparam, orm
+from sqlalchemy.exc import IntegrityError
 
 from autoprune.trial import parse_json
 
@@ -58,6 +74,100 @@ _NEWER = _statements(
     (_TRIALS.c.study_id == bindparam("study_id"))
     & ((_TRIALS.c.trial_id > bindparam("above")) | _TRIALS.c.trial_id.in_(bindparam("among", expanding=True)))
 )
+
+
+_Held = tuple[int, str, float, BaseDistribution, BaseDistribution | None]
+
+
+class HoldingStorage(RDBStorage):
+    """Optuna's database, but the values suggested for a trial are written in one transaction.
+
+    Optuna commits each value by itself, which takes milliseconds. Here they are held until anything else is read or
+    written, as Optuna's contract for its cached storage allows: whoever sees what was written later sees them too.
+    """
+
+    _held: list[_Held]
+    _sessions: orm.scoped_session[orm.Session]
+
+    @property
+    def scoped_session(self) -> orm.scoped_session[orm.Session]:
+        """The sessions through which all else is read and written."""
+        held, self._held = self._held, []
+        if held:
+            with _create_scoped_session(self._sessions) as session:
+                self._write(session, held)
+        return self._sessions
+
+    @scoped_session.setter
+    def scoped_session(self, sessions: orm.scoped_session[orm.Session]) -> None:
+        self._sessions, self._held = sessions, []
+
+    def _set_trial_param(
+        self, trial_id: int, name: str, value: float, distribution: BaseDistribution, previous: BaseDistribution | None
+    ) -> None:
+        self._held.append((trial_id, name, value, distribution, previous))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Read a trial; raises KeyError if there is none with this id."""
+        with _create_scoped_session(self.scoped_session) as session:
+            trial = one_trial(session, trial_id)
+        if trial is None:
+            raise KeyError(NOT_FOUND_MSG)
+        return trial
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        with _create_scoped_session(self.scoped_session) as session:
+            StudyModel.find_or_raise_by_id(study_id, session)
+            trials = newer_trials(session, study_id, included_trial_ids, trial_id_greater_than)
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def _write(self, session: orm.Session, held: Sequence[_Held]) -> None:
+        rows = []
+        for trial_id, name, value, distribution, previous in held:
+            if previous is None:
+                self._set_trial_param_without_commit(session, trial_id, name, value, distribution)
+                continue
+            check_distribution_compatibility(previous, distribution)
+            as_json = distribution_to_json(distribution)
+            rows.append({"trial_id": trial_id, "param_name": name, "param_value": value, "distribution_json": as_json})
+        if rows:
+            session.execute(sqlalchemy.insert(TrialParamModel), rows)
+
+
+def set_user_attr(study: optuna.Study, number: int, key: str, value: Any) -> None:
+    """Set a user attribute of a trial that has not ended."""
+    storage, trial_id = _stored(study, number)
+    storage.set_trial_user_attr(trial_id, key, value)
+
+
+def requeue(study: optuna.Study, number: int) -> None:
+    """Let a running trial wait, so that :meth:`optuna.Study.ask` gives it out again."""
+    storage, trial_id = _stored(study, number)
+    storage.set_trial_state_values(trial_id, state=TrialState.WAITING)
+
+
+def read_trial(study: optuna.Study, number: int) -> FrozenTrial:
+    """Read one trial, without all others."""
+    storage, trial_id = _stored(study, number)
+    return storage.get_trial(trial_id)
+
+
+def _stored(study: optuna.Study, number: int) -> tuple[BaseStorage, int]:
+    storage = study._storage
+    return storage, storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+
+
+def set_first(storage: RDBStorage, name: str, key: str, value: Any) -> None:
+    """Set a study's user attribute unless it is set: of several processes the first wins, by Optuna's way the last."""
+    row = StudyUserAttributeModel(study_id=storage.get_study_id_from_name(name), key=key, value_json=json.dumps(value))
+    with suppress(IntegrityError), orm.Session(storage.engine) as session, session.begin():
+        session.add(row)
 
 
 def newer_trials(session: Session, study_id: int, among: Collection[int], above: int) -> list[FrozenTrial]:
