@@ -14,7 +14,7 @@ from autoprune.network.device import device_of
 from autoprune.pruning.apply import prune
 from autoprune.pruning.blocks.importance import angular_distances, loss_rises, mean_loss
 from autoprune.pruning.channels.ranking import global_scores, global_widths
-from autoprune.pruning.plan import LeftOut
+from autoprune.pruning.plan import Unprunable
 from autoprune.pruning.planner import make_plan
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.pruning.sensitivity.measure import KEPT_SHARES, SensitivityMeter, measure_map, points_to_measure
@@ -98,7 +98,7 @@ class ModelPlan:
         self.blocks: tuple[BlockShare, ...] = tuple(
             BlockShare(name, *self._table.block_shares(name)) for name in self._plan.block_names
         )
-        self.left_out: tuple[LeftOut, ...] = self._plan.left_out
+        self.left_out: tuple[Unprunable, ...] = self._plan.left_out
 
     def widths(self, ratio: float | Mapping[str, float]) -> dict[str, int]:
         """Channels that each group keeps at a ratio: rounded, and at least one.

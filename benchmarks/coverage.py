@@ -30,7 +30,7 @@ from autoprune.network.call import call_model
 from autoprune.pruning.blocks.removed import remove_blocks
 from autoprune.pruning.graph import Analysis, from_plain
 from autoprune.pruning.graph.slice import remove_channels
-from autoprune.pruning.kept_indices import masked
+from autoprune.pruning.kept_indices import masked_copy
 from autoprune.pruning.plan import Block
 from autoprune.pruning.planner import make_plan
 from autoprune.pruning.proof import Bench, bench, randomised, run, tensors_in
@@ -84,11 +84,11 @@ def tried(
     start = time.perf_counter()
     found: dict[str, Any] = {}
     try:
-        provenance = remove_channels(pruned, analysis, lost)
+        kept_indices = remove_channels(pruned, analysis, lost)
         found["cut_s"] = time.perf_counter() - start
         outputs = run(pruned, stand.inputs)
         torch.stack([o.square().mean() for o in outputs if o.requires_grad]).sum().backward()  # type: ignore[no-untyped-call]
-        reference = masked(stand.model, provenance)
+        reference = masked_copy(stand.model, kept_indices)
         for block in removed:
             reference.get_submodule(block.name).register_forward_hook(bypass, with_kwargs=True)
         with torch.no_grad():

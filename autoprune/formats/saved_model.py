@@ -22,7 +22,7 @@ from autoprune.files import replacing
 from autoprune.formats.tensor_file import encode_tensors, read_tensors
 from autoprune.pruning.blocks.removed import RemovedBlock, remove_blocks
 from autoprune.pruning.graph.attributes import refresh, set_own
-from autoprune.pruning.plan import Block, Gives
+from autoprune.pruning.plan import Block, Passthrough
 from autoprune.tasks.build import model_builder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -52,7 +52,7 @@ class Architecture:
     removed_blocks: Sequence[str]
     modules: Mapping[str, Mapping[str, int | list[int]]]
     shapes: Mapping[str, list[int]]
-    gives: Mapping[str, Gives] = field(default_factory=dict)
+    gives: Mapping[str, Passthrough] = field(default_factory=dict)
 
 
 _ADAPTER = TypeAdapter(Architecture)
@@ -65,7 +65,7 @@ def describe(dense: nn.Module, pruned: nn.Module, model_ref: CallableRef) -> Arc
         dense: As the callable builds it.
     """
     dense_modules, pruned_modules = dict(dense.named_modules()), dict(pruned.named_modules())
-    removed = {name: module.gives for name, module in pruned_modules.items() if isinstance(module, RemovedBlock)}
+    removed = {name: module.passthrough for name, module in pruned_modules.items() if isinstance(module, RemovedBlock)}
     dense_shapes = {name: tensor.shape for name, tensor in _tensors(dense).items()}
     return Architecture(
         model={"callable": model_ref.callable, "args": copy.deepcopy(dict(model_ref.args))},

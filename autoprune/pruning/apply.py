@@ -1,11 +1,10 @@
-"""Pruning a network, dense or pruned before under the same plan, as a trial asks."""
+"""Prune a network, dense or pruned before under the same plan, as a trial asks."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
 
-import torch
 from torch import nn
 
 from autoprune.errors import PruningError, did_you_mean
@@ -15,12 +14,12 @@ from autoprune.pruning.channels.criteria import check_criterion, needs_data
 from autoprune.pruning.channels.importance import Calibration, channel_scores, inputs_on
 from autoprune.pruning.channels.reconstruction import reconstruct
 from autoprune.pruning.channels.widths import current_widths, least_important
-from autoprune.pruning.copies import lent, replica
+from autoprune.pruning.copies import shareable_tensors, weight_sharing_copy
 from autoprune.pruning.graph import DependencyGroup, TensorDim, at_widths, from_plain
 from autoprune.pruning.graph.slice import remove_channels
-from autoprune.pruning.kept_indices import untouched
+from autoprune.pruning.kept_indices import KeptIndices, all_indices
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.proof import prove_cut
+from autoprune.pruning.proof import prove_pruned
 from autoprune.tasks.task import Loss
 from autoprune.trial import PruningConfig
 
@@ -30,16 +29,15 @@ class Pruned:
     """A pruned network and what it lost.
 
     Attributes:
-        kept: Group name -> channels that it has, for every group of the plan; 0 where removed blocks took them all.
+        widths: Group name -> channels that it has, for every group of the plan; 0 where removed blocks took them all.
         removed_blocks: Blocks of the plan that it lacks, in the plan's order.
-        provenance: Parameter or buffer name -> flat indices, shape as in the pruned network, into the tensor of that
-            name of the network that was given; ``int64`` on the CPU.
+        kept_indices: Where its elements stood in the network that was given.
     """
 
     model: nn.Module
-    kept: dict[str, int]
+    widths: dict[str, int]
     removed_blocks: tuple[str, ...]
-    provenance: Mapping[str, torch.Tensor]
+    kept_indices: KeptIndices
 
 
 def prune(
@@ -80,35 +78,37 @@ def prune(
     removed_now = [block for block in present_blocks if block.name in config.removed_blocks]
     present = current_widths(model, plan, without=[block.name for block in removed_now])
     widths = _widths_to_reach(present, config)
-    # What will be cut is taken over as it is, and replaced by its narrower self; only the rest is copied.
-    cut_soon = {member[0] for group in plan.graph["groups"] if group["name"] in widths for member in group["members"]}
-    borrowed = {name: tensor for name, tensor in lent(model).items() if plan.graph["same"].get(name) in cut_soon}
-    pruned = replica(model, borrowed, removed_now)
-    provenance = untouched(pruned)
+    # Tensors that lose channels are replaced by narrower ones, so they are shared; only the rest is copied.
+    replaced = {member[0] for group in plan.graph["groups"] if group["name"] in widths for member in group["members"]}
+    shared = {
+        name: tensor for name, tensor in shareable_tensors(model).items() if plan.graph["same"].get(name) in replaced
+    }
+    pruned = weight_sharing_copy(model, shared, removed_now)
+    kept_indices = all_indices(pruned)
     exact, fit = True, None
     if widths:
         analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
         groups = [group for group in analysis.groups if group.name in widths]
         # Forward passes may leave traces in a network.
-        scored = replica(model, lent(model), removed_now) if looks_at_data(config) else pruned
+        scored = weight_sharing_copy(model, shareable_tensors(model), removed_now) if looks_at_data(config) else pruned
         inputs = inputs_on(scored, calibration or list, seed)
         scores = channel_scores(
             scored, groups, config.criterion, calibration=calibration, loss=loss, seed=seed, inputs=inputs
         )
         lost = {name: least_important(scores[name], present[name] - width) for name, width in widths.items()}
-        provenance = remove_channels(pruned, analysis, lost)
+        kept_indices = remove_channels(pruned, analysis, lost)
         exact = all(group.exact for group in groups)
         if config.reconstruct:
-            fit = partial(reconstruct, pruned, scored, provenance, _readers(groups), inputs)
-    kept = current_widths(pruned, plan)
+            fit = partial(reconstruct, pruned, scored, kept_indices, _readers(groups), inputs)
+    reached = current_widths(pruned, plan)
     for name, asked in widths.items():
-        if kept[name] != asked:
+        if reached[name] != asked:
             raise PruningError(
-                f"group {name} must keep {asked} channels, but kept {kept[name]}. Leave it out of the search."
+                f"group {name} must keep {asked} channels, but kept {reached[name]}. Leave it out of the search."
             )
     if widths or removed_now:
         try:
-            prove_cut(pruned, model, provenance, removed_now, example_inputs, exact=exact)
+            prove_pruned(pruned, model, kept_indices, removed_now, example_inputs, exact=exact)
         except PruningError as error:
             raise PruningError(
                 f"the network can't be pruned as asked: {error}. Run `autoprune plan` for what can be pruned."
@@ -116,7 +116,7 @@ def prune(
     if fit is not None:
         fit()
     gone = tuple(block.name for block in plan.blocks if block in removed_now or block not in present_blocks)
-    return Pruned(pruned, kept, gone, provenance)
+    return Pruned(pruned, reached, gone, kept_indices)
 
 
 def looks_at_data(config: PruningConfig) -> bool:
@@ -125,7 +125,7 @@ def looks_at_data(config: PruningConfig) -> bool:
 
 
 def _readers(groups: Collection[DependencyGroup]) -> set[TensorDim]:
-    """What reads channels of these groups, and none over which a norm takes its statistics."""
+    """Find the tensor dimensions that read channels of these groups, and none over which a norm takes statistics."""
     read = {(tensor_dim, group.exact) for group in groups for tensor_dim in group.consumers}
     return {tensor_dim for tensor_dim, exact in read if exact and (tensor_dim, False) not in read}
 
@@ -140,7 +140,7 @@ def _check_names(kind: str, names: Collection[str], known: Collection[str]) -> N
 
 
 def _widths_to_reach(present: Mapping[str, int], config: PruningConfig) -> dict[str, int]:
-    """The asked widths that are below what the network has."""
+    """Return the asked widths that are below what the network has."""
     widths: dict[str, int] = {}
     for name, asked in config.widths.items():
         if present[name] == 0 and any(name.startswith(block + ".") for block in config.removed_blocks):

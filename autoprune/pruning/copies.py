@@ -1,4 +1,4 @@
-"""Copies of a network that take over tensors instead of copying them, so that no weight is copied to be thrown away."""
+"""Copies of a network that share tensors with it, so that no weight is copied to be thrown away."""
 
 import copy
 from collections.abc import Collection, Iterator, Mapping
@@ -12,13 +12,15 @@ from autoprune.pruning.plan import Block
 
 
 def named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter and buffer under every name it goes by, in module order."""
+    """Yield every parameter and buffer under every name it goes by, in module order."""
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def replica(model: nn.Module, tensors: Mapping[str, torch.Tensor], removed_blocks: Collection[Block] = ()) -> nn.Module:
-    """Copy a network, but for what is given in place of its own.
+def weight_sharing_copy(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], removed_blocks: Collection[Block] = ()
+) -> nn.Module:
+    """Copy a network that takes over given tensors in place of copies of its own.
 
     Tied tensors stay tied; dtypes are those given, ``requires_grad`` and modes the network's.
 
@@ -41,7 +43,7 @@ def replica(model: nn.Module, tensors: Mapping[str, torch.Tensor], removed_block
 
 
 def _computed(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Tensors with a history that modules hold, such as the weight that a hook computes anew in each forward pass."""
+    """Yield tensors with a history that modules hold, such as a weight that a hook computes in each forward pass."""
     for module in model.modules():
         for value in vars(module).values():
             for item in value if isinstance(value, list | tuple) else (value,):
@@ -49,8 +51,8 @@ def _computed(model: nn.Module) -> Iterator[torch.Tensor]:
                     yield item
 
 
-def lent(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    """A network's tensors for a replica that only computes with them: its weights themselves, copies of the rest.
+def shareable_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Return a network's tensors for a copy that only computes with them: its weights themselves, copies of the rest.
 
     Args:
         dtype: What float tensors are cast to; ``None`` leaves them.

@@ -1,38 +1,38 @@
-"""Where every element of a pruned network comes from, and the masked network that it must equal."""
+"""Which elements of a network a pruned one kept, and the masked network that the pruned one must equal."""
 
 from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import nn
 
-from autoprune.pruning.copies import lent, named_tensors, replica
+from autoprune.pruning.copies import named_tensors, shareable_tensors, weight_sharing_copy
 from autoprune.pruning.plan import Block
 
 _DIRECTIONS = (".original1", "weight_v")
 """Ends of the names of weights that weight norm scales to a length of their own."""
 
 
-class Provenance(Mapping[str, torch.Tensor]):
-    """Name of a parameter or buffer -> flat indices into the uncut tensor, ``int64`` on the CPU, in the cut shape.
+class KeptIndices(Mapping[str, torch.Tensor]):
+    """Name of a parameter or buffer -> flat indices into the tensor before pruning, in the shape after it.
 
-    Only the kept indices of each dimension are stored; a tensor's flat indices are as large as the tensor itself and
-    are made when they are asked for.
+    The indices are ``int64`` on the CPU. A tensor's flat indices are as large as the tensor itself, so they are made
+    when they are asked for; only the kept indices of each dimension are stored.
 
     Args:
-        shapes: Name -> shape before the cut.
-        kept: Name -> dimension -> indices kept along it, for the dimensions that lost any.
+        shapes: Name -> shape before pruning.
+        by_dim: Name -> dimension -> indices kept along it, for the dimensions that lost any.
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], kept: Mapping[str, Mapping[int, torch.Tensor]]) -> None:
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], by_dim: Mapping[str, Mapping[int, torch.Tensor]]) -> None:
         self.shapes = dict(shapes)
-        self.kept = dict(kept)
+        self.by_dim = dict(by_dim)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         shape = self.shapes[name]
         flat = torch.zeros((), dtype=torch.int64)
         stride = 1
         for dim in reversed(range(len(shape))):
-            indices = self.kept.get(name, {}).get(dim)
+            indices = self.by_dim.get(name, {}).get(dim)
             if indices is None:
                 indices = torch.arange(shape[dim])
             flat = flat + (indices * stride).view([-1, *[1] * (len(shape) - 1 - dim)])
@@ -49,66 +49,40 @@ class Provenance(Mapping[str, torch.Tensor]):
         return len(self.shapes)
 
 
-def untouched(model: nn.Module) -> Provenance:
-    """The provenance of a network that lost nothing."""
-    return Provenance({name: tuple(tensor.shape) for name, tensor in named_tensors(model)}, {})
+def all_indices(model: nn.Module) -> KeptIndices:
+    """Return the kept indices of a network that lost nothing."""
+    return KeptIndices({name: tuple(tensor.shape) for name, tensor in named_tensors(model)}, {})
 
 
-def masked(model: nn.Module, provenance: Mapping[str, torch.Tensor]) -> nn.Module:
-    """Copy a network with the elements that pruning took set to zero, its shape unchanged.
-
-    Args:
-        model: The network that was pruned, before it was.
-        provenance: Name -> flat indices of the surviving elements. A tensor without an entry (it stood in a removed
-            block) becomes zero as a whole.
-
-    Returns:
-        A copy that must give the pruned network's output.
-    """
-    return replica(model, _masked_tensors(dict(named_tensors(model)), provenance))
-
-
-def masked_replica(
+def masked_copy(
     model: nn.Module,
-    provenance: Mapping[str, torch.Tensor],
+    kept_indices: KeptIndices,
     removed_blocks: Collection[Block] = (),
     dtype: torch.dtype | None = None,
 ) -> nn.Module:
-    """As :func:`masked`, but only to compute with: what lost nothing is the network's own.
+    """Copy a network with the elements that pruning removed set to zero, its shape unchanged.
+
+    The copy must give the pruned network's output. It shares the tensors that lost nothing, so it is only there to
+    compute with.
 
     Args:
+        model: The network before pruning.
         removed_blocks: Blocks that the result lacks.
         dtype: What float tensors are cast to; ``None`` leaves them.
     """
-    tensors = {name: tensor for name, tensor in lent(model, dtype).items() if name in provenance}
-    return replica(model, tensors | _masked_tensors(tensors, provenance), removed_blocks)
+    tensors = {name: tensor for name, tensor in shareable_tensors(model, dtype).items() if name in kept_indices}
+    return weight_sharing_copy(model, tensors | _masked_tensors(tensors, kept_indices), removed_blocks)
 
 
-def _masked_tensors(
-    tensors: Mapping[str, torch.Tensor], provenance: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Copies with zeros in the place of what pruning took, of those tensors that it took something of.
-
-    Args:
-        tensors: Of the network before it was pruned, by name.
-        provenance: As :func:`masked` takes it.
-    """
+def _masked_tensors(tensors: Mapping[str, torch.Tensor], kept_indices: KeptIndices) -> dict[str, torch.Tensor]:
+    """Copy the tensors that pruning removed elements from, with zeros in the place of these."""
     found = {}
     for name, tensor in tensors.items():
-        rows_stay = name.endswith(_DIRECTIONS)  # a direction of length 0 is none; the row's length, now 0, says it all
-        if isinstance(provenance, Provenance) and name in provenance:
-            kept = {dim: keep for dim, keep in provenance.kept.get(name, {}).items() if dim or not rows_stay}
-            if kept:
-                found[name] = _zeroed_along(tensor.detach().clone(), kept)
-            continue
-        lost = torch.ones(tensor.numel(), dtype=torch.bool, device=tensor.device)
-        if name in provenance:
-            lost[provenance[name].flatten().to(tensor.device)] = False
-        lost = lost.view(tensor.shape)
-        if rows_stay:
-            lost &= ~lost.flatten(1).all(1).view([-1, *[1] * (tensor.dim() - 1)])
-        if lost.any():
-            found[name] = tensor.detach().masked_fill(lost, 0)
+        # A direction of length 0 is none, so a lost row keeps its direction; the row's length, now 0, says it all.
+        rows_stay = name.endswith(_DIRECTIONS)
+        kept = {dim: keep for dim, keep in kept_indices.by_dim.get(name, {}).items() if dim or not rows_stay}
+        if kept:
+            found[name] = _zeroed_along(tensor.detach().clone(), kept)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What of a network can be pruned, and what is left out and why; importing this loads no torch."""
+"""The pruning plan: what of a network can be pruned, and what can't and why. Importing this loads no torch."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 Key = int | str
 """An argument of a call: its position, or its name."""
 
-Gives = Key | tuple[Key | None, ...]
+Passthrough = Key | tuple[Key | None, ...]
 """An argument, or a tuple of arguments and ``None``."""
 
 
@@ -56,11 +56,11 @@ class Block:
 
     name: str
     importance: float = 0.0
-    gives: Gives = 0
+    gives: Passthrough = 0
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Unprunable:
     """A module that can't be pruned, and why; an empty name is the network as a whole."""
 
     module: str
@@ -81,7 +81,7 @@ class PruningPlan:
     groups: tuple[Group, ...]
     blocks: tuple[Block, ...]
     weight_layers: Mapping[str, int]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[Unprunable, ...]
     graph: Mapping[str, Any]
 
     @property

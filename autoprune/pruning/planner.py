@@ -14,11 +14,11 @@ from autoprune.errors import PruningError
 from autoprune.network.call import Inputs
 from autoprune.pruning.blocks.find import find_blocks
 from autoprune.pruning.blocks.importance import angular_distances, loss_rises
-from autoprune.pruning.copies import lent, named_tensors, replica
+from autoprune.pruning.copies import named_tensors, shareable_tensors, weight_sharing_copy
 from autoprune.pruning.graph import Analysis, half_of_channels, no_analysis, prove_groups, to_plain
 from autoprune.pruning.graph.slice import remove_channels
-from autoprune.pruning.kept_indices import masked_replica
-from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
+from autoprune.pruning.kept_indices import masked_copy
+from autoprune.pruning.plan import Block, Group, PruningPlan, Unprunable
 from autoprune.pruning.proof import Bench, batch_of_two, bench, in_dtype, randomised, shortened
 
 Item = TypeVar("Item")
@@ -63,7 +63,7 @@ def make_plan(
         groups=tuple(Group(g.name, g.width, g.layers, g.multiple, g.exact) for g in analysis.groups),
         blocks=tuple(blocks),
         weight_layers=_weight_layers(model, skip),
-        left_out=tuple(preflight.left_out),
+        left_out=tuple(preflight.unprunable),
         graph=to_plain(analysis),
     )
     return plan if measure_loss is None else rank_blocks(plan, model, measure_loss)
@@ -88,7 +88,7 @@ def rank_blocks(plan: PruningPlan, model: nn.Module, measure_loss: Callable[[nn.
     return replace(
         plan,
         blocks=_ordered([block for block in plan.blocks if block.name not in needed], rises),
-        left_out=(*plan.left_out, *(LeftOut(name, reason) for name in needed)),
+        left_out=(*plan.left_out, *(Unprunable(name, reason) for name in needed)),
     )
 
 
@@ -117,57 +117,57 @@ class _Preflight:
         is_single = all(tensor.dtype is torch.float32 for tensor in drawn.parameters())
         self.probed = in_dtype(drawn, dense.inputs, torch.float32) if is_single else (dense.model, dense.inputs)
         self.skip = skip
-        self.left_out: list[LeftOut] = []
+        self.unprunable: list[Unprunable] = []
         self._modules = [name for name, _ in dense.model.named_modules()]
 
-    def leave_out(self, module: str, reason: str) -> None:
-        self.left_out.append(LeftOut(module, reason))
+    def add_unprunable(self, module: str, reason: str) -> None:
+        self.unprunable.append(Unprunable(module, reason))
 
     def prove_groups(self, hidden_sizes: bool) -> Analysis:
         """Find the groups and prove them, alone where they don't pass together."""
         try:
             analysis = prove_groups(
-                *self.probed, lambda found, lost: cut_failure(self.dense, found, lost), allow_norm=hidden_sizes
+                *self.probed, lambda found, lost: pruning_failure(self.dense, found, lost), allow_norm=hidden_sizes
             )
         except Exception as error:
-            self.leave_out("", f"no groups of channels: the network can't be followed ({shortened(error)})")
+            self.add_unprunable("", f"no groups of channels: the network can't be followed ({shortened(error)})")
             return no_analysis(self.dense.model)
         asked = {group.name: "left alone as asked" for group in analysis.groups if any(map(self.skip, group.makers))}
         analysis = analysis.without_groups(asked)
         for channels in analysis.unprunable:
-            self.leave_out(channels.module, channels.account)
+            self.add_unprunable(channels.module, channels.account)
         return analysis
 
     def prove_blocks(self, analysis: Analysis) -> list[Block]:
         """Find the residual blocks and prove them together with all groups; alone where they don't pass so."""
         lost = half_of_channels(analysis.groups)
         found: list[Block] = []
-        blocks, left_out = find_blocks(*self.probed)
-        self.left_out += left_out
+        blocks, unprunable = find_blocks(*self.probed)
+        self.unprunable += unprunable
         for block in blocks:
             inside = [name for name in self._modules if name == block.name or name.startswith(block.name + ".")]
             if any(map(self.skip, inside)):
-                self.leave_out(block.name, "block: left alone as asked")
+                self.add_unprunable(block.name, "block: left alone as asked")
             else:
                 found.append(block)
-        if not found or cut_failure(self.dense, analysis, lost, found) is None:
+        if not found or pruning_failure(self.dense, analysis, lost, found) is None:
             return found
         alone: list[Block] = []
         for block in found:
-            reason = cut_failure(self.dense, analysis, {}, (block,))
+            reason = pruning_failure(self.dense, analysis, {}, (block,))
             if reason is None:
                 alone.append(block)
             else:
-                self.leave_out(block.name, f"block: {reason}")
-        together, dropped = _largest_subset(alone, lambda blocks: cut_failure(self.dense, analysis, lost, blocks))
+                self.add_unprunable(block.name, f"block: {reason}")
+        together, dropped = _largest_subset(alone, lambda blocks: pruning_failure(self.dense, analysis, lost, blocks))
         for block, reason in dropped:
-            self.leave_out(
+            self.add_unprunable(
                 block.name, f"block: can be removed alone, but not with the other blocks and all groups: {reason}"
             )
         return together
 
 
-def cut_failure(
+def pruning_failure(
     dense: Bench, analysis: Analysis, lost: Mapping[str, Sequence[int]], blocks: Sequence[Block] = ()
 ) -> str | None:
     """Remove blocks and channels from a copy of a network, and say what goes wrong, if anything does.
@@ -179,17 +179,17 @@ def cut_failure(
     exact = {group.name: lost[group.name] for group in analysis.groups if group.exact and lost.get(group.name)}
     n_lost = sum(map(bool, lost.values()))
     if exact and len(exact) < n_lost:
-        reason = cut_failure(dense, analysis, exact, blocks)
+        reason = pruning_failure(dense, analysis, exact, blocks)
         if reason is not None:
             return reason
-    pruned = replica(dense.model, lent(dense.model), blocks)
+    pruned = weight_sharing_copy(dense.model, shareable_tensors(dense.model), blocks)
     try:
         if not lost:
             dense.prove(pruned, None)
             return None
-        provenance = remove_channels(pruned, analysis, lost)
-        masked = masked_replica(dense.model, provenance, blocks) if len(exact) == n_lost else None
-        dense.prove(pruned, masked)
+        kept_indices = remove_channels(pruned, analysis, lost)
+        reference = masked_copy(dense.model, kept_indices, blocks) if len(exact) == n_lost else None
+        dense.prove(pruned, reference)
     except PruningError as error:
         return str(error)
     except Exception as error:

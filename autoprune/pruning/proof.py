@@ -1,4 +1,4 @@
-"""Proof by a real forward and backward pass that a pruned network computes what the masked one does."""
+"""Prove by a forward and backward pass that a pruned network computes what the masked one does."""
 
 import contextlib
 import math
@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from autoprune.errors import PruningError
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.device import device_of
-from autoprune.pruning.copies import lent, replica
-from autoprune.pruning.kept_indices import masked_replica
+from autoprune.pruning.copies import shareable_tensors, weight_sharing_copy
+from autoprune.pruning.kept_indices import KeptIndices, masked_copy
 from autoprune.pruning.plan import Block
 
 _FLOAT64_TOLERANCE = 1e-8
@@ -22,7 +22,7 @@ _FLOAT32_TOLERANCE = 1e-3
 _LARGE = 100_000_000
 """Parameters above which a plan is proved in the network's own dtype: copies in float64 would not fit everywhere."""
 _SMALL = 5_000_000
-"""Parameters up to which every single cut is compared in float64 at once: it costs next to nothing."""
+"""Parameters up to which every pruned network is compared in float64 at once: it costs next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ def bench(model: nn.Module, inputs: Inputs) -> Bench:
     return stand(None)
 
 
-def prove_cut(
+def prove_pruned(
     pruned: nn.Module,
     model: nn.Module,
-    provenance: Mapping[str, torch.Tensor],
+    kept_indices: KeptIndices,
     removed_blocks: Collection[Block],
     inputs: Inputs,
     *,
     exact: bool = True,
 ) -> None:
-    """Compare one cut of a network with the masked network, forward only.
+    """Compare a pruned network with the masked network, forward only.
 
-    A network of at most 5 million parameters is compared in float64, where a wrong cut shows beyond all rounding. A
+    A network of at most 5 million parameters is compared in float64, where wrong pruning shows beyond all rounding. A
     larger one is compared in float32, to a tolerance of 1e-3 of the largest output; only if that fails does float64
     decide. Where a network runs in its own dtypes only, they are taken.
 
@@ -111,7 +111,7 @@ def prove_cut(
         network, cast = in_dtype(pruned, inputs, dtype)
         try:
             with torch.no_grad():
-                expected = run(masked_replica(model, provenance, removed_blocks, dtype).eval(), cast)
+                expected = run(masked_copy(model, kept_indices, removed_blocks, dtype).eval(), cast)
         except PruningError as error:
             failure = failure or error
             continue
@@ -131,7 +131,7 @@ def prove_cut(
 
 
 def in_dtype(model: nn.Module, inputs: Inputs, dtype: torch.dtype | None) -> tuple[nn.Module, Inputs]:
-    """A network in evaluation mode that computes with this one's weights, and inputs on its device.
+    """Copy a network in evaluation mode, sharing its weights, and move inputs to its device.
 
     Args:
         dtype: What float tensors are cast to; ``None`` leaves them.
@@ -140,7 +140,7 @@ def in_dtype(model: nn.Module, inputs: Inputs, dtype: torch.dtype | None) -> tup
     cast = tree_map_only(
         torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() and dtype else x, to_device(inputs, device)
     )
-    return replica(model, lent(model, dtype)).eval(), cast
+    return weight_sharing_copy(model, shareable_tensors(model, dtype)).eval(), cast
 
 
 def run(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
@@ -165,7 +165,7 @@ def tensors_in(outputs: Any) -> list[torch.Tensor]:
 
 
 def shortened(error: Exception, limit: int = 160) -> str:
-    """The first line of an error's text, with its type."""
+    """Return the first line of an error's text, with its type."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
@@ -181,7 +181,7 @@ def batch_of_two(inputs: Inputs) -> Inputs:
 def randomised(model: nn.Module, seed: int) -> nn.Module:
     """Copy a network with random weights, norm parameters and batch-norm statistics.
 
-    A trained network can hide a wrong cut: a weight that is zero, a fresh batch norm, a unit that is dead. Biases and
+    A trained network can hide wrong pruning: a weight that is zero, a fresh batch norm, a unit that is dead. Biases and
     norm scales are drawn from [0.5, 1.5), larger weights from a normal distribution over the square root of their
     fan-in.
     """
@@ -198,7 +198,7 @@ def randomised(model: nn.Module, seed: int) -> nn.Module:
         else:
             continue
         drawn[name] = values.to(tensor)
-    return replica(model, drawn)
+    return weight_sharing_copy(model, drawn)
 
 
 def _n_parameters(model: nn.Module) -> int:

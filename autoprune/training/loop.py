@@ -159,16 +159,16 @@ class Trainer:
             )
         self.validation_losses.append(loss)
 
-    def resize(self, model: nn.Module, provenance: Mapping[str, torch.Tensor]) -> None:
+    def resize(self, model: nn.Module, kept_indices: Mapping[str, torch.Tensor]) -> None:
         """Go on with a network that has lost channels; what the optimizer knows of the entries that are left is kept.
 
         Args:
             model: The smaller network; may be the old one, changed in place.
-            provenance: Parameter name -> flat indices into the old parameter, in the shape of the new one, dtype int64.
+            kept_indices: Parameter name -> flat indices into the old parameter, in the shape of the new one, int64.
                 A parameter that is not named has kept all its entries.
 
         Raises:
-            ValueError: If a parameter's new shape and its provenance don't fit.
+            ValueError: If a parameter's new shape and its kept indices don't fit.
         """
         old_parameters, old_state = self._parameters, self._optimizer.state
         self._adopt(model)
@@ -176,10 +176,10 @@ class Trainer:
             old = old_parameters.get(name)
             if old is None or old not in old_state:
                 continue
-            source = provenance.get(name)
+            source = kept_indices.get(name)
             if (old.shape if source is None else source.shape) != parameter.shape:
                 raise ValueError(
-                    f"provenance of '{name}' must have the new parameter's shape {tuple(parameter.shape)}, "
+                    f"kept indices of '{name}' must have the new parameter's shape {tuple(parameter.shape)}, "
                     f"got {None if source is None else tuple(source.shape)}."
                 )
             self._optimizer.state[parameter] = {

@@ -98,7 +98,7 @@ class TrialCuts:
             return False
         self._n_done = due
         pruned = self._cut(self._precision.lay_back(trainer.model), self._pruning_at(due / N_GRADUAL_CUTS))
-        trainer.resize(pruned.model, pruned.provenance)
+        trainer.resize(pruned.model, pruned.kept_indices)
         return True
 
     def apply_masks(self) -> None:
@@ -146,7 +146,7 @@ class TrialCuts:
             )
 
         pruned, _ = find_executable_batch_size(attempt, CALIBRATION_BATCH if with_data else 1, self._device, "pruning")
-        self.kept, self.removed_blocks = pruned.kept, pruned.removed_blocks
+        self.kept, self.removed_blocks = pruned.widths, pruned.removed_blocks
         self._masks = (
             WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope, pruning.weight_pattern)
             if pruning.weight_ratios

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from masking import masked
 from pruning_networks import (
     Concat,
     ConvShortcutResNet,
@@ -25,7 +26,6 @@ from autoprune.pruning.apply import prune
 from autoprune.pruning.blocks.removed import RemovedBlock
 from autoprune.pruning.channels.criteria import CRITERIA
 from autoprune.pruning.channels.widths import current_widths
-from autoprune.pruning.kept_indices import masked
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan
 from autoprune.trial import PruningConfig
@@ -76,15 +76,15 @@ def test_output_is_that_of_the_masked_network(build: Callable[[], nn.Module], cr
     model, plan = dense(build)
     asked = shares(plan, 0.4)
     result = pruned_to(model, plan, PruningConfig(widths=asked, criterion=criterion))
-    assert result.kept == asked == current_widths(result.model, plan)
-    assert_same_output(masked(model, result.provenance), result.model)
+    assert result.widths == asked == current_widths(result.model, plan)
+    assert_same_output(masked(model, result.kept_indices), result.model)
 
 
 @pytest.mark.parametrize("build", NETWORKS)
 def test_shapes_are_those_that_shrink_predicts(build: Callable[[], nn.Module]) -> None:
     model, plan = dense(build)
     result = pruned_to(model, plan, PruningConfig(widths=shares(plan, 0.3)))
-    lost = {name: width - result.kept[name] for name, width in plan.group_widths.items()}
+    lost = {name: width - result.widths[name] for name, width in plan.group_widths.items()}
     for name, tensor in result.model.state_dict().items():
         expected = [
             size - sum(n * lost[group] for group, n in plan.shrink.get(name, {}).get(dim, {}).items())
@@ -99,9 +99,9 @@ def test_pruned_network_is_pruned_again(build: Callable[[], nn.Module]) -> None:
     parent = pruned_to(model, plan, PruningConfig(widths=shares(plan, 0.7), criterion="random"))
     asked = shares(plan, 0.35)
     child = pruned_to(parent.model, plan, PruningConfig(widths=asked, criterion="l1"))
-    assert child.kept == asked
-    assert_same_output(masked(parent.model, child.provenance), child.model)
-    composed = {name: parent.provenance[name].flatten()[index] for name, index in child.provenance.items()}
+    assert child.widths == asked
+    assert_same_output(masked(parent.model, child.kept_indices), child.model)
+    composed = {name: parent.kept_indices[name].flatten()[index] for name, index in child.kept_indices.items()}
     assert_same_output(masked(model, composed), child.model)
 
 
@@ -116,7 +116,7 @@ def test_hidden_layer_cut_by_hand() -> None:
     kept = sorted(sorted(range(20), key=lambda i: -sums[i])[:7])
     by_hand = torch.relu(x @ first.weight[kept].T + first.bias[kept]) @ last.weight[:, kept].T + last.bias
     torch.testing.assert_close(result.model(x), by_hand)
-    assert result.provenance["0.bias"].tolist() == kept
+    assert result.kept_indices["0.bias"].tolist() == kept
     assert result.model[0].out_features == result.model[2].in_features == 7
 
 
@@ -128,10 +128,10 @@ def test_resnet20_keeps_shortcuts_whole() -> None:
     config = PruningConfig(widths=shares(plan, 0.5), removed_blocks=("layer1.1", "layer3.2"))
     result = prune(model, plan, config, example_inputs=x)
     inside = {"layer1.1.conv1", "layer3.2.conv1"}
-    assert result.kept == {name: 0 if name in inside else width // 2 for name, width in plan.group_widths.items()}
+    assert result.widths == {name: 0 if name in inside else width // 2 for name, width in plan.group_widths.items()}
     assert set(result.removed_blocks) == {"layer1.1", "layer3.2"}
     with torch.no_grad():
-        expected = masked(model, result.provenance).eval()(x)
+        expected = masked(model, result.kept_indices).eval()(x)
     torch.testing.assert_close(result.model.eval()(x), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -152,12 +152,12 @@ def test_blocks_go_before_channels_and_stay_gone() -> None:
         model, plan, PruningConfig(removed_blocks=("layer1.0",), widths={"layer1.0.conv1": 3, "conv1": 5})
     )
     assert isinstance(first.model.get_submodule("layer1.0"), RemovedBlock)
-    assert first.kept["layer1.0.conv1"] == 0
-    assert first.kept["conv1"] == 5
-    assert not any(name.startswith("layer1.0.") for name in first.provenance)
+    assert first.widths["layer1.0.conv1"] == 0
+    assert first.widths["conv1"] == 5
+    assert not any(name.startswith("layer1.0.") for name in first.kept_indices)
     second = pruned_to(first.model, plan, PruningConfig(removed_blocks=("layer2.1", "layer1.0"), widths={"conv1": 2}))
     assert set(second.removed_blocks) == {"layer1.0", "layer2.1"}
-    assert_same_output(masked(first.model, second.provenance), second.model)
+    assert_same_output(masked(first.model, second.kept_indices), second.model)
     kept = pruned_to(first.model, plan, PruningConfig())
     assert kept.removed_blocks == ("layer1.0",)
 
@@ -166,7 +166,7 @@ def test_all_widths_at_one_and_all_blocks_gone() -> None:
     model, plan = dense(ConvShortcutResNet)
     ones = dict.fromkeys(plan.group_widths, 1)
     result = pruned_to(model, plan, PruningConfig(widths=ones, removed_blocks=plan.block_names))
-    assert set(result.kept.values()) == {0, 1}
+    assert set(result.widths.values()) == {0, 1}
     result.model.train()(digits()[0]).sum().backward()
 
 
@@ -189,7 +189,7 @@ def test_state_around_the_weights_is_kept() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in (*model.parameters(), *result.model.parameters()))
     for name, tensor in result.model.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name].flatten()[result.provenance[name]])
+        assert torch.equal(tensor, model.state_dict()[name].flatten()[result.kept_indices[name]])
 
 
 def test_tied_weights_stay_tied() -> None:
@@ -202,16 +202,16 @@ def test_tied_weights_stay_tied() -> None:
 def test_same_seed_same_channels() -> None:
     model, plan = dense(mlp)
     config = PruningConfig(widths=shares(plan, 0.5), criterion="random")
-    chosen = [pruned_to(model, plan, config, seed).provenance["1.bias"].tolist() for seed in (1, 1, 2)]
+    chosen = [pruned_to(model, plan, config, seed).kept_indices["1.bias"].tolist() for seed in (1, 1, 2)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
 def test_nothing_asked_gives_the_same_network() -> None:
     model, plan = dense(mlp)
     result = pruned_to(model, plan, PruningConfig(widths=plan.group_widths))
-    assert result.kept == plan.group_widths
+    assert result.widths == plan.group_widths
     assert_same_output(model, result.model)
-    assert all(index.flatten().equal(torch.arange(index.numel())) for index in result.provenance.values())
+    assert all(index.flatten().equal(torch.arange(index.numel())) for index in result.kept_indices.values())
 
 
 @pytest.mark.parametrize(

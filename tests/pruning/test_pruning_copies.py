@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from masking import masked
 from pruning_networks import ConvShortcutResNet, TiedMLP, settled
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoprune.errors import PruningError
 from autoprune.pruning.apply import prune
 from autoprune.pruning.blocks.removed import is_removed
-from autoprune.pruning.copies import lent, named_tensors, replica
-from autoprune.pruning.kept_indices import Provenance, masked, untouched
+from autoprune.pruning.copies import named_tensors, shareable_tensors, weight_sharing_copy
+from autoprune.pruning.kept_indices import KeptIndices, all_indices
 from autoprune.pruning.plan import Block
 from autoprune.pruning.planner import make_plan
-from autoprune.pruning.proof import prove_cut
+from autoprune.pruning.proof import prove_pruned
 from autoprune.trial import PruningConfig
 
 
@@ -27,7 +28,7 @@ def test_named_tensors_are_taken_over_and_the_rest_is_copied() -> None:
     model = settled(TiedMLP())
     model.first.weight.requires_grad_(False)
     given = torch.ones_like(model.first.weight)
-    copied = replica(model, {"first.weight": given})
+    copied = weight_sharing_copy(model, {"first.weight": given})
     assert copied.first.weight is copied.second.weight
     assert copied.first.weight.data_ptr() == given.data_ptr()
     assert not copied.first.weight.requires_grad
@@ -36,7 +37,7 @@ def test_named_tensors_are_taken_over_and_the_rest_is_copied() -> None:
 
 def test_a_replica_lacks_a_removed_block() -> None:
     model = settled(ConvShortcutResNet())
-    without = replica(model, lent(model), [Block("layer1.0", 0.0)])
+    without = weight_sharing_copy(model, shareable_tensors(model), [Block("layer1.0", 0.0)])
     assert is_removed(without, "layer1.0")
     assert not is_removed(model, "layer1.0")
     x = torch.randn(2, 1, 8, 8)
@@ -119,8 +120,8 @@ def test_a_large_networks_weights_are_copied_once(monkeypatch: pytest.MonkeyPatc
     assert weights.made <= n_dense + n_pruned + first
 
 
-def wrongly_cut() -> tuple[nn.Module, nn.Module, Provenance]:
-    """A network, the same without another channel than its provenance says, and that provenance."""
+def wrongly_pruned() -> tuple[nn.Module, nn.Module, KeptIndices]:
+    """A network, the same without another channel than its kept indices say, and these indices."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     pruned = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
@@ -133,16 +134,16 @@ def wrongly_cut() -> tuple[nn.Module, nn.Module, Provenance]:
     return (
         model,
         pruned,
-        Provenance(untouched(model).shapes, {"0.weight": {0: kept}, "0.bias": {0: kept}, "2.weight": {1: kept}}),
+        KeptIndices(all_indices(model).shapes, {"0.weight": {0: kept}, "0.bias": {0: kept}, "2.weight": {1: kept}}),
     )
 
 
 @pytest.mark.parametrize("small", [0, 10**6])
 def test_a_wrong_cut_is_seen_in_either_dtype(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoprune.pruning.proof._SMALL", small)
-    model, pruned, provenance = wrongly_cut()
+    model, pruned, kept_indices = wrongly_pruned()
     with pytest.raises(PruningError, match="the output differs from the masked network's by"):
-        prove_cut(pruned, model, provenance, (), torch.randn(3, 4))
+        prove_pruned(pruned, model, kept_indices, (), torch.randn(3, 4))
 
 
 class Chaotic(nn.Sequential):
@@ -159,5 +160,5 @@ def test_float64_decides_where_float32_is_too_coarse(monkeypatch: pytest.MonkeyP
     x = torch.randn(3, 16)
     result = prune(model, make_plan(model, x), PruningConfig(widths={"0": 301}), example_inputs=x)
     with torch.no_grad():
-        apart = (result.model(x) - masked(model, result.provenance)(x)).abs().max()
+        apart = (result.model(x) - masked(model, result.kept_indices)(x)).abs().max()
     assert apart > 1e-2

@@ -241,7 +241,7 @@ def test_channels_in_eights_in_a_block_that_is_removed() -> None:
     assert set(plan.block_names) == {"blocks.0", "blocks.1"}
     config = PruningConfig(widths={"blocks.0.up": 8, "blocks.1.up": 16}, removed_blocks=("blocks.0",))
     pruned = prune(model, plan, config, example_inputs=inputs)
-    assert pruned.kept == {"blocks.0.up": 0, "blocks.1.up": 16}
+    assert pruned.widths == {"blocks.0.up": 0, "blocks.1.up": 16}
 
 
 def test_a_single_eight_is_no_group() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from autoprune.config import Range
 from autoprune.config.dimension import Dimension
 from autoprune.cost import CostTable, build_table
-from autoprune.pruning.plan import Block, LeftOut, PruningPlan
+from autoprune.pruning.plan import Block, PruningPlan, Unprunable
 from autoprune.pruning.planner import make_plan
 from autoprune.report.plan import plan_tables
 from autoprune.trial import Cost
@@ -74,7 +74,7 @@ def test_dimensions() -> None:
 
 def test_no_line_is_longer_than_80_columns_and_nothing_is_cut_off() -> None:
     plan, table = planned()
-    plan = PruningPlan(plan.groups, (), plan.weight_layers, (LeftOut("head", "a reason " * 30),), plan.graph)
+    plan = PruningPlan(plan.groups, (), plan.weight_layers, (Unprunable("head", "a reason " * 30),), plan.graph)
     lines = rendered(plan, table)
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)
@@ -82,7 +82,7 @@ def test_no_line_is_longer_than_80_columns_and_nothing_is_cut_off() -> None:
 
 
 def test_nothing_to_prune() -> None:
-    plan = PruningPlan(groups=(), blocks=(), weight_layers={}, left_out=(LeftOut("", "it has no layers"),), graph={})
+    plan = PruningPlan(groups=(), blocks=(), weight_layers={}, left_out=(Unprunable("", "it has no layers"),), graph={})
     lines = rendered(plan, planned()[1])
     assert "groups: none can be pruned" in lines
     assert any("(the network)" in line and "it has no layers" in line for line in lines)

@@ -95,12 +95,12 @@ def narrow(model: nn.Module, kept: torch.Tensor) -> tuple[nn.Module, dict[str, t
         smaller[0].bias.copy_(first.bias[kept])
         smaller[3].weight.copy_(last.weight[:, kept])
         smaller[3].bias.copy_(last.bias)
-    provenance = {
+    kept_indices = {
         "0.weight": torch.arange(first.weight.numel()).view_as(first.weight)[kept],
         "0.bias": kept,
         "3.weight": torch.arange(last.weight.numel()).view_as(last.weight)[:, kept],
     }
-    return smaller, provenance
+    return smaller, kept_indices
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -132,12 +132,12 @@ def test_resized_network_goes_on_as_the_masked_one_does(
 
     def shrink(progress: float) -> None:
         if progress >= switch and resized.model[0].out_features == 32:
-            smaller, provenance = narrow(resized.model, kept)
+            smaller, kept_indices = narrow(resized.model, kept)
             if in_place:
                 for index in (0, 3):
                     resized.model[index] = smaller[index]
                 smaller = resized.model
-            resized.resize(smaller, provenance)
+            resized.resize(smaller, kept_indices)
 
     resized = Trainer(task.build_model(), task, **settings, before_step=shrink)
     for _ in range(3):
@@ -148,14 +148,14 @@ def test_resized_network_goes_on_as_the_masked_one_does(
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_provenance_of_the_wrong_shape_is_refused(
+def test_kept_indices_of_the_wrong_shape_are_refused(
     make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module
 ) -> None:
     trainer = Trainer(mlp, make_task(n_train=64), **settings)
     trainer.run_epoch()
-    smaller, provenance = narrow(mlp, torch.arange(5))
-    provenance.pop("0.bias")
+    smaller, kept_indices = narrow(mlp, torch.arange(5))
+    kept_indices.pop("0.bias")
     with pytest.raises(
-        ValueError, match=r"provenance of '0.bias' must have the new parameter's shape \(5,\), got None"
+        ValueError, match=r"kept indices of '0.bias' must have the new parameter's shape \(5,\), got None"
     ):
-        trainer.resize(smaller, provenance)
+        trainer.resize(smaller, kept_indices)

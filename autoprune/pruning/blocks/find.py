@@ -1,4 +1,4 @@
-"""Which modules of a network are residual blocks, found by a probe of what they do."""
+"""Find the residual blocks of a network by a probe of what its modules do."""
 
 import contextlib
 import copy
@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from autoprune.errors import PruningError
 from autoprune.network.call import Inputs
-from autoprune.pruning.copies import lent, replica
-from autoprune.pruning.plan import Block, Gives, Key, LeftOut
+from autoprune.pruning.copies import shareable_tensors, weight_sharing_copy
+from autoprune.pruning.plan import Block, Key, Passthrough, Unprunable
 from autoprune.pruning.proof import run
 
 _TOLERANCE = 1e-3
@@ -29,27 +29,26 @@ class _Call:
         args: Tensors as they were given, other objects, such as a cache, copied before the module could change them.
         stream: The first tensor among the arguments, as it was before the call.
         key: Where in the arguments it stands.
-        gives: What :class:`RemovedBlock` has to return; ``None`` where that can't be.
-        hands_on: Whether the output holds tensors that the module makes, beside the stream.
+        passthrough: What :class:`RemovedBlock` has to return; ``None`` where that can't be.
+        makes_tensors: Whether the output holds tensors that the module makes, beside the stream.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     stream: torch.Tensor
     key: Key
-    gives: Gives | None = None
-    hands_on: bool = False
+    passthrough: Passthrough | None = None
+    makes_tensors: bool = False
     count: int = 1
 
 
-def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[list[Block], list[LeftOut]]:
+def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[list[Block], list[Unprunable]]:
     """Find the modules that compute ``x + f(x)``, or a norm of it as in BERT, by a probe of what they do.
 
     The stream ``x`` is the first tensor that the module is called with; its output, or the first tensor of a tuple,
-    has the stream's shape. With all parameters at zero, a block gives the stream back (one that ends in a ReLU does
-    where the stream comes from another ReLU). A block with a norm behind the sum passes too: with its norms at scale 1,
-    shift 0 and all else at zero, it gives a stream back that is normalised already, which in a network of such blocks
-    it is.
+    has the stream's shape. With all parameters at zero, a block returns the stream (one that ends in a ReLU does where
+    the stream comes from another ReLU). A block with a norm behind the sum passes too: with its norms at scale 1,
+    shift 0 and all else at zero, it returns a stream that is normalised already, as it is in a network of such blocks.
 
     Where passing modules nest, the items of a stack, a list of modules of the same class, count: whole transformer
     layers, not the attention inside nor the stage around. Of items of stacks in each other, and where there is no
@@ -65,21 +64,21 @@ def find_blocks(model: nn.Module, example_inputs: Inputs) -> tuple[list[Block], 
     Raises:
         PruningError: If the network can't run on the inputs.
     """
-    probed = replica(model, lent(model)).eval()
+    probed = weight_sharing_copy(model, shareable_tensors(model)).eval()
     with torch.no_grad():
         calls, outputs = _calls(probed, example_inputs)
         chosen = _units(probed, calls)
         found = [name for name in chosen if calls[name].count == 1]
-        makers = {name: calls[name].gives for name in found if calls[name].hands_on}
-        needed = _needed(probed, example_inputs, outputs, makers)
-    blocks = [Block(name, gives=calls[name].gives or 0) for name in found if name not in needed]
+        by_maker = {name: calls[name].passthrough for name in found if calls[name].makes_tensors}
+        needed = _needed(probed, example_inputs, outputs, by_maker)
+    blocks = [Block(name, gives=calls[name].passthrough or 0) for name in found if name not in needed]
     reasons = {name: f"block: it is called {calls[name].count} times" for name in chosen if name not in found}
     reasons |= dict.fromkeys(needed, "block: other layers read a second tensor that it makes")
-    return blocks, [LeftOut(name, reason) for name, reason in reasons.items()]
+    return blocks, [Unprunable(name, reason) for name, reason in reasons.items()]
 
 
 def _calls(model: nn.Module, inputs: Inputs) -> tuple[dict[str, _Call], list[torch.Tensor]]:
-    """The first call of every module that may be a block, in module order, and the network's output."""
+    """Record the first call of every module that may be a block, in module order, and the network's output."""
     calls: dict[str, _Call] = {}
 
     def before(name: str) -> Callable[..., None]:
@@ -91,14 +90,14 @@ def _calls(model: nn.Module, inputs: Inputs) -> tuple[dict[str, _Call], list[tor
             key, stream = next(((k, v) for k, v in named if isinstance(v, torch.Tensor)), (0, None))
             if stream is not None and stream.is_floating_point():
                 # A clone, because the module may write into its input.
-                calls[name] = _Call(*_kept((args, kwargs)), stream.detach().clone(), key)
+                calls[name] = _Call(*_with_copies((args, kwargs)), stream.detach().clone(), key)
 
         return hook
 
     def after(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             if name in calls and calls[name].count == 1:
-                _see_output(calls[name], output)
+                _record_passthrough(calls[name], output)
 
         return hook
 
@@ -115,10 +114,10 @@ def _calls(model: nn.Module, inputs: Inputs) -> tuple[dict[str, _Call], list[tor
     return {name: calls[name] for name, _ in candidates if name in calls}, outputs
 
 
-def _kept(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The same tensors, and copies of whatever else can be copied."""
+def _with_copies(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Keep the tensors, and copy whatever else can be copied."""
 
-    def kept(value: Any) -> Any:
+    def copied(value: Any) -> Any:
         if isinstance(value, torch.Tensor | nn.Module):
             return value
         with contextlib.suppress(Exception):
@@ -126,7 +125,7 @@ def _kept(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any,
         return value
 
     args, kwargs = arguments
-    return tuple(map(kept, args)), {key: kept(value) for key, value in kwargs.items()}
+    return tuple(map(copied, args)), {key: copied(value) for key, value in kwargs.items()}
 
 
 def _is_plain_layer(module: nn.Module) -> bool:
@@ -134,8 +133,8 @@ def _is_plain_layer(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None
 
 
-def _see_output(call: _Call, output: Any) -> None:
-    """Say how to give the stream back in the form of this output."""
+def _record_passthrough(call: _Call, output: Any) -> None:
+    """Record how to return the stream in the form of this output."""
     leaves = output if type(output) is tuple else (output,)
     first = next((place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)), None)
     if first is None or leaves[first].shape != call.stream.shape or leaves[first].dtype != call.stream.dtype:
@@ -145,8 +144,8 @@ def _see_output(call: _Call, output: Any) -> None:
     for place, leaf in enumerate(leaves):
         same = next((key for key, value in named if value is leaf and isinstance(leaf, torch.Tensor)), None)
         keys.append(call.key if place == first else same)
-        call.hands_on |= keys[-1] is None and leaf is not None
-    call.gives = tuple(keys) if type(output) is tuple else call.key
+        call.makes_tensors |= keys[-1] is None and leaf is not None
+    call.passthrough = tuple(keys) if type(output) is tuple else call.key
 
 
 def _passes(model: nn.Module, name: str, call: _Call) -> bool:
@@ -155,7 +154,7 @@ def _passes(model: nn.Module, name: str, call: _Call) -> bool:
     if not 0 < size < float("inf"):
         return False
     zeros = {key: torch.zeros_like(parameter) for key, parameter in module.named_parameters()}
-    if _gives_back(module, zeros, call, call.stream / size):
+    if _returns_stream(module, zeros, call, call.stream / size):
         return True
     norms = {
         f"{path}.weight".lstrip("."): torch.ones_like(norm.weight)
@@ -164,12 +163,12 @@ def _passes(model: nn.Module, name: str, call: _Call) -> bool:
     }
     if not norms.keys() & zeros.keys() or call.stream.dim() < 2:
         return False
-    return _gives_back(module, zeros | norms, call, F.layer_norm(call.stream / size, call.stream.shape[-1:]))
+    return _returns_stream(module, zeros | norms, call, F.layer_norm(call.stream / size, call.stream.shape[-1:]))
 
 
-def _gives_back(module: nn.Module, parameters: dict[str, torch.Tensor], call: _Call, stream: torch.Tensor) -> bool:
+def _returns_stream(module: nn.Module, parameters: dict[str, torch.Tensor], call: _Call, stream: torch.Tensor) -> bool:
     given = stream.clone()
-    args, kwargs = _kept((call.args, call.kwargs))
+    args, kwargs = _with_copies((call.args, call.kwargs))
     args = tuple(given if key == call.key else value for key, value in enumerate(args))
     kwargs = {key: given if key == call.key else value for key, value in kwargs.items()}
     try:
@@ -184,10 +183,10 @@ def _gives_back(module: nn.Module, parameters: dict[str, torch.Tensor], call: _C
 
 
 def _units(model: nn.Module, calls: Mapping[str, _Call]) -> list[str]:
-    """Of modules that pass and nest, those that a user would call a layer, in module order."""
+    """Choose the modules that a user would call a layer, among those that pass and nest, in module order."""
 
     def passing(names: Iterable[str]) -> list[str]:
-        return [name for name in names if calls[name].gives is not None and _passes(model, name, calls[name])]
+        return [name for name in names if calls[name].passthrough is not None and _passes(model, name, calls[name])]
 
     items = _innermost(passing(name for name in calls if _in_stack(model, name)))
     # Whatever is in an item or around one is none of its own; a pass through each of them would be for nothing.
@@ -211,19 +210,19 @@ def _in_stack(model: nn.Module, name: str) -> bool:
 
 
 def _needed(
-    model: nn.Module, inputs: Inputs, expected: list[torch.Tensor], makers: Mapping[str, Gives | None]
+    model: nn.Module, inputs: Inputs, expected: list[torch.Tensor], by_maker: Mapping[str, Passthrough | None]
 ) -> list[str]:
-    """Those blocks of whose output the network reads what its replacement can't give."""
+    """Find the blocks with an output that the network reads and their replacement can't return."""
 
-    def without(gives: Gives | None) -> Callable[..., Any]:
+    def without(passthrough: Passthrough | None) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: tuple[Any, ...]) -> tuple[Any, ...]:
-            keys = gives if isinstance(gives, tuple) else (gives,)
+            keys = passthrough if isinstance(passthrough, tuple) else (passthrough,)
             return tuple(None if key is None else leaf for key, leaf in zip(keys, output, strict=True))
 
         return hook
 
     def does_without(some: Iterable[str]) -> bool:
-        hooks = [model.get_submodule(name).register_forward_hook(without(makers[name])) for name in some]
+        hooks = [model.get_submodule(name).register_forward_hook(without(by_maker[name])) for name in some]
         try:
             outputs = run(model, inputs)
         except PruningError:
@@ -233,4 +232,4 @@ def _needed(
                 handle.remove()
         return len(outputs) == len(expected) and all(map(torch.equal, outputs, expected))
 
-    return [] if not makers or does_without(makers) else [name for name in makers if not does_without([name])]
+    return [] if not by_maker or does_without(by_maker) else [name for name in by_maker if not does_without([name])]

@@ -11,7 +11,7 @@ from autoprune.errors import PruningError
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.device import device_of
 from autoprune.network.modes import eval_mode
-from autoprune.pruning.copies import lent, replica
+from autoprune.pruning.copies import shareable_tensors, weight_sharing_copy
 from autoprune.pruning.plan import Block
 from autoprune.tasks.task import Loss
 
@@ -32,14 +32,14 @@ def loss_rises(
     """
     if not blocks:
         return {}
-    whole = measure_loss(replica(model, lent(model)))
+    whole = measure_loss(weight_sharing_copy(model, shareable_tensors(model)))
     if not math.isfinite(whole):
         raise PruningError(
             f"the loss of the dense network must be finite to rank its blocks, got {whole}. Check its weights."
         )
     rises: dict[str, float] = {}
     for block in blocks:
-        rise = measure_loss(replica(model, lent(model), [block])) - whole
+        rise = measure_loss(weight_sharing_copy(model, shareable_tensors(model), [block])) - whole
         rises[block.name] = rise if math.isfinite(rise) else math.inf
     return rises
 

@@ -1,4 +1,4 @@
-"""Layer pruning: a block is replaced by a module that gives its input back, in the form that the block's output had."""
+"""Layer pruning: a block is replaced by a module that returns its input, in the form of the block's output."""
 
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -6,41 +6,42 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.pruning.plan import Block, Gives, Key
+from autoprune.pruning.plan import Block, Key, Passthrough
 
 
 class RemovedBlock(nn.Module):
-    """Stands where a block was: takes whatever the block took and gives the stream back.
+    """Stands where a block was: takes whatever the block took and returns the stream.
 
     Plain attributes of the block, and of the modules in it, can still be read, since networks ask their layers for
     such things as ``attention_type`` or ``self_attn.batch_first``.
 
     Args:
         block: The module that it replaces.
-        gives: Which argument it returns, or a tuple of them; see :class:`autoprune.pruning.plan.Block`.
+        passthrough: Which argument it returns, or a tuple of them; see :class:`autoprune.pruning.plan.Block`.
     """
 
-    def __init__(self, block: nn.Module, gives: Gives = 0) -> None:
+    def __init__(self, block: nn.Module, passthrough: Passthrough = 0) -> None:
         super().__init__()
         vars(self).update(_attributes(block))
-        self._gives = gives
+        self._passthrough = passthrough
 
     @property
-    def gives(self) -> Gives:
+    def passthrough(self) -> Passthrough:
         """Which argument it returns, or a tuple of them."""
-        return self._gives
+        return self._passthrough
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Give arguments back; what else the block returned is ``None``."""
+        """Return the arguments that pass through; what else the block returned is ``None``."""
 
         def argument(key: Key | None) -> Any:
             return None if key is None else kwargs[key] if isinstance(key, str) else args[key]
 
-        return tuple(map(argument, self._gives)) if isinstance(self._gives, tuple) else argument(self._gives)
+        keys = self._passthrough
+        return tuple(map(argument, keys)) if isinstance(keys, tuple) else argument(keys)
 
     def extra_repr(self) -> str:
-        """What the module gives back."""
-        return f"gives={self._gives!r}"
+        """Return which arguments pass through."""
+        return f"passthrough={self._passthrough!r}"
 
 
 def remove_blocks(model: nn.Module, blocks: Iterable[Block]) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from autoprune.errors import PruningError
 from autoprune.pruning.channels.importance import Calibration, channel_scores
 from autoprune.pruning.channels.widths import current_widths
-from autoprune.pruning.copies import lent, replica
+from autoprune.pruning.copies import shareable_tensors, weight_sharing_copy
 from autoprune.pruning.graph import at_widths, from_plain
 from autoprune.pruning.plan import PruningPlan
 from autoprune.tasks.task import Loss
@@ -44,7 +44,7 @@ def global_scores(
     present = current_widths(model, plan)
     analysis = at_widths(from_plain(plan.graph), {name: max(1, width) for name, width in present.items()})
     groups = [group for group in analysis.groups if present[group.name]]
-    scored = replica(model, lent(model))
+    scored = weight_sharing_copy(model, shareable_tensors(model))
     scores = channel_scores(scored, groups, criterion, calibration=calibration, loss=loss, seed=seed)
     return {name: values / values.mean() if bool(values.any()) else values for name, values in scores.items()}
 

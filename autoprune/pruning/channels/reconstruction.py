@@ -8,7 +8,7 @@ from torch import nn
 
 from autoprune.pruning.channels.layer_inputs import InputMoments, LayerInputs
 from autoprune.pruning.graph import TensorDim
-from autoprune.pruning.kept_indices import Provenance
+from autoprune.pruning.kept_indices import KeptIndices
 
 RIDGE = 1.0
 """Of the mean variance of a layer's inputs, added to each. With less the outputs are met better, by larger weights that
@@ -19,20 +19,20 @@ hypervolume over the logarithm of the cost."""
 def reconstruct(
     pruned: nn.Module,
     model: nn.Module,
-    provenance: Provenance,
+    kept_indices: KeptIndices,
     readers: Collection[TensorDim],
     inputs: LayerInputs,
 ) -> None:
     """Fit the layers that read channels which left, so that their outputs stay as near as they can to those before.
 
-    Each layer for itself, by the inputs that it had in the uncut network: those that left are predicted from those that
-    stay, and their weights are moved to these accordingly, as is what remains of their mean to the bias.
+    Each layer is fitted for itself, on the inputs that it had in the network before. Those that left are predicted from
+    those that stay. Their weights move to these accordingly, and what remains of their mean moves to the bias.
 
     Args:
         pruned: Its linear layers and ungrouped convolutions that read lost channels are changed in place. Those with
             very many inputs, and those that share their weight, stay as they are.
-        model: The network before the cut.
-        provenance: Of the cut.
+        model: The network before pruning.
+        kept_indices: Of the pruned network.
         readers: (name of a parameter, its dimension) that read channels that left.
         inputs: Of its layers.
 
@@ -44,11 +44,13 @@ def reconstruct(
     dims = {
         name.removesuffix(".weight"): dim
         for name, dim in readers
-        if name.endswith(".weight") and dim in provenance.kept.get(name, {}) and n_names[id(parameters.get(name))] == 1
+        if name.endswith(".weight")
+        and dim in kept_indices.by_dim.get(name, {})
+        and n_names[id(parameters.get(name))] == 1
     }
     with torch.no_grad():
         for layer, moments in inputs.moments(dims).items():
-            kept, dim = provenance.kept[f"{layer}.weight"], dims[layer]
+            kept, dim = kept_indices.by_dim[f"{layer}.weight"], dims[layer]
             weight = model.get_parameter(f"{layer}.weight").movedim(dim, 1)
             rows = kept.get(0 if dim else 1)
             weight = weight if rows is None else weight[rows.to(weight.device)]
@@ -61,7 +63,7 @@ def _fit(pruned: nn.Module, dim: int, weight: torch.Tensor, kept: torch.Tensor, 
     Args:
         pruned: The layer in the pruned network.
         dim: Of its weight, that reads the channels.
-        weight: That of the uncut network for the outputs that stay, shape ``(n_outputs, n_channels, ...)``.
+        weight: That of the network before, for the outputs that stay, shape ``(n_outputs, n_channels, ...)``.
         kept: Input channels that stay.
     """
     parts = moments.by_input(weight)

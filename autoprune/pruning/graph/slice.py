@@ -12,10 +12,10 @@ from autoprune.pruning.copies import named_tensors
 from autoprune.pruning.graph.analysis import Analysis
 from autoprune.pruning.graph.attributes import follow_sizes
 from autoprune.pruning.graph.values import Indices
-from autoprune.pruning.kept_indices import Provenance
+from autoprune.pruning.kept_indices import KeptIndices
 
 
-def remove_channels(model: nn.Module, analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Provenance:
+def remove_channels(model: nn.Module, analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> KeptIndices:
     """Remove channels from a network in place.
 
     Values, dtypes, devices, ``requires_grad`` and the sharing of tied tensors are as before, but for what was removed.
@@ -55,7 +55,7 @@ def remove_channels(model: nn.Module, analysis: Analysis, removed: Mapping[str, 
             owner, _, leaf = name.rpartition(".")
             _replace(model.get_submodule(owner), leaf, made[first])
     follow_sizes(model, analysis.sizes, gone)
-    return Provenance(shapes, kept_by_name)
+    return KeptIndices(shapes, kept_by_name)
 
 
 def _check(analysis: Analysis, gone: Mapping[str, set[int]]) -> None:

@@ -10,8 +10,7 @@ from torch import nn
 from autoprune.errors import PruningError
 from autoprune.pruning.apply import prune
 from autoprune.pruning.channels import layer_inputs
-from autoprune.pruning.channels.importance import channel_scores, inputs_on
-from autoprune.pruning.channels.importance import obs as surgeon
+from autoprune.pruning.channels.importance import channel_scores, inputs_on, obs
 from autoprune.pruning.graph import analyse
 from autoprune.pruning.planner import make_plan
 from autoprune.trial import PruningConfig
@@ -243,7 +242,7 @@ def test_obs_takes_the_channel_first_that_others_stand_for_and_then_the_least_ha
 def test_obs_scores_are_the_errors_that_are_left_when_the_layer_behind_is_fitted(
     make: Callable[[], tuple[nn.Module, str, Batches]], block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surgeon, "BLOCK", block)
+    monkeypatch.setattr(obs, "BLOCK", block)
     torch.manual_seed(0)
     model, name, data = make()
     (group,) = [group for group in analyse(model, data[0][0][:2]).groups if group.name == name]
@@ -252,7 +251,7 @@ def test_obs_scores_are_the_errors_that_are_left_when_the_layer_behind_is_fitted
     moments = inputs_on(model, lambda: data, seed=0).moments({layer: dim})[layer]
     weight = model.get_parameter(f"{layer}.weight").detach().double().flatten(1)
     covariance = moments.covariance
-    covariance = covariance + surgeon.RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance))
+    covariance = covariance + obs.RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance))
     total = (weight @ covariance * weight).sum()
     order = scores.argsort()
     for n_lost in range(1, len(order) + 1):

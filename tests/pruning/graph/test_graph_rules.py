@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import autoprune
 from autoprune.pruning.graph import Analysis, analyse
 from autoprune.pruning.graph.prove import half_of_channels
-from autoprune.pruning.planner import cut_failure
+from autoprune.pruning.planner import pruning_failure
 from autoprune.pruning.proof import bench
 
 IMAGE, ROWS, SEQUENCE = torch.randn(2, 3, 8, 8), torch.randn(2, 8), torch.randn(2, 5, 8)
@@ -327,9 +327,9 @@ def test_pruned_equals_masked(name: str) -> None:
     torch.manual_seed(0)
     model = build()
     analysis = analyse(model, x)
-    assert cut_failure(bench(model, x), analysis, half_of_channels(analysis.groups)) is None
+    assert pruning_failure(bench(model, x), analysis, half_of_channels(analysis.groups)) is None
     for group in analysis.groups:
-        assert cut_failure(bench(model, x), analysis, {group.name: [group.width - 1]}) is None
+        assert pruning_failure(bench(model, x), analysis, {group.name: [group.width - 1]}) is None
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from autoprune.pruning.graph import Analysis, analyse, at_widths, narrowed, prov
 from autoprune.pruning.graph.prove import half_of_channels
 from autoprune.pruning.graph.serialize import from_plain, to_plain
 from autoprune.pruning.graph.slice import remove_channels
-from autoprune.pruning.kept_indices import masked
-from autoprune.pruning.planner import cut_failure
+from autoprune.pruning.kept_indices import masked_copy
+from autoprune.pruning.planner import pruning_failure
 from autoprune.pruning.proof import bench, tensors_in
 
 NETWORKS: dict[str, Callable[[], Any]] = dict(zoo.hand_written())
@@ -45,7 +45,7 @@ def build(name: str) -> tuple[nn.Module, Any]:
 def proved(model: nn.Module, inputs: Any) -> Analysis:
     """What of a network can be pruned, as its plan would have it."""
     stand = bench(model, inputs)
-    return prove_groups(model, inputs, lambda analysis, lost: cut_failure(stand, analysis, lost))
+    return prove_groups(model, inputs, lambda analysis, lost: pruning_failure(stand, analysis, lost))
 
 
 def output(model: nn.Module, inputs: Any) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_pruned_network_equals_masked_one(name: str, ratio: float) -> None:
     analysis = proved(model, inputs)
     assert analysis.groups
     lost = {group.name: list(range(min(group.width - 1, round(group.width * ratio)))) for group in analysis.groups}
-    assert cut_failure(bench(model, inputs), analysis, lost) is None
+    assert pruning_failure(bench(model, inputs), analysis, lost) is None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -80,7 +80,7 @@ def test_sizes_after_a_cut_are_those_that_the_groups_foretell(name: str) -> None
     analysis = proved(model, inputs)
     lost = half_of_channels(analysis.groups)
     pruned = copy.deepcopy(model)
-    provenance = remove_channels(pruned, analysis, lost)
+    kept_indices = remove_channels(pruned, analysis, lost)
     expected = {key: list(tensor.shape) for key, tensor in named_tensors(model)}
     for group in analysis.groups:
         for first, dims in group.shrink.items():
@@ -91,8 +91,8 @@ def test_sizes_after_a_cut_are_those_that_the_groups_foretell(name: str) -> None
         assert list(tensor.shape) == expected[key]
         assert min(tensor.shape, default=1) > 0
         dense = dict(named_tensors(model))[key]
-        assert torch.equal(dense.detach().flatten()[provenance[key]], tensor)
-    assert not torch.allclose(output(model, inputs), output(masked(model, provenance), inputs))
+        assert torch.equal(dense.detach().flatten()[kept_indices[key]], tensor)
+    assert not torch.allclose(output(model, inputs), output(masked_copy(model, kept_indices), inputs))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -109,7 +109,7 @@ def test_cut_networks_can_be_cut_again(name: str) -> None:
         for place, indices in group.members.items():
             assert indices.tolist() == same.members[place].tolist()
             assert group.width == 1 or indices.tolist() == fresh[group.name].members[place].tolist()
-    assert cut_failure(bench(pruned, inputs), again, half_of_channels(again.groups)) is None
+    assert pruning_failure(bench(pruned, inputs), again, half_of_channels(again.groups)) is None
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -12,7 +12,7 @@ from optuna.trial import FixedTrial
 from autoprune.config import Range, SearchConfig
 from autoprune.config.dimension import Dimension
 from autoprune.errors import ConfigError
-from autoprune.pruning.plan import Block, Group, LeftOut, PruningPlan
+from autoprune.pruning.plan import Block, Group, PruningPlan, Unprunable
 from autoprune.search.space import SearchSpace
 from autoprune.search.space.dimension import suggest
 from autoprune.trial import DistillationConfig, PruningConfig, TrialConfig
@@ -25,7 +25,7 @@ PLAN = PruningPlan(
     ),
     blocks=(Block("stage2", 0.1), Block("stage1", 0.2), Block("stage3", 0.3), Block("stage0", 0.4)),
     weight_layers={"stem.weight": 144, "stage1.conv1.weight": 2304, "head.weight": 300},
-    left_out=(LeftOut("head", "its width is the network's output"), LeftOut("", "the network as a whole")),
+    left_out=(Unprunable("head", "its width is the network's output"), Unprunable("", "the network as a whole")),
     graph={},
 )
 NEURON = {"method": "neuron", "ratio": {"low": 0.0, "high": 0.9}}

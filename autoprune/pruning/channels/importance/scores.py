@@ -8,8 +8,7 @@ from torch import nn
 
 from autoprune.errors import PruningError
 from autoprune.pruning.channels.criteria import check_criterion, needs_data, needs_loss
-from autoprune.pruning.channels.importance import activation, gradient, magnitude
-from autoprune.pruning.channels.importance import obs as surgeon
+from autoprune.pruning.channels.importance import activation, gradient, magnitude, obs
 from autoprune.pruning.channels.importance._base import Calibration, Scorer, Subject, at_least_one
 from autoprune.pruning.channels.layer_inputs import LayerInputs
 from autoprune.pruning.graph import DependencyGroup
@@ -25,7 +24,7 @@ SCORERS: Mapping[str, Callable[[Subject], Scorer]] = {
     "lamp": magnitude.lamp,
     "activation": activation.activation,
     "apoz": activation.apoz,
-    "obs": surgeon.obs,
+    "obs": obs.obs,
     "random": magnitude.random,
 }
 """Criterion -> what it is; ``autoprune.config.criteria`` says what each needs."""
