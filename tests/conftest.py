@@ -8,12 +8,12 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from command_line import run_well
 from postgres_server import PASSWORD, Postgres, missing_programs, running_postgres
-from tiny import ONE_THREAD, TINY_TASK, copy_study, train_tiny
+from shared_folders import build_once
+from tiny import ONE_THREAD, TINY_TASK, brief_latencies, copy_study, tiny_folder, train_tiny, write_space
 
-from autoprune.cost import measure
 from autoprune.search.prepare import PreparedStudy, prepare_study
-from autoprune.study.folder import StudyFolder
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unhurried", deadline=None)  # the wall's time depends on what else runs
@@ -30,14 +30,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def trained_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny study whose dense and plan stages are done; not to be changed."""
-    return train_tiny(tmp_path_factory.mktemp("trained"))
+    return tiny_folder(build_once(tmp_path_factory, "trained", train_tiny)).root
+
+
+@pytest.fixture(scope="session")
+def finished_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose tiny study of six trials has ended and its front been certified; not to be changed.
+
+    It was searched by the command line, and the file ``printed`` is what that printed.
+    """
+    return build_once(tmp_path_factory, "finished", _finish_tiny)
+
+
+def _finish_tiny(root: Path) -> None:
+    with brief_latencies():
+        ran = run_well("search", write_space(root, {"certify": {"seeds": 2}}), "--engine", "inline", cwd=root)
+    (root / "printed").write_text(ran.out)
 
 
 @pytest.fixture
-def brief_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+def brief_latency() -> Iterator[None]:
     """In this process, a latency is the median of a few runs only, so that a trial takes milliseconds."""
-    measured, few = measure.measure_latency, {"min_runs": 3, "max_seconds": 0.0}
-    monkeypatch.setattr(measure, "measure_latency", lambda *args, **kwargs: measured(*args, **kwargs | few))
+    with brief_latencies():
+        yield
 
 
 @pytest.fixture
@@ -52,7 +67,7 @@ def tiny_study(tmp_path: Path, trained_tiny: Path, brief_latency: None) -> Calla
         root = tmp_path / name
         if not root.exists():
             copy_study(trained_tiny, root, changes or {}, task)
-        return prepare_study(root / "space.yaml", StudyFolder(root / "results" / "tiny"), ONE_THREAD)
+        return prepare_study(root / "space.yaml", tiny_folder(root), ONE_THREAD)
 
     return make
 

@@ -1,12 +1,16 @@
 """A tiny task on real data and its space file: a trial of it takes milliseconds."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import yaml
 
+from autoprune.cost import measure
 from autoprune.search.prepare import prepare_study
 from autoprune.search.resources import WorkerResources
 from autoprune.study.dense_reference import DenseReference
@@ -125,15 +129,26 @@ def write_space(folder: Path, changes: dict[str, Any], task: str = TINY_TASK) ->
 def copy_study(trained: Path, root: Path, changes: dict[str, Any], task: str = TINY_TASK) -> Path:
     """Make a study whose dense and plan stages are done, from one trained before; returns its space file."""
     space = write_space(root, changes, task)
-    folder = StudyFolder(root / "results" / "tiny")
+    folder = tiny_folder(root)
     folder.create()
     shutil.copytree(trained / "dense", folder.dense, dirs_exist_ok=True)
     shutil.copy(trained / "plan.json", folder.plan)
     return space
 
 
-def train_tiny(root: Path) -> Path:
-    """Train the dense network and find what can be pruned; returns the study's folder, not to be changed."""
-    folder = StudyFolder(root / "results" / "tiny")
-    prepare_study(write_space(root, {}), folder, ONE_THREAD)
-    return folder.root
+def tiny_folder(root: Path) -> StudyFolder:
+    """The folder of the tiny study that is searched from ``root``."""
+    return StudyFolder(root / "results" / "tiny")
+
+
+def train_tiny(root: Path) -> None:
+    """Train the dense network and find what can be pruned."""
+    prepare_study(write_space(root, {}), tiny_folder(root), ONE_THREAD)
+
+
+@contextmanager
+def brief_latencies() -> Iterator[None]:
+    """In this process, let a latency be the median of a few runs only, so that a trial takes milliseconds."""
+    measured, few = measure.measure_latency, {"min_runs": 3, "max_seconds": 0.0}
+    with mock.patch.object(measure, "measure_latency", lambda *args, **kwargs: measured(*args, **kwargs | few)):
+        yield

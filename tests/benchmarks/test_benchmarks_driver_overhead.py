@@ -20,6 +20,7 @@ def test_overhead_counts_what_follows_each_trial() -> None:
     assert driver_overhead.overhead_of(trained, 4) == pytest.approx(period / seconds)
 
 
+@pytest.mark.benchmarks
 def test_the_committed_rows_of_dispatching() -> None:
     rows = pd.read_parquet(ROOT / driver_overhead.OUT)
     assert not rows.duplicated(["way", "seconds"]).any()
@@ -35,6 +36,7 @@ def test_the_committed_rows_of_dispatching() -> None:
     )
 
 
+@pytest.mark.benchmarks
 def test_the_committed_rows_of_many_trials() -> None:
     rows = pd.read_parquet(ROOT / load.OUT).set_index("command")
     assert (rows["trials"] == 10_000).all()

@@ -24,7 +24,7 @@ from benchmarks.search_quality.settings import SETTINGS, prepared
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.usefixtures("brief_latency")
+pytestmark = [pytest.mark.benchmarks, pytest.mark.usefixtures("brief_latency")]
 
 SMALL = replace(SETTINGS["digits"], budget=24, longest=4)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 
 from benchmarks import plan_speed
@@ -22,6 +23,7 @@ def test_a_small_network_is_measured() -> None:
     assert row["candidates_per_s"] > 0
 
 
+@pytest.mark.benchmarks
 def test_the_committed_rows() -> None:
     rows = pd.read_parquet(ROOT / plan_speed.OUT).set_index("model")
     assert list(rows.index) == list(plan_speed.NETWORKS)

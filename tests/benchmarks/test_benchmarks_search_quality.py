@@ -65,6 +65,7 @@ def test_coarse_to_fine_visits_all_and_spreads_the_first() -> None:
     assert list(coarse_to_fine([7])) == [7]
 
 
+@pytest.mark.benchmarks
 def test_a_trial_is_shortened_to_what_is_left_and_chains_count_once(lab: Callable[..., Lab]) -> None:
     made = lab(budget=5)
     schedule = ScheduleConfig("constant", {"lr": 0.05})
@@ -78,6 +79,7 @@ def test_a_trial_is_shortened_to_what_is_left_and_chains_count_once(lab: Callabl
     assert rows.loc[rows["on_front"], "accuracy_test"].between(0.5, 1.0).all()
 
 
+@pytest.mark.benchmarks
 def test_a_probe_costs_the_examples_it_reads(lab: Callable[..., Lab]) -> None:
     made = lab(budget=5)
     worker: CountingWorker = made.worker
@@ -88,6 +90,7 @@ def test_a_probe_costs_the_examples_it_reads(lab: Callable[..., Lab]) -> None:
     assert worker.rows[0]["state"] == "probe"
 
 
+@pytest.mark.benchmarks
 @pytest.mark.parametrize(("method", "budget"), [("random_nearest", 6), ("ladder_inherited", 17)])
 def test_a_run_spends_its_epochs_and_is_read_back(method: str, budget: int, work: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
@@ -107,6 +110,7 @@ def test_a_run_spends_its_epochs_and_is_read_back(method: str, budget: int, work
     assert max(map(len, text.getvalue().splitlines())) <= 80
 
 
+@pytest.mark.benchmarks
 def test_the_global_ranking_fills_the_budget_and_cuts_what_it_is_given(lab: Callable[..., Lab]) -> None:
     made = lab(budget=5)
     half = global_widths(made, 0.5, None)
@@ -120,6 +124,7 @@ def test_the_global_ranking_fills_the_budget_and_cuts_what_it_is_given(lab: Call
     assert global_widths(made, 0.0001, None) == {group: made.space.width(group, 0.9) for group in made.groups}
 
 
+@pytest.mark.benchmarks
 def test_each_step_is_trained_from_the_one_before(lab: Callable[..., Lab]) -> None:
     made = lab(budget=5)
     steps = uniform_steps(made, 3)
@@ -130,6 +135,7 @@ def test_each_step_is_trained_from_the_one_before(lab: Callable[..., Lab]) -> No
     assert rows["macs_share"].tolist() == [pytest.approx(made.macs_share(step)) for step in steps]
 
 
+@pytest.mark.benchmarks
 def test_a_method_without_its_package_says_what_it_needs(
     lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +144,7 @@ def test_a_method_without_its_package_says_what_it_needs(
         METHODS["fastnas"].run(lab(budget=5))
 
 
+@pytest.mark.benchmarks
 @pytest.mark.parametrize(("method", "weights"), [("tree_distilled", {0.0, 0.7}), ("ladder_distilled", {0.7})])
 def test_distilled_methods_follow_the_dense_network(
     method: str, weights: set[float], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,6 +176,7 @@ def test_the_account_at_a_time_takes_no_later_trial() -> None:
     assert measures.epochs_until(run, 0.25, 0.5, log=False) == math.inf
 
 
+@pytest.mark.benchmarks
 def test_a_trial_that_is_stopped_counts_its_epochs(lab: Callable[..., Lab]) -> None:
     worker = lab(budget=5).worker
     for _ in worker.run(config_of(0, epochs=3)):

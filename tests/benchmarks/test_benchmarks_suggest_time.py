@@ -63,6 +63,7 @@ def test_a_cell_over_the_limit_is_given_up(problem: Problem, filled: StudyFolder
     assert "suggest_cpu_ms" not in row
 
 
+@pytest.mark.benchmarks
 def test_the_committed_rows() -> None:
     rows = pd.read_parquet(ROOT / suggest_time.OUT)
     assert not rows.duplicated(["sampler", "dimensions", "trials"]).any()

@@ -13,6 +13,7 @@ from benchmarks.suggest_time_studies import Problem
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.benchmarks
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_every_method_runs_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -37,6 +38,7 @@ def test_the_formula_loses_what_its_groups_lose_alone() -> None:
     assert {problem.drop(group, width) for group, width in widths.items()} == {0.0}
 
 
+@pytest.mark.benchmarks
 def test_readme_has_the_committed_rows() -> None:
     readme = (ROOT / "README.md").read_text()
     for line in synthetic_layers.readme_lines(pd.read_parquet(ROOT / synthetic_layers.OUT)):

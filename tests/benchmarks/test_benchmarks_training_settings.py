@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 
 from autoprune.zoo import cnn6
@@ -22,6 +23,7 @@ def test_a_row_is_measured_for_a_network_and_setting() -> None:
     assert printed.row_count == 1
 
 
+@pytest.mark.benchmarks
 def test_readme_has_the_committed_rows() -> None:
     readme = (ROOT / "README.md").read_text()
     lines = list(benchmark.readme_lines(pd.read_parquet(ROOT / benchmark.OUT)))

@@ -2,17 +2,15 @@
 
 import re
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_line import run_command
 from safetensors.torch import save_file
 from tiny import TINY_TASK, write_space
 
-from autoprune.cli.main import main
 from autoprune.errors import ConfigError
 
 BROKEN = """
@@ -25,23 +23,6 @@ def seven():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
 """
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Runs the command line in this process, in ``tmp_path``; gives the exit code, stdout and stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["autoprune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
-
 
 def weights_of_another_network(folder: Path) -> None:
     save_file({"stem.weight": torch.zeros(3, 3), "other": torch.zeros(1)}, folder / "other.safetensors")
@@ -51,7 +32,11 @@ def results_is_a_file(folder: Path) -> None:
     (folder / "results").write_text("")
 
 
-@pytest.mark.parametrize("command", ["search", "plan"])
+INLINE = ("--engine", "inline")
+"""For a mistake that the space file alone doesn't show: Ray takes seconds to start, and to end where it is found."""
+
+
+@pytest.mark.parametrize("command", [("search", *INLINE), ("plan",)], ids=lambda command: command[0])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -72,59 +57,58 @@ def results_is_a_file(folder: Path) -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_bad_space_files(run: Run, tmp_path: Path, command: str, changes: dict[str, Any], message: str) -> None:
+def test_bad_space_files(tmp_path: Path, command: tuple[str, ...], changes: dict[str, Any], message: str) -> None:
     space = write_space(tmp_path, changes, TINY_TASK + BROKEN)
     weights_of_another_network(tmp_path)
-    code, _, err = run(command, space)
+    code, _, err = run_command(*command, space, cwd=tmp_path)
     assert code == 2
     assert "Traceback" not in err
     assert re.search(message, err), err
     assert not (tmp_path / "results").exists()
 
 
-def test_all_mistakes_are_told_at_once(run: Run, tmp_path: Path) -> None:
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     space = write_space(tmp_path, {"serch": {}, "objectives": ["accuracy", "size"], "training": {"epochs": 0}})
-    code, _, err = run("search", space)
+    code, _, err = run_command("search", space, cwd=tmp_path)
     assert code == 2
     assert len(err.strip().splitlines()) == 3
 
 
-def test_unwritable_results(run: Run, tmp_path: Path) -> None:
+def test_unwritable_results(tmp_path: Path) -> None:
     results_is_a_file(tmp_path)
-    code, _, err = run("search", write_space(tmp_path, {}))
+    code, _, err = run_command("search", write_space(tmp_path, {}), cwd=tmp_path)  # Ray is started, and ends
     assert code == 2
     assert "can't be written" in err
     assert "--results" in err
 
 
-def test_a_missing_space_file(run: Run) -> None:
-    code, _, err = run("search", "nowhere.yaml")
+def test_a_missing_space_file(tmp_path: Path) -> None:
+    code, _, err = run_command("search", "nowhere.yaml", cwd=tmp_path)
     assert (code, err) == (2, "autoprune: nowhere.yaml: no such file. Shipped examples are in search_spaces/.\n")
 
 
 @pytest.mark.parametrize("command", ["status", "pareto", "export"])
-def test_a_folder_that_is_no_study(run: Run, tmp_path: Path, command: str) -> None:
-    code, _, err = run(command, tmp_path)
+def test_a_folder_that_is_no_study(tmp_path: Path, command: str) -> None:
+    code, _, err = run_command(command, tmp_path, cwd=tmp_path)
     assert code == 2
     assert "not a study" in err
 
 
-def test_a_corrupt_database(run: Run, trained_tiny: Path, tmp_path: Path) -> None:
+def test_a_corrupt_database(trained_tiny: Path, tmp_path: Path) -> None:
     study = tmp_path / "results" / "tiny"
     shutil.copytree(trained_tiny, study)
     space = write_space(tmp_path, {})
     (study / "study.db").write_text("garbage" * 100)
     for arguments in (("search", space, "--engine", "inline"), ("status", study)):
-        code, _, err = run(*arguments)
+        code, _, err = run_command(*arguments, cwd=tmp_path)
         assert code == 2
         assert "study.db: can't be opened as a study" in err
     assert (study / "study.db").read_text() == "garbage" * 100
 
 
-def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["autoprune", "--debug", "search", "nowhere.yaml"])
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        main()
+        run_command("--debug", "search", "nowhere.yaml", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +123,9 @@ def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, tm
     ids=["unreachable ceiling", "layer pattern"],
 )
 def test_what_only_the_network_shows_is_found_before_it_is_trained(
-    run: Run, tmp_path: Path, changes: dict[str, Any], message: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    code, _, err = run("search", write_space(tmp_path, changes))
+    code, _, err = run_command("search", write_space(tmp_path, changes), *INLINE, cwd=tmp_path)
     assert code == 2
     assert re.search(message, err), err
     assert not (tmp_path / "results").exists()
@@ -158,19 +142,17 @@ def test_what_only_the_network_shows_is_found_before_it_is_trained(
         ({"search": {"storage": "nonsense"}}, "storage:"),
     ],
 )
-def test_mistakes_beyond_the_schema_have_their_line(
-    run: Run, tmp_path: Path, changes: dict[str, Any], key: str
-) -> None:
+def test_mistakes_beyond_the_schema_have_their_line(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
     space = write_space(tmp_path, changes, TINY_TASK + BROKEN)
-    code, _, err = run("search", space)
+    code, _, err = run_command("search", space, *INLINE, cwd=tmp_path)
     line = next(n for n, text in enumerate(space.read_text().splitlines(), 1) if text.strip().startswith(key))
     assert code == 2
     assert f"space.yaml:{line}: " in err, err
 
 
-def test_mistakes_of_the_schema_and_of_the_task_are_told_together(run: Run, tmp_path: Path) -> None:
+def test_mistakes_of_the_schema_and_of_the_task_are_told_together(tmp_path: Path) -> None:
     changes = {"serch": {}, "task": {"model": "no_such_module:net", "data": "tiny_task:broken"}}
-    code, _, err = run("search", write_space(tmp_path, changes, TINY_TASK + BROKEN))
+    code, _, err = run_command("search", write_space(tmp_path, changes, TINY_TASK + BROKEN), cwd=tmp_path)
     assert code == 2
     assert len(err.strip().splitlines()) == 3
     for part in ("unknown key 'serch'", "no_such_module", "ZeroDivisionError"):

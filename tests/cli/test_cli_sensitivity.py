@@ -1,35 +1,14 @@
 """`autoprune plan --sensitivity`: the table, the picture, the JSON, and what it needs."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import run_well
 from PIL import Image
 from tiny import copy_study, write_space
 
-from autoprune.cli.main import main
 from autoprune.study.folder import StudyFolder
-
-Plan = Callable[..., tuple[str, str]]
-
-
-@pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Plan:
-    """Runs `autoprune plan` in this process, in a folder, on 80 columns; gives stdout and stderr."""
-
-    def call(*arguments: object, cwd: Path, code: int = 0) -> tuple[str, str]:
-        monkeypatch.chdir(cwd)
-        monkeypatch.setenv("COLUMNS", "80")
-        monkeypatch.setattr(sys, "argv", ["autoprune", "plan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert int(ended.value.code or 0) == code, out + err
-        return out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +18,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, trained_tiny: Path) -> Path:
     return copy_study(trained_tiny, root, {"pruning": [{"method": "neuron", "criterion": ["l1", "l2"]}]}).parent
 
 
-def test_the_table_and_the_picture_of_a_study(plan: Plan, study: Path) -> None:
-    out, err = plan("space.yaml", "--sensitivity", cwd=study)
+def test_the_table_and_the_picture_of_a_study(study: Path) -> None:
+    _, out, err = run_well("plan", "space.yaml", "--sensitivity", cwd=study)
     lines = [line.rstrip() for line in out.splitlines()]
     assert max(map(len, lines)) <= 80
     start = lines.index("sensitivity: accuracy by share of channels kept")
@@ -58,10 +37,10 @@ def test_the_table_and_the_picture_of_a_study(plan: Plan, study: Path) -> None:
         assert image.width > 1000
 
 
-def test_json_holds_the_map_and_writes_no_picture_unasked(plan: Plan, study: Path, tmp_path: Path) -> None:
+def test_json_holds_the_map_and_writes_no_picture_unasked(study: Path, tmp_path: Path) -> None:
     picture = study / "results/tiny/sensitivity.png"
     picture.unlink(missing_ok=True)
-    record = json.loads(plan("space.yaml", "--sensitivity", "--json", "--examples", 50, cwd=study)[0])
+    record = json.loads(run_well("plan", "space.yaml", "--sensitivity", "--json", "--examples", 50, cwd=study).out)
     found = record["sensitivity"]
     assert {point["group"] for point in found["points"]} == {group["name"] for group in record["groups"]}
     assert [point["width"] for point in found["points"] if point["group"] == "stem"] == [6, 4, 2, 1]
@@ -69,30 +48,30 @@ def test_json_holds_the_map_and_writes_no_picture_unasked(plan: Plan, study: Pat
     assert found["dense_accuracy"] * 50 == pytest.approx(round(found["dense_accuracy"] * 50), abs=1e-4)
     assert not picture.exists()
     svg = tmp_path / "out.svg"
-    plan("space.yaml", "--sensitivity", "--json", "--examples", 50, "--plot", svg, cwd=study)
+    run_well("plan", "space.yaml", "--sensitivity", "--json", "--examples", 50, "--plot", svg, cwd=study)
     assert "<svg" in svg.read_text()
 
 
-def test_given_weights_need_no_study(plan: Plan, study: Path, tmp_path: Path) -> None:
+def test_given_weights_need_no_study(study: Path, tmp_path: Path) -> None:
     weights = StudyFolder(study / "results/tiny").dense / "model.safetensors"
     space = write_space(tmp_path, {"task": {"weights": str(weights)}})
-    printed = plan(space.name, "--sensitivity", "--examples", 50, cwd=tmp_path)[0]
+    printed = run_well("plan", space.name, "--sensitivity", "--examples", 50, cwd=tmp_path).out
     assert "tiny-sensitivity.png" in printed
     assert (tmp_path / "tiny-sensitivity.png").exists()
 
 
-def test_without_trained_weights_the_way_out_is_told(plan: Plan, tmp_path: Path) -> None:
-    err = plan(write_space(tmp_path, {}), "--sensitivity", cwd=tmp_path, code=2)[1]
+def test_without_trained_weights_the_way_out_is_told(tmp_path: Path) -> None:
+    err = run_well("plan", write_space(tmp_path, {}), "--sensitivity", cwd=tmp_path, code=2).err
     assert "space.yaml:" in err
     assert "task.weights: sensitivity is measured on a trained network" in err
     assert "run `autoprune search` first" in err
     assert not (tmp_path / "tiny-sensitivity.png").exists()
 
 
-def test_a_study_of_another_space_file_is_refused(plan: Plan, tmp_path: Path, trained_tiny: Path) -> None:
+def test_a_study_of_another_space_file_is_refused(tmp_path: Path, trained_tiny: Path) -> None:
     space = copy_study(trained_tiny, tmp_path, {})
     (tmp_path / "results/tiny/space.yaml").write_text(space.read_text().replace("epochs: 8", "epochs: 9"))
-    assert "dense.epochs: 9 -> 8" in plan(space, "--sensitivity", cwd=tmp_path, code=2)[1]
+    assert "dense.epochs: 9 -> 8" in run_well("plan", space, "--sensitivity", cwd=tmp_path, code=2).err
 
 
 @pytest.mark.parametrize(
@@ -104,6 +83,6 @@ def test_a_study_of_another_space_file_is_refused(plan: Plan, tmp_path: Path, tr
         (["--sensitivity", "--plot", "nowhere/a.png"], "no folder nowhere"),
     ],
 )
-def test_bad_options(plan: Plan, tmp_path: Path, arguments: list[str], message: str) -> None:
-    err = plan("space.yaml", *arguments, cwd=tmp_path, code=2)[1]
+def test_bad_options(tmp_path: Path, arguments: list[str], message: str) -> None:
+    err = run_well("plan", "space.yaml", *arguments, cwd=tmp_path, code=2).err
     assert message in " ".join(err.replace("│", " ").split())
