@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoprune.search.signals import exit_code, ignore_at_exit, raise_when_preempted
+from autoprune.search.signals import exit_code, handlers_restored, ignore_at_exit, raise_when_preempted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,10 +41,11 @@ def search(
 
     console = Console(highlight=False)
     try:
-        raise_when_preempted()
-        runner = load_engine(engine, address)
-        with started_early(engine, address, space, results):
-            _search(console, space, trials, runner, results)
+        with handlers_restored():
+            raise_when_preempted()
+            runner = load_engine(engine, address)
+            with started_early(engine, address, space, results):
+                _search(console, space, trials, runner, results)
     except KeyboardInterrupt as interrupt:
         console.print("interrupted; the same command goes on.")
         raise typer.Exit(exit_code(interrupt)) from None

@@ -25,6 +25,7 @@ from autoprune.search.prepare import (
 )
 from autoprune.search.replication.replication import Replication
 from autoprune.search.resources import WorkerResources, find_worker_resources
+from autoprune.search.signals import handlers_restored
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.study.checkpoints import CheckpointPlace
 from autoprune.study.database import Database
@@ -91,6 +92,19 @@ def run_search(
     Raises:
         AutopruneError: If the space file, the task, the study or the folder can't be used.
     """
+    with handlers_restored():
+        return _run_search(space_file, results, engine, n_trials, on_stage, on_change, on_replication)
+
+
+def _run_search(
+    space_file: Path,
+    results: Path,
+    engine: Engine,
+    n_trials: int | None,
+    on_stage: Callable[[str], None],
+    on_change: Callable[[Driver], None],
+    on_replication: Callable[[Replication], None],
+) -> Outcome:
     spec = read_config(space_file)
     folder = StudyFolder(results / spec.study)
     check_same_study(folder, spec)

@@ -32,18 +32,50 @@ def exit_code(interrupt: KeyboardInterrupt) -> int:
     return EXIT_REQUEUE if isinstance(interrupt, Preempted) else EXIT_INTERRUPTED
 
 
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Put the handlers of Ctrl-C, SIGTERM and SIGUSR1 back after the block, whoever has replaced them in it."""
+    before = _Handlers()
+    try:
+        yield
+    finally:
+        before.restore()
+
+
+class _Handlers:
+    """The handlers that are in place now, in the main thread: no other can change them."""
+
+    def __init__(self) -> None:
+        self._handlers = {number: signal.getsignal(number) for number in _INTERRUPTS}
+        self._hook = sys.unraisablehook
+
+    def restore(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number, handler in self._handlers.items():
+            if handler is not None:  # None is a handler that Python can't put back
+                signal.signal(number, handler)
+        sys.unraisablehook = self._hook
+
+
 def raise_when_preempted() -> None:
     """From now on, raise Preempted on SIGTERM and SIGUSR1, as Python raises KeyboardInterrupt on Ctrl-C.
 
     None of them is lost: one that comes while an object is finalised, where Python can't pass on what a handler raises,
-    is sent again.
+    is sent again. In a thread other than the main one, which can't take a signal, this does nothing.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return
 
     def handle(signum: int, frame: FrameType | None) -> None:
-        raise Preempted
+        if _is_in_hook(frame):
+            _send_again(signum)
+            return
+        raise _INTERRUPTS[signal.Signals(signum)]
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, handle)
+    for number in _INTERRUPTS:
+        if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, handle)
     if not isinstance(sys.unraisablehook, _LostSignals):
         sys.unraisablehook = _LostSignals(sys.unraisablehook)
 
@@ -51,14 +83,23 @@ def raise_when_preempted() -> None:
 def ignore_at_exit() -> None:
     """Ignore SIGTERM and SIGUSR1 as soon as the interpreter is about to end: the exit code is known by then.
 
-    It takes its own handlers away before it takes down its modules, and a signal would still kill it there.
+    It takes its own handlers away before it takes down its modules, and a signal would still kill it there. A program
+    that called the command in its own process, and has a handler of its own, keeps it.
     """
+    atexit.unregister(_ignore_if_default)
+    atexit.register(_ignore_if_default)
+
+
+def _ignore_if_default() -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        atexit.register(signal.signal, number, signal.SIG_IGN)
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class _LostSignals:
     """An unraisable hook: sends a signal again whose exception Python could not pass on.
+
+    What is raised in the hook itself is lost too, so a handler that interrupts it sends its signal again instead.
 
     Args:
         before: The hook for all else.
@@ -73,10 +114,22 @@ class _LostSignals:
             self.before(unraisable)
             return
         self._on_lost()
-        number = signal.SIGTERM if issubclass(unraisable.exc_type, Preempted) else signal.SIGINT
-        again = threading.Timer(RETRY_S, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        _send_again(signal.SIGTERM if issubclass(unraisable.exc_type, Preempted) else signal.SIGINT)
+
+
+def _send_again(number: int) -> None:
+    again = threading.Timer(RETRY_S, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
+def _is_in_hook(frame: FrameType | None) -> bool:
+    """Whether a signal came while a lost one was being sent again, which takes long where the machine is busy."""
+    while frame is not None:
+        if frame.f_code is _LostSignals.__call__.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class SignalGuard:
@@ -101,14 +154,13 @@ class SignalGuard:
         """Raise KeyboardInterrupt once, at the first signal, as soon as no change is being written.
 
         SIGTERM and SIGUSR1 raise its child Preempted. After a signal the process is on its way out: the handler
-        stays, so that a second one ends it at once.
+        stays, so that a second one ends it at once; :func:`handlers_restored` around all of it ends that.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in _INTERRUPTS}
-        hook = sys.unraisablehook
-        sys.unraisablehook = _LostSignals(hook, self._forget)
+        before = _Handlers()
+        sys.unraisablehook = _LostSignals(sys.unraisablehook, self._forget)
         self.install()
         try:
             yield
@@ -117,9 +169,7 @@ class SignalGuard:
             raise self._interrupt or interrupt from None  # Ray's core raises one of its own in its place
         finally:
             if self._interrupt is None:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-                sys.unraisablehook = hook
+                before.restore()
 
     def install(self) -> None:
         """Take the signals over, again where a library has taken them in between."""
@@ -135,7 +185,11 @@ class SignalGuard:
             os._exit(exit_code(self._interrupt))
         else:
             self._interrupt = _INTERRUPTS[signal.Signals(signum)]()
-        self._raise_if_due()
+        if _is_in_hook(frame):
+            self._sent_again = True
+            _send_again(signum)
+        else:
+            self._raise_if_due()
 
     def _forget(self) -> None:
         """What was raised has reached nobody."""

@@ -6,10 +6,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
-from autoprune.search.signals import EXIT_INTERRUPTED, EXIT_REQUEUE, Preempted, SignalGuard, raise_when_preempted
+from autoprune.search import signals
+from autoprune.search.signals import (
+    EXIT_INTERRUPTED,
+    EXIT_REQUEUE,
+    Preempted,
+    SignalGuard,
+    handlers_restored,
+    raise_when_preempted,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +33,12 @@ def handlers() -> Iterator[None]:
     sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def taken() -> list[Any]:
+    """What is in place for each of the signals, and for what Python can't pass on."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    return [*(signal.getsignal(number) for number in numbers), sys.unraisablehook]
 
 
 class Signalling:
@@ -90,6 +106,17 @@ def test_without_ctrl_c_the_handler_is_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_what_is_put_back_is_what_was_there_before() -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    before = taken()
+    with handlers_restored():
+        raise_when_preempted()
+        with pytest.raises(KeyboardInterrupt), SignalGuard().catching():
+            signal.raise_signal(signal.SIGINT)
+        assert taken() != before
+    assert taken() == before
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number: signal.Signals) -> None:
     expected = KeyboardInterrupt if number == signal.SIGINT else Preempted
@@ -122,6 +149,29 @@ def test_nor_is_it_before_the_trials(number: signal.Signals) -> None:
     raise_when_preempted()
     with pytest.raises(KeyboardInterrupt) as caught:
         finalise_and_work_on(number)
+    assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else Preempted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("guarded", [False, True])
+def test_nor_is_it_where_the_machine_is_too_busy_to_send_it_again_in_time(
+    number: signal.Signals, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, n_started = threading.Thread.start, 0
+
+    def start_late(thread: threading.Thread) -> None:
+        nonlocal n_started
+        n_started += 1
+        start(thread)
+        if n_started <= 2:
+            time.sleep(2 * signals.RETRY_S)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    if not guarded:
+        raise_when_preempted()
+    with pytest.raises(KeyboardInterrupt) as caught, SignalGuard().catching() if guarded else nullcontext():
+        finalise_and_work_on(number)
+    assert n_started == 3
     assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else Preempted)
 
 
