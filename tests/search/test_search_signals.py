@@ -171,7 +171,6 @@ def test_nor_is_it_where_the_machine_is_too_busy_to_send_it_again_in_time(
         raise_when_preempted()
     with pytest.raises(KeyboardInterrupt) as caught, SignalGuard().catching() if guarded else nullcontext():
         finalise_and_work_on(number)
-    assert n_started == 3
     assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else Preempted)
 
 
