@@ -179,7 +179,7 @@ def test_ray_can_be_started_before_all_else_is_loaded() -> None:
 
 def test_status_and_pareto_are_light() -> None:
     loaded = loaded_after(
-        "import autoprune.study.summary, autoprune.study.final\n"
+        "import autoprune.study.status, autoprune.study.tables\n"
         "import autoprune.report.rungs, autoprune.report.lineage, autoprune.report.tables"
     )
     assert "optuna" in loaded

@@ -24,8 +24,8 @@ def export(
     from autoprune.export.manifest import FILE_NAME
     from autoprune.report.tables import front_table
     from autoprune.study.dense_reference import DenseReference
-    from autoprune.study.final import DENSE, known_test_accuracy, with_test_accuracy
     from autoprune.study.folder import StudyFolder
+    from autoprune.study.tables import DENSE, known_test_accuracy, with_test_accuracy
 
     studied = StudyFolder.existing(study)
     result, folder, manifest = export_trial(studied, select, out, formats)

@@ -18,9 +18,9 @@ def pareto(
     from autoprune.report.lineage import lineages_table
     from autoprune.report.tables import certification_table, front_table, is_certified
     from autoprune.study.dense_reference import DenseReference
-    from autoprune.study.final import DENSE, known_test_accuracy
     from autoprune.study.folder import StudyFolder
     from autoprune.study.records import LINEAGE_SIGN
+    from autoprune.study.tables import DENSE, known_test_accuracy
 
     if as_json and as_csv:
         raise typer.BadParameter("--json and --csv can't be used together")

@@ -10,7 +10,7 @@ from rich.text import Text
 from autoprune.report.tables import front_table
 from autoprune.search.driver import Driver
 from autoprune.search.replication.replication import Replication, ReplicationStatus
-from autoprune.study.status import StudyStatus
+from autoprune.study.status import SearchProgress
 from autoprune.trial import EpochReport
 
 REDRAW_INTERVAL_S = 0.25
@@ -87,7 +87,7 @@ class Progress:
         self._console.print(text, highlight=False, soft_wrap=True)
 
 
-def _panel(driver: Driver, status: StudyStatus) -> RenderableType:
+def _panel(driver: Driver, status: SearchProgress) -> RenderableType:
     parts: list[RenderableType] = [Text(_counts(status))]
     for number, report in status.running.items():
         parts.append(_run(f"trial {number}", report))
@@ -116,7 +116,7 @@ def _replicates(status: ReplicationStatus) -> str:
     return text
 
 
-def _counts(status: StudyStatus) -> str:
+def _counts(status: SearchProgress) -> str:
     if status.n_sensitivity_jobs_left:
         return f"measuring the sensitivity of the groups: {status.n_sensitivity_jobs_left} cuts left"
     done = status.n_finished + status.n_stopped + status.n_failed

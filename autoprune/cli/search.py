@@ -86,7 +86,7 @@ def _search(console: "Console", space: Path, trials: int | None, engine: "Runner
 
 def _print_front(console: "Console", session: "PreparedStudy", driver: "Driver") -> None:
     from autoprune.report.tables import certification_table, front_table, is_certified
-    from autoprune.study.final import DENSE, final_front, known_test_accuracy
+    from autoprune.study.tables import DENSE, final_front, known_test_accuracy
 
     folder, frame = session.folder, driver.frame()
     front = final_front(folder, frame[frame["on_front"]], session.spec)

@@ -18,9 +18,9 @@ def status(
 
     from autoprune.report.rungs import rungs_table
     from autoprune.study.folder import StudyFolder
-    from autoprune.study.summary import summary_of
+    from autoprune.study.status import status_of
 
-    summary = summary_of(StudyFolder.existing(study))
+    summary = status_of(StudyFolder.existing(study))
     if as_json:
         print(json.dumps(asdict(summary), indent=1))
         return

@@ -10,11 +10,11 @@ from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.saved_model import load_model, read_architecture
 from autoprune.search.prepare import reopen_study
-from autoprune.study.final import known_test_accuracy
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps
 from autoprune.study.optuna_storage import load_study
 from autoprune.study.replication import replication_metrics
+from autoprune.study.tables import known_test_accuracy
 from autoprune.trial import TrialResult, result_from_dict
 
 N_EXAMPLES = 8

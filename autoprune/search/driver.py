@@ -54,7 +54,7 @@ from autoprune.study.records import (
 from autoprune.study.retention import CheckpointRetention
 from autoprune.study.rungs import Rungs
 from autoprune.study.seeds import derive_seed
-from autoprune.study.status import StudyStatus
+from autoprune.study.status import SearchProgress
 from autoprune.study.tables import StudyTables
 from autoprune.trial import EpochReport, RunId, SensitivityJob, TrialConfig, TrialResult, to_dict, trial_number
 
@@ -302,11 +302,11 @@ class Driver:
         """Trials that have ended, infeasible ones among them."""
         return sum(self._counts.values())
 
-    def status(self) -> StudyStatus:
+    def status(self) -> SearchProgress:
         """How the study stands now."""
         left = self.n_trials - self.n_told
         pace = (time.monotonic() - self._started) / self._n_told_now if self._n_told_now else None
-        return StudyStatus(
+        return SearchProgress(
             n_trials=self.n_trials,
             n_finished=self._counts["finished"],
             n_stopped=self._counts["stopped"],

@@ -4,8 +4,8 @@ import pandas as pd
 import torch
 
 from autoprune.formats.saved_model import load_model
-from autoprune.study.final import DENSE, known_test_accuracy
 from autoprune.study.folder import StudyFolder
+from autoprune.study.tables import DENSE, known_test_accuracy
 from autoprune.tasks.task import Task
 from autoprune.training.evaluation import evaluate
 from autoprune.training.precision import FLOAT32, Precision

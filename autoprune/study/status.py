@@ -1,14 +1,69 @@
-"""How a study stands, for a progress display."""
+"""How a study stands: read from its storage, and told by the driver of a running search."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from autoprune.config import load_config
+from autoprune.study.dense_reference import DenseReference
+from autoprune.study.folder import StudyFolder
+from autoprune.study.optuna_private import StudyRecord, TrialRecord
+from autoprune.study.optuna_storage import load_record
+from autoprune.study.records import (
+    CONFIG,
+    CURVE,
+    RESULT,
+    SOURCE,
+    curve_of,
+    planned_epochs_of,
+    result_of,
+    source_of,
+    target_of,
+)
+from autoprune.study.replication import replicate_results
+from autoprune.study.rungs import Rung, Rungs
 from autoprune.trial import EpochReport, TrialResult
 
 
 @dataclass(frozen=True)
 class StudyStatus:
     """How a study stands.
+
+    Attributes:
+        is_ready: Whether the dense network and the plan are done; before, there are no trials.
+        n_trials: Trials asked for; infeasible ones do not count.
+        n_ended: Trials that have ended and count.
+        counts: State -> trials: how they ended, ``"running"`` (or cut off by a crash) and ``"waiting"``.
+        failures: Number of a failed trial -> its cause.
+        epochs: Epochs of all trials, those of stopped and failed ones among them.
+        epochs_dense: Epochs of the dense network.
+        stop_early: Whether trials are stopped early.
+        rungs: How far each epoch tells the end.
+        warm_start: The study that trials were taken over from.
+        n_taken_over: Trials taken over.
+        n_certified: Runs of the certification that have finished.
+        failed_repeats: File of a failed run of the certification -> its cause.
+    """
+
+    study: str
+    is_ready: bool
+    n_trials: int
+    n_ended: int
+    counts: Mapping[str, int]
+    failures: Mapping[int, str | None]
+    epochs: int
+    epochs_dense: int
+    stop_early: bool
+    rungs: tuple[Rung, ...]
+    warm_start: str | None
+    n_taken_over: int
+    n_certified: int
+    failed_repeats: Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """How a running search stands, for a progress display.
 
     Attributes:
         n_trials: Trials asked for; infeasible ones do not count.
@@ -29,3 +84,50 @@ class StudyStatus:
     front: tuple[TrialResult, ...]
     hypervolume: float
     time_left_s: float | None
+
+
+def status_of(folder: StudyFolder) -> StudyStatus:
+    """Read how a study stands; raises StudyError if its storage can't be read."""
+    spec = load_config(folder.space)
+    is_ready, study = folder.plan.exists(), StudyRecord({}, ())
+    if is_ready:
+        study = load_record(folder, spec.search.storage, spec.study, (CONFIG, RESULT, CURVE, SOURCE))
+    trials = study.trials
+    known = {trial.number: result for trial in trials if (result := result_of(trial)) is not None}
+    own = [trial.number for trial in trials if source_of(trial) is None]
+    results = [known[number] for number in own if number in known]
+    counts = Counter(result.state for result in results)
+    replicates = replicate_results(folder).values()
+    still_open = Counter(trial.state.name.lower() for trial in trials if not trial.state.is_finished())
+    return StudyStatus(
+        study=spec.study,
+        is_ready=is_ready,
+        n_trials=target_of(study, spec.search.trials),
+        n_ended=len(results) - counts["infeasible"],
+        counts={name: counts[name] for name in ("finished", "stopped", "failed", "infeasible")}
+        | {name: still_open[name] for name in ("running", "waiting")},
+        failures={result.number: result.error for result in results if result.state == "failed"},
+        epochs=sum(result.epochs for result in results),
+        epochs_dense=DenseReference.read(folder).epochs if is_ready else 0,
+        stop_early=spec.search.stop_early,
+        rungs=tuple(_rungs(trials, known).reached()),
+        warm_start=spec.search.warm_start,
+        n_taken_over=len(trials) - len(own),
+        n_certified=sum(result.state == "finished" for result in replicates),
+        failed_repeats={
+            str(folder.replicate(result.run)): result.error for result in replicates if result.state != "finished"
+        },
+    )
+
+
+def _rungs(trials: Iterable[TrialRecord], results: Mapping[int, TrialResult]) -> Rungs:
+    """What the trials' curves say, without their costs, which do not count here."""
+    rungs = Rungs()
+    for trial in trials:
+        epochs, result, curve = planned_epochs_of(trial), results.get(trial.number), curve_of(trial)
+        if epochs is None or not curve:
+            continue
+        rungs.record(trial.number, epochs, (), curve)
+        if result is not None and result.state == "finished" and result.accuracy is not None:
+            rungs.record_end(trial.number, result.accuracy)
+    return rungs

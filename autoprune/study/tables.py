@@ -1,4 +1,4 @@
-"""The tables that a running study keeps on disk: trials.parquet and front.parquet."""
+"""The tables of a study, trials.parquet and front.parquet, and what is added to the front after the search."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from autoprune.config import SearchConfig
-from autoprune.study.final import final_front
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.records import TrialTable
+from autoprune.study.replication import with_replication
 from autoprune.trial import TrialConfig, TrialResult
 
 WRITE_INTERVAL_S = 5.0
@@ -18,6 +18,9 @@ WRITE_INTERVAL_S = 5.0
 
 WRITE_SHARE = 0.05
 """Most of the driver's time that writing may take: a large table is written more seldom."""
+
+DENSE = "dense"
+"""Key of the dense network's accuracy on the test split."""
 
 
 class StudyTables:
@@ -57,3 +60,21 @@ class StudyTables:
         """Write both, if the last time is long enough ago."""
         if time.monotonic() >= self._next_write:
             self.write()
+
+
+def known_test_accuracy(folder: StudyFolder) -> dict[str, float]:
+    """What was read of the test split so far: ``"dense"`` or trial number, as text -> accuracy."""
+    known: dict[str, float] = folder.read_json(folder.test) if folder.test.exists() else {}
+    return known
+
+
+def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchConfig) -> pd.DataFrame:
+    """The front's rows of ``trials.parquet``, with what the test split and a certification have added so far."""
+    return with_replication(folder, with_test_accuracy(folder, front), spec.objectives, spec.directions)
+
+
+def with_test_accuracy(folder: StudyFolder, front: pd.DataFrame) -> pd.DataFrame:
+    """The front with the column ``accuracy_test``, missing where the test split has not been read yet."""
+    known = known_test_accuracy(folder)
+    column = pd.Series([known.get(str(number)) for number in front["number"]], index=front.index, dtype="float64")
+    return front.assign(accuracy_test=column)

@@ -8,7 +8,7 @@ import pytest
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.study.rungs import Rung
-from autoprune.study.summary import summary_of
+from autoprune.study.status import status_of
 from autoprune.trial import Cost, EpochReport, TrialResult
 
 LONG: dict[str, Any] = {"training": {"epochs": 3}, "search": {"trials": 12, "ladder": 0}}
@@ -47,24 +47,24 @@ def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., PreparedStu
     assert driver.suggest() is not None
     report(driver, 11, 1, 0.5)
 
-    summary = summary_of(session.folder)
-    assert summary.rungs == (
+    status = status_of(session.folder)
+    assert status.rungs == (
         Rung(0.25, 11, 9, pytest.approx(spearman(FIRST, END))),  # of three epochs, the first
         Rung(0.5, 9, 9, pytest.approx(spearman(SECOND, END))),  # the second; three quarters are the third, the end
     )
-    assert not summary.stop_early
+    assert not status.stop_early
     ended = {"finished": 9, "stopped": 1, "failed": 1, "infeasible": 0}
-    assert summary.counts == ended | {"running": 1, "waiting": 0}
-    assert (summary.n_trials, summary.n_ended) == (12, 11)
-    assert summary.failures == {10: "RuntimeError: no"}
-    assert (summary.epochs, summary.epochs_dense) == (9 * 3 + 1 + 2, 8)
+    assert status.counts == ended | {"running": 1, "waiting": 0}
+    assert (status.n_trials, status.n_ended) == (12, 11)
+    assert status.failures == {10: "RuntimeError: no"}
+    assert (status.epochs, status.epochs_dense) == (9 * 3 + 1 + 2, 8)
 
 
 def test_before_the_first_trial(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(LONG, "none")
     Driver(session.folder, session.space, session.table, session.dense)
-    summary = summary_of(session.folder)
-    assert (summary.is_ready, summary.n_ended, summary.rungs, summary.epochs) == (True, 0, (), 0)
+    status = status_of(session.folder)
+    assert (status.is_ready, status.n_ended, status.rungs, status.epochs) == (True, 0, (), 0)
     session.folder.plan.unlink()
-    summary = summary_of(session.folder)
-    assert (summary.is_ready, summary.n_trials, summary.n_ended) == (False, 12, 0)
+    status = status_of(session.folder)
+    assert (status.is_ready, status.n_trials, status.n_ended) == (False, 12, 0)
