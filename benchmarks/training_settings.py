@@ -124,7 +124,7 @@ def speeds(name: str, network: Network, setting: str, device: torch.device, n_ep
         judged = _seconds(
             lambda: evaluate(trainer.model, task.data.validation, task, device, precision=SETTINGS[setting]), device
         )
-    SETTINGS[setting].forget()
+    SETTINGS[setting].release_compiled()
     return {
         "network": name,
         "setting": setting,
@@ -185,7 +185,7 @@ def accuracies(
                 trainer = _trainer(task, model, 0.02, 128, 3, seed, precision, device)
                 times = [_seconds(trainer.run_epoch, device) for _ in range(3)]
                 found = evaluate(trainer.model, data.validation, task, device, precision=precision).accuracy
-            precision.forget()
+            precision.release_compiled()
             yield {
                 "network": "ResNet-20 at 0.5x",
                 "setting": setting,

@@ -37,7 +37,7 @@ from autoprune.tasks.weights import load_weights
 from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.training.evaluation import evaluate
 from autoprune.training.loop import Trainer
-from autoprune.training.memory import find_executable_batch_size, free_memory
+from autoprune.training.memory import find_executable_batch_size, free_device_memory
 from autoprune.training.precision import Precision
 
 N_BLOCK_EXAMPLES = 1024
@@ -235,7 +235,7 @@ def prepare_study(
         scores = kept_scores(model, plan)
         folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict(), "scores": scores})
         model.to("cpu")
-        free_memory(places.device)
+        free_device_memory(places.device)
     return reopen_study(folder, task)
 
 
@@ -316,7 +316,7 @@ def _dense_stage(
     DenseReference(validation.accuracy, validation.loss, cost, latency, epochs).write(folder)
     (folder.dense / "training").unlink(missing_ok=True)
     model.to("cpu")
-    free_memory(device)
+    free_device_memory(device)
 
 
 def _train_dense(
@@ -333,7 +333,7 @@ def _train_dense(
         epochs=training.epochs,
         seed=training.seed,
         device=device,
-        max_device_batch=spec.training.max_device_batch,
+        max_micro_batch_size=spec.training.max_device_batch,
         precision=precision,
     )
     path = folder.dense / "training"
@@ -347,5 +347,5 @@ def _train_dense(
         with folder.writing():
             save_checkpoint(path, trainer.state_dict())
         yield trainer.epoch, validation.accuracy
-    precision.lay_back(model)
-    precision.forget()
+    precision.to_storage_layout(model)
+    precision.release_compiled()

@@ -1,4 +1,4 @@
-"""Estimating batch norm's running statistics anew, after pruning has changed what flows through the network."""
+"""Recalibrate batch norm: pruning changes the activations, so its running statistics are estimated anew."""
 
 import math
 from collections.abc import Iterable
@@ -58,7 +58,7 @@ def recalibrate_on_batches(
     device: torch.device | str = "cpu",
     precision: Precision = FLOAT32,
 ) -> None:
-    """As :func:`recalibrate_batch_norm`, over given batches of inputs, all of which count the same."""
+    """Recalibrate batch norm as :func:`recalibrate_batch_norm` does, on given batches of equal weight."""
     norms = _norms(model)
     if not norms:
         return

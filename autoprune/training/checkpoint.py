@@ -1,4 +1,4 @@
-"""A training state on disk: either whole and as it was written, or not there at all."""
+"""Write and read a training state as one file that is never read in part."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""Training a network to give what the dense network gives."""
+"""Knowledge distillation: train a network towards the outputs of the dense network."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from autoprune.trial import DistillationConfig
 
 @dataclass(frozen=True)
 class Distillation:
-    """Part of a training's loss: how far the outputs are from the dense network's for the same, augmented inputs.
+    """A part of the training loss: the distance from the dense network's outputs for the same, augmented inputs.
 
     Args:
         dense: The dense network, on the device of the training; left in evaluation mode, its parameters fixed.
@@ -30,10 +30,10 @@ class Distillation:
     def __post_init__(self) -> None:
         self.dense.eval().requires_grad_(requires_grad=False)
 
-    def mixed(
+    def mixed_loss(
         self, loss: torch.Tensor, outputs: Any, inputs: Inputs, task: Task, precision: Precision, device: torch.device
     ) -> torch.Tensor:
-        """The task's loss on a batch, and the distance from the dense network, at their weights.
+        """Mix the task's loss on a batch with the distance from the dense network's outputs.
 
         Args:
             loss: Shape ``()``.

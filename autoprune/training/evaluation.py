@@ -1,4 +1,4 @@
-"""Judging a network on one data split."""
+"""Evaluate a network on one data split."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ GPU_BATCH = 512
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How good a network is on one split.
+    """Metric and loss of a network on one split.
 
     Attributes:
         accuracy: The task's metric, computed once over the whole split.

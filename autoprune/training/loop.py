@@ -47,7 +47,7 @@ class EpochMetrics:
 
 
 class Trainer:
-    """Trains one network, epoch by epoch.
+    """Train one network, epoch by epoch.
 
     The order of the examples, the augmentation and torch's global random numbers (dropout) follow from ``seed`` and the
     epoch alone, so that training continued from a checkpoint gives the same network as training that was never
@@ -55,15 +55,15 @@ class Trainer:
     thread of its own while a step is computed, never by two at once.
 
     Where the device's memory is not enough, the step's batch is divided into parts half as large, for the rest of the
-    training too, and the step begins anew: with the gradients zero, and with the random numbers and the network's
-    buffers, batch norm's statistics among them, as they were before it. The network is thus the one that
-    ``max_device_batch`` of that size would have given. What the split or a module keeps outside of torch is not undone.
+    training too, and the step begins anew. The gradients are zero again, and the random numbers and the network's
+    buffers, batch norm's statistics among them, are as before the step. So the network is the one that a
+    ``max_micro_batch_size`` of that size would have given. Only torch's state is restored.
 
     Args:
         model: Moved to ``device`` and trained in place.
         epochs: Epochs of the whole training, which the schedules are laid over.
         seed: 0 or more.
-        max_device_batch: Most examples in one forward pass. A larger batch is accumulated in parts of nearly equal
+        max_micro_batch_size: Most examples in one forward pass. A larger batch is accumulated in parts of nearly equal
             size, to the same gradient if the loss is a mean over examples; batch norm, though, sees the parts.
         reference_batch_size: Batch size that the learning rate is meant for; see ``lr_and_batch_size``.
         precision: Number format and memory layout. A step whose gradients fp16 can't hold is left out.
@@ -75,7 +75,7 @@ class Trainer:
         model: The network, another one after ``resize``.
         epoch: Epochs done so far.
         validation_losses: What ``record_validation`` was told; the plateau schedule looks at it.
-        device_batch: Most examples in one forward pass: ``max_device_batch``, or fewer since memory was not enough.
+        micro_batch_size: Most examples in one forward pass: ``max_micro_batch_size``, or fewer after memory ran out.
 
     Raises:
         AutopruneError: If the optimizer's name or a setting is unknown or out of bounds.
@@ -93,7 +93,7 @@ class Trainer:
         epochs: int,
         seed: int,
         device: torch.device | str = "cpu",
-        max_device_batch: int | None = None,
+        max_micro_batch_size: int | None = None,
         reference_batch_size: int | None = None,
         precision: Precision = FLOAT32,
         distillation: Distillation | None = None,
@@ -104,7 +104,7 @@ class Trainer:
             raise TaskError("task.data: the training split must have examples, got an empty one.")
         self.epoch = 0
         self.validation_losses: list[float] = []
-        self.device_batch = max_device_batch
+        self.micro_batch_size = max_micro_batch_size
         self._task = task
         self._optimizer_config = optimizer
         self._lr_schedule = lr_schedule
@@ -118,7 +118,7 @@ class Trainer:
         self._reference_batch_size = reference_batch_size
         self._before_step = before_step
         self._after_step = after_step
-        self._adopt(model)
+        self._set_model(model)
 
     def run_epoch(self) -> EpochMetrics:
         """Train on every training example once.
@@ -133,16 +133,18 @@ class Trainer:
             raise ValueError(f"`epoch < epochs` must hold, but got epoch={self.epoch}, epochs={self._epochs}.")
         start_time = time.perf_counter()
         generator = self._seed_epoch()
-        steps, full_batch_size = self._lay_out_epoch(generator)
+        steps, full_batch_size = self._plan_epoch(generator)
         self.model.train()
         total_loss = 0.0
         batches = [step.indices for step in steps]
-        with Prefetcher(self._task, batches, self.device_batch, generator, ahead=self._device.type == "cuda") as feed:
+        with Prefetcher(
+            self._task, batches, self.micro_batch_size, generator, ahead=self._device.type == "cuda"
+        ) as prefetcher:
             for step in steps:
                 if self._before_step is not None:
-                    feed.wait()
+                    prefetcher.wait_for_reader()
                     self._before_step(step.progress)
-                total_loss += self._step(step, feed) * len(step.indices)
+                total_loss += self._step(step, prefetcher) * len(step.indices)
         self.epoch += 1
         mean_loss = total_loss / len(self._task.data.train)
         return EpochMetrics(mean_loss, steps[-1].lr, full_batch_size, time.perf_counter() - start_time)
@@ -160,7 +162,7 @@ class Trainer:
         self.validation_losses.append(loss)
 
     def resize(self, model: nn.Module, kept_indices: Mapping[str, torch.Tensor]) -> None:
-        """Go on with a network that has lost channels; what the optimizer knows of the entries that are left is kept.
+        """Go on with a network that has lost channels; the optimizer keeps its state of the entries that are left.
 
         Args:
             model: The smaller network; may be the old one, changed in place.
@@ -171,7 +173,7 @@ class Trainer:
             ValueError: If a parameter's new shape and its kept indices don't fit.
         """
         old_parameters, old_state = self._parameters, self._optimizer.state
-        self._adopt(model)
+        self._set_model(model)
         for name, parameter in self._parameters.items():
             old = old_parameters.get(name)
             if old is None or old not in old_state:
@@ -187,7 +189,7 @@ class Trainer:
             }
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy, on the CPU, of all that is needed to go on after the last whole epoch.
+        """Copy to the CPU all that is needed to go on after the last whole epoch.
 
         Returns:
             Nested dicts of tensors and numbers that ``torch.load(weights_only=True)`` can read.
@@ -198,7 +200,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "device_batch": self.device_batch,
+            "device_batch": self.micro_batch_size,
         }
         copied: dict[str, Any] = tree_map_only(torch.Tensor, lambda tensor: tensor.detach().cpu().clone(), state)
         return copied
@@ -212,12 +214,12 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state.get("scaler", {}))  # not in a checkpoint of an earlier autoprune
-        self.device_batch = state.get("device_batch", self.device_batch)
+        self.micro_batch_size = state.get("device_batch", self.micro_batch_size)
         self.epoch = state["epoch"]
         self.validation_losses = list(state["validation_losses"])
 
-    def _adopt(self, model: nn.Module) -> None:
-        self.model = self._precision.lay_out(model.to(self._device)).train()
+    def _set_model(self, model: nn.Module) -> None:
+        self.model = self._precision.to_training_layout(model.to(self._device)).train()
         self._network = self._precision.for_training(self.model)
         self._parameters = dict(model.named_parameters())
         self._optimizer = build_optimizer(self._optimizer_config, self._parameters.values(), lr=0.0)
@@ -228,8 +230,8 @@ class Trainer:
         torch.manual_seed(int(global_seed))
         return torch.Generator().manual_seed(int(own_seed))
 
-    def _lay_out_epoch(self, generator: torch.Generator) -> "tuple[list[_Step], int]":
-        """The steps of the next epoch, and the batch size of the last full one."""
+    def _plan_epoch(self, generator: torch.Generator) -> "tuple[list[_Step], int]":
+        """Plan the steps of the next epoch; returns them, and the batch size of the last full one."""
         n_train = len(self._task.data.train)
         order = torch.randperm(n_train, generator=generator)
         steps: list[_Step] = []
@@ -253,19 +255,19 @@ class Trainer:
             n_seen += len(steps[-1].indices)
         return steps, full_batch_size
 
-    def _step(self, step: "_Step", feed: Prefetcher) -> float:
+    def _step(self, step: "_Step", prefetcher: Prefetcher) -> float:
         """Take one optimizer step; returns the mean loss over the batch."""
         for group in self._optimizer.param_groups:
             group["lr"] = step.lr
         before = _StepState.of(self.model, self._device)
-        largest, first = feed.largest, True
+        largest, first = prefetcher.largest_micro_batch, True
 
         def compute_gradients(n_at_once: int) -> float:
             nonlocal first
-            read, first = (feed.next if first else partial(feed.again, n_at_once)), False
-            parts = read()
-            feed.look_ahead()
-            return self._compute_gradients(parts, step.lr)
+            read, first = (prefetcher.next_batch if first else partial(prefetcher.redivide_batch, n_at_once)), False
+            micro_batches = read()
+            prefetcher.prefetch_next()
+            return self._compute_gradients(micro_batches, step.lr)
 
         batch_loss, fitting = find_executable_batch_size(
             compute_gradients,
@@ -275,26 +277,26 @@ class Trainer:
             undo=lambda: before.restore(self.model, self._device),
         )
         if fitting < largest:
-            self.device_batch = fitting
+            self.micro_batch_size = fitting
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._after_step is not None:
             self._after_step()
         return batch_loss
 
-    def _compute_gradients(self, parts: Iterable[MicroBatch], lr: float) -> float:
-        """Accumulate the gradients of a batch part by part; returns the mean loss over it."""
+    def _compute_gradients(self, micro_batches: Iterable[MicroBatch], lr: float) -> float:
+        """Accumulate the gradients of a batch over its micro-batches; returns the mean loss over the batch."""
         self._optimizer.zero_grad()
         batch_loss = 0.0
-        for part in parts:
-            inputs = to_device(part.inputs, self._device)  # once, for both networks
-            with self._precision.telling():
+        for micro_batch in micro_batches:
+            inputs = to_device(micro_batch.inputs, self._device)  # once, for both networks
+            with self._precision.translate_compile_errors():
                 outputs = self._precision.forward(self._network, inputs, self._device)
-            loss = self._task.loss(outputs, to_device(part.targets, self._device))
+            loss = self._task.loss(outputs, to_device(micro_batch.targets, self._device))
             if self._distillation is not None:
-                loss = self._distillation.mixed(loss, outputs, inputs, self._task, self._precision, self._device)
-            loss = loss * part.share
-            with self._precision.telling():
+                loss = self._distillation.mixed_loss(loss, outputs, inputs, self._task, self._precision, self._device)
+            loss = loss * micro_batch.share
+            with self._precision.translate_compile_errors():
                 torch.autograd.backward(self._scaler.scale(loss))
             batch_loss += loss.item()  # only now: it waits until a GPU has computed all that it was given
             if not math.isfinite(batch_loss):
@@ -307,7 +309,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class _Step:
-    """What one optimizer step is to do."""
+    """One optimizer step of an epoch's plan."""
 
     progress: float
     lr: float
@@ -316,7 +318,7 @@ class _Step:
 
 @dataclass(frozen=True)
 class _StepState:
-    """What a step changes before its optimizer, but for the generator that a :class:`Prefetcher` sets back."""
+    """The state that a step changes before its optimizer runs; a :class:`Prefetcher` restores its own generator."""
 
     buffers: list[torch.Tensor]
     random_state: torch.Tensor
@@ -338,7 +340,7 @@ class _StepState:
 
 @torch.no_grad()
 def _copied(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Copies; those of one dtype in one kernel on a GPU, where a kernel for each took a tenth of a small step."""
+    """Copy tensors, on a GPU those of one dtype in one kernel: a kernel for each took a tenth of a small step."""
     copies = [torch.empty_like(tensor) for tensor in tensors]
     for dtype in {tensor.dtype for tensor in tensors}:
         to, of = ([each for each in side if each.dtype == dtype] for side in (copies, tensors))

@@ -1,4 +1,4 @@
-"""When a device's memory is not enough: the same work again with half as many examples at once."""
+"""Retry work with half as many examples at once while a device's memory is not enough."""
 
 import gc
 from collections.abc import Callable
@@ -27,16 +27,16 @@ def find_executable_batch_size(
     what: str,
     undo: Callable[[], None] = lambda: None,
 ) -> tuple[Done, int]:
-    """Try with so many examples at once, and with half as many again and again while torch is out of device memory.
+    """Attempt work on a batch, and on half as many examples while torch is out of device memory.
 
     Args:
-        attempt: Gets the examples that may go through the network at once; keeps nothing of an attempt that failed.
-        n_at_once: 1 or more.
-        what: What is attempted, for the error.
+        attempt: Does the work, given the most examples in one forward pass; keeps nothing when it fails.
+        n_at_once: Examples of the first attempt, 1 or more.
+        what: Name of the work, for the error.
         undo: Called after an attempt that failed and before the next one.
 
     Returns:
-        What the attempt gave, and the number with which it succeeded.
+        The result of the attempt, and the number of examples with which it succeeded.
 
     Raises:
         OutOfDeviceMemory: If a single example is too much, or the attempt fails otherwise with the few that may fit, as
@@ -63,12 +63,12 @@ def find_executable_batch_size(
                 f"{what}: the device's memory is not enough for a single example: {cause}. {WAY_OUT}"
             )
         n_at_once //= 2
-        free_memory(device)
+        free_device_memory(device)
         undo()
 
 
-def free_memory(device: torch.device | str) -> None:
-    """Give a GPU's memory that nothing refers to any more back to other processes; does nothing on the CPU."""
+def free_device_memory(device: torch.device | str) -> None:
+    """Return unused memory of a GPU to other processes; does nothing on the CPU."""
     if torch.device(device).type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

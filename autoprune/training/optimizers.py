@@ -1,4 +1,4 @@
-"""Building a torch optimizer from its configuration."""
+"""Build a torch optimizer from its configuration."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a network is computed in training and evaluation: number format, memory layout, compiled or not."""
+"""Precision of training and evaluation: number format, memory layout, compiled or not."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,7 +23,7 @@ class CompileError(AutopruneError):
 
 @dataclass(frozen=True)
 class Precision:
-    """How a network's forward pass is computed; its weights stay float32, and so does all that is saved of it.
+    """Number format and memory layout of a network's forward pass. Its weights, and what is saved of it, stay float32.
 
     Attributes:
         precision: Of the forward pass, under torch's autocast; the loss and the metric see float32 outputs.
@@ -37,7 +37,7 @@ class Precision:
 
     @classmethod
     def of(cls, training: Training) -> "Precision":
-        """Those that a space file asks for."""
+        """Return the precision that a space file asks for."""
         return cls(training.precision, training.channels_last, training.compile)
 
     def forward(self, network: Callable[..., Any], inputs: Inputs, device: torch.device | str) -> Any:
@@ -49,38 +49,38 @@ class Precision:
             outputs = call_model(network, inputs)
         return outputs if self.precision == "float32" else map_outputs(_widened, outputs)
 
-    def lay_out(self, model: nn.Module) -> nn.Module:
-        """Put a network's parameters and buffers into the memory layout, in place; leaves it alone by default."""
+    def to_training_layout(self, model: nn.Module) -> nn.Module:
+        """Put a network's parameters and buffers into the memory layout of training, in place."""
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
-    def lay_back(self, model: nn.Module) -> nn.Module:
-        """Undo :meth:`lay_out`, in place: what is cut, measured or saved has torch's own layout."""
+    def to_storage_layout(self, model: nn.Module) -> nn.Module:
+        """Undo :meth:`to_training_layout`, in place: a network is pruned, measured and saved in torch's own layout."""
         return model.to(memory_format=torch.contiguous_format) if self.channels_last else model  # type: ignore[call-overload]
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """What keeps small gradients from becoming zero in fp16; does nothing otherwise."""
+        """Make the scaler that keeps small gradients from becoming zero in fp16; it does nothing otherwise."""
         return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
 
     def for_training(self, model: nn.Module) -> Callable[..., Any]:
-        """The forward pass to train with: the network itself, or its compiled form, which has the same parameters.
+        """Return the forward pass to train with: the network itself, or its compiled form with the same parameters.
 
-        What was compiled before in this process is forgotten: torch keeps only so many forms of one class, and then
+        Networks that this process compiled before are released: torch keeps only so many forms of one class, and then
         compiles no more.
         """
         if not self.compile:
             return model
-        self.forget()
+        self.release_compiled()
         compiled: Callable[..., Any] = torch.compile(model)
         return compiled
 
-    def forget(self) -> None:
-        """Let go of the networks that were compiled in this process."""
+    def release_compiled(self) -> None:
+        """Release the networks that were compiled in this process."""
         if self.compile:
             torch.compiler.reset()
 
-    def telling(self) -> AbstractContextManager[None]:
-        """Around forward and backward passes of the training: raises CompileError for what the compiler raises."""
-        return _compile_errors() if self.compile else nullcontext()
+    def translate_compile_errors(self) -> AbstractContextManager[None]:
+        """Raise CompileError for the compiler's own errors, around forward and backward passes of the training."""
+        return _translate_compile_errors() if self.compile else nullcontext()
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.precision == "float32":
@@ -89,11 +89,11 @@ class Precision:
 
 
 FLOAT32 = Precision()
-"""As torch does it unless told otherwise."""
+"""torch's own default."""
 
 
 @contextmanager
-def _compile_errors() -> Iterator[None]:
+def _translate_compile_errors() -> Iterator[None]:
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import CppCompileError
 

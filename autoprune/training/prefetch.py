@@ -1,4 +1,4 @@
-"""The batches of an epoch, read and augmented; for a GPU, while the step before is still computed there."""
+"""Read and augment the batches of an epoch; for a GPU, while it still computes the step before."""
 
 import queue
 import threading
@@ -14,16 +14,16 @@ from torch.utils._pytree import tree_map_only
 from autoprune.network.call import Inputs, plain_inputs
 from autoprune.tasks.task import Task
 
-GRACE_S = 5.0
-"""How long the reading thread may go on when the epoch has failed."""
+READER_GRACE_S = 5.0
+"""How long the reading thread may go on after the epoch has failed, in seconds."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Examples that go through the network at once.
+    """The part of a batch that goes through the network at once.
 
     Attributes:
-        share: Of the batch.
+        share: Of the batch's examples, in (0, 1].
     """
 
     inputs: Inputs
@@ -32,14 +32,14 @@ class MicroBatch:
 
 
 class Prefetcher:
-    """Gives an epoch's batches one by one, each in nearly equal parts; to be used as a context manager.
+    """Read an epoch's batches one by one, each in nearly equal micro-batches; a context manager.
 
-    A part is read when it is asked for. Ahead, though, a thread prepares the next batch that is a single part, down to
-    pinned memory, from :meth:`look_ahead` on.
+    A micro-batch is read when it is asked for. With ``ahead``, :meth:`prefetch_next` has a thread prepare the next
+    batch, down to pinned memory, if it is a single micro-batch.
 
     Args:
         batches: Indices of the examples of every step.
-        n_at_once: Most examples in a part; ``None`` leaves a batch whole.
+        n_at_once: Most examples in a micro-batch; ``None`` leaves a batch whole.
         generator: Source of the augmentation's random numbers.
     """
 
@@ -68,18 +68,18 @@ class Prefetcher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._thread is not None:
-            self._thread.end(GRACE_S if error is not None else None)
+            self._thread.end(READER_GRACE_S if error is not None else None)
 
     @property
-    def largest(self) -> int:
-        """Examples of the largest part of the next batch."""
+    def largest_micro_batch(self) -> int:
+        """Number of examples in the largest micro-batch of the next batch."""
         return len(self._divided(self._n_given)[0])
 
-    def next(self) -> Iterable[MicroBatch]:
-        """The parts of the next batch, to be gone through once.
+    def next_batch(self) -> Iterable[MicroBatch]:
+        """Return the micro-batches of the next batch, to be iterated once.
 
         Raises:
-            Exception: Whatever reading and augmenting raise, here or when a part is asked for.
+            Exception: Whatever reading and augmenting raise, here or when a micro-batch is asked for.
         """
         number, coming = self._n_given, self._coming
         self._coming = None
@@ -88,25 +88,25 @@ class Prefetcher:
             return coming.result()
         return list(self._read(number)) if self._thread is not None and self._is_whole(number) else self._read(number)
 
-    def look_ahead(self) -> None:
-        """Begin to prepare the batch after the one given last, if there is one and each of the two is one part."""
+    def prefetch_next(self) -> None:
+        """Begin to prepare the next batch, if there is one and it and the batch before are one micro-batch each."""
         number = self._n_given
         if self._thread is None or self._coming is not None or number == len(self._batches):
             return
         if self._is_whole(number - 1) and self._is_whole(number):
             self._coming = self._thread.submit(lambda: [_pinned(part) for part in self._read(number)])
 
-    def wait(self) -> None:
-        """Until the thread reads no data, so that they are never read by two threads at once."""
+    def wait_for_reader(self) -> None:
+        """Wait until the thread reads no data, so that two threads never read at once."""
         if self._coming is not None:
-            self._coming.exception()  # raised by `next`
+            self._coming.exception()  # raised by `next_batch`
 
-    def again(self, n_at_once: int) -> Iterable[MicroBatch]:
-        """The batch given last in parts that are at most so large, as are those of the batches after it.
+    def redivide_batch(self, n_at_once: int) -> Iterable[MicroBatch]:
+        """Return the batch given last in smaller micro-batches; those of later batches are as small.
 
-        The generator's numbers come as if the parts had been so large before.
+        The generator's numbers are those of an epoch that had micro-batches of this size.
         """
-        self.wait()
+        self.wait_for_reader()
         self._coming = None
         self._n_at_once = n_at_once
         number = self._n_given - 1
@@ -131,7 +131,7 @@ class Prefetcher:
 
 
 class _Thread:
-    """Does one piece of work after the other; a daemon, for what it reads may never come."""
+    """A daemon thread that does one piece of work after the other. It is a daemon because a read may never end."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
@@ -144,7 +144,7 @@ class _Thread:
         return future
 
     def end(self, timeout: float | None) -> None:
-        """Begin nothing more, and wait for what is being done."""
+        """Begin no more work, and wait for the work in progress."""
         self._work.put(None)
         self._thread.join(timeout)
 

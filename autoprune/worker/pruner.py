@@ -97,7 +97,7 @@ class TrialCuts:
         if due <= self._n_done:
             return False
         self._n_done = due
-        pruned = self._cut(self._precision.lay_back(trainer.model), self._pruning_at(due / N_GRADUAL_CUTS))
+        pruned = self._cut(self._precision.to_storage_layout(trainer.model), self._pruning_at(due / N_GRADUAL_CUTS))
         trainer.resize(pruned.model, pruned.kept_indices)
         return True
 

@@ -27,7 +27,7 @@ from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.training.distillation import Distillation
 from autoprune.training.evaluation import Evaluation, evaluate
 from autoprune.training.loop import Trainer
-from autoprune.training.memory import free_memory
+from autoprune.training.memory import free_device_memory
 from autoprune.training.precision import Precision
 from autoprune.trial import (
     Cost,
@@ -108,8 +108,8 @@ class Worker:
                 device_batch=last.device_batch if last else None,
             )
         finally:
-            self.precision.forget()
-            free_memory(self.device)
+            self.precision.release_compiled()
+            free_device_memory(self.device)
         if result is not None:
             yield result
 
@@ -207,7 +207,7 @@ class _Run:
             epochs=config.epochs,
             seed=config.seed,
             device=self.worker.device,
-            max_device_batch=training.max_device_batch,
+            max_micro_batch_size=training.max_device_batch,
             reference_batch_size=training.reference_batch_size,
             precision=self.worker.precision,
             distillation=self._distillation(),
@@ -220,7 +220,7 @@ class _Run:
         if not self.config.distillation.weight:
             return None
         dense = load_model(self.folder.dense, self.task.build_model).to(self.worker.device)
-        return Distillation(self.worker.precision.lay_out(dense), self.config.distillation)
+        return Distillation(self.worker.precision.to_training_layout(dense), self.config.distillation)
 
     def _cut_gradually(self, trainer: Trainer, progress: float) -> None:
         if self.cuts.cut_due(trainer, progress):
@@ -245,7 +245,7 @@ class _Run:
             kept=self.cuts.kept,
             removed_blocks=self.cuts.removed_blocks,
             cost=self.cost,
-            device_batch=trainer.device_batch,
+            device_batch=trainer.micro_batch_size,
         )
         self._save_checkpoint(trainer, report)
         return report
@@ -270,7 +270,7 @@ class _Run:
             )
         validation = self._evaluate(model, self.task.data.validation)
         test = self._evaluate(model, self.task.data.test) if self.config.with_test else None
-        precision.lay_back(model)
+        precision.to_storage_layout(model)
         target = self.folder.model(self.config.run)
         architecture = self._architecture(model)
         with self.folder.writing():
@@ -298,7 +298,7 @@ class _Run:
             train_time_s=self.train_time_s,
             seed=self.config.seed,
             accuracy_test=test.accuracy if test else None,
-            device_batch=trainer.device_batch,
+            device_batch=trainer.micro_batch_size,
         )
         record = {"config": to_dict(self.config), "result": to_dict(result)}
         if not self.is_replicate:  # nothing is cut from a replicate

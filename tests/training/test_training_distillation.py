@@ -60,7 +60,7 @@ def test_at_a_high_temperature_the_scores_themselves_are_matched() -> None:
     assert float(loss) == pytest.approx(float((distance**2).sum(1).mean() / (2 * 5)), rel=2e-3)
 
 
-@pytest.mark.parametrize("max_device_batch", [None, 10])
+@pytest.mark.parametrize("max_micro_batch_size", [None, 10])
 @pytest.mark.parametrize("weight", [0.3, 1.0])
 def test_same_steps_as_a_loop_by_hand(
     make_task: MakeTask,
@@ -69,7 +69,7 @@ def test_same_steps_as_a_loop_by_hand(
     dense: nn.Module,
     noise: Callable[..., torch.Tensor],
     weight: float,
-    max_device_batch: int | None,
+    max_micro_batch_size: int | None,
 ) -> None:
     seen: list[torch.Tensor] = []
 
@@ -81,7 +81,7 @@ def test_same_steps_as_a_loop_by_hand(
     reference = task.build_model()
     distillation = Distillation(dense, DistillationConfig(weight, 2.0))
     settings |= {"lr_schedule": ScheduleConfig("constant", {"lr": 0.05})}
-    trainer = Trainer(mlp, task, **settings, distillation=distillation, max_device_batch=max_device_batch)
+    trainer = Trainer(mlp, task, **settings, distillation=distillation, max_micro_batch_size=max_micro_batch_size)
     metrics = trainer.run_epoch()
 
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.05, momentum=0.9)

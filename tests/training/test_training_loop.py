@@ -36,9 +36,9 @@ def test_the_cnn_learns_digits(make_task: MakeTask, settings: dict[str, Any], cn
     assert ours >= linear.score(task.data.validation.inputs, task.data.validation.targets) - 0.01
 
 
-@pytest.mark.parametrize("max_device_batch", [None, 10])
+@pytest.mark.parametrize("max_micro_batch_size", [None, 10])
 def test_same_steps_as_a_loop_with_torchs_scheduler(
-    make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module, max_device_batch: int | None
+    make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module, max_micro_batch_size: int | None
 ) -> None:
     task = make_task(n_train=200)
     reference = task.build_model()
@@ -46,7 +46,7 @@ def test_same_steps_as_a_loop_with_torchs_scheduler(
         "optimizer": OptimizerConfig("adam", {"beta1": 0.8, "weight_decay": 0.01}),
         "lr_schedule": ScheduleConfig("step", {"lr": 0.01, "factor": 0.5, "every": 1}),
     }
-    trainer = Trainer(mlp, task, **settings, max_device_batch=max_device_batch)
+    trainer = Trainer(mlp, task, **settings, max_micro_batch_size=max_micro_batch_size)
     metrics = [trainer.run_epoch() for _ in range(3)]
 
     order = torch.cat(task.data.train.asked).split(200)
@@ -73,7 +73,7 @@ def test_same_steps_as_a_loop_with_torchs_scheduler(
 
 def test_batches_are_accumulated_in_even_parts(make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module) -> None:
     task = make_task(n_train=97)
-    Trainer(mlp, task, **settings, max_device_batch=31).run_epoch()
+    Trainer(mlp, task, **settings, max_micro_batch_size=31).run_epoch()
     assert sizes(task) == [16, 16, 16, 16, 17, 16]
 
 
@@ -202,7 +202,7 @@ def test_inputs_and_outputs_may_be_dicts(make_task: MakeTask, settings: dict[str
 @pytest.mark.gpu
 def test_the_cnn_learns_digits_on_a_gpu(make_task: MakeTask, settings: dict[str, Any], cnn: nn.Module) -> None:
     task = make_task()
-    trainer = Trainer(cnn, task, **settings, device="cuda", max_device_batch=20)
+    trainer = Trainer(cnn, task, **settings, device="cuda", max_micro_batch_size=20)
     for _ in range(4):
         trainer.run_epoch()
     recalibrate_batch_norm(trainer.model, task.data.train, "cuda")

@@ -17,7 +17,7 @@ from autoprune.training.batch_norm import recalibrate_batch_norm
 from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.training.evaluation import CPU_BATCH, evaluate
 from autoprune.training.loop import Trainer, TrainingDiverged
-from autoprune.training.memory import OutOfDeviceMemory, find_executable_batch_size, free_memory
+from autoprune.training.memory import OutOfDeviceMemory, find_executable_batch_size, free_device_memory
 from autoprune.training.precision import Precision
 from autoprune.training.prefetch import Prefetcher
 from autoprune.trial import OptimizerConfig, ScheduleConfig
@@ -86,14 +86,14 @@ def test_a_training_ends_as_with_that_size_beforehand(
     monkeypatch.setattr(loop, "Prefetcher", lambda *args, **_: Prefetcher(*args, ahead=ahead))  # ahead is for GPUs
     settings["optimizer"] = OptimizerConfig(optimizer, {})
     task = make_task(n_train=96, augment=noise)
-    during = Trainer(network(Hungry(limit, fails_at)), task, **settings, max_device_batch=given)
-    before = Trainer(network(nn.Identity()), task, **settings, max_device_batch=found)
+    during = Trainer(network(Hungry(limit, fails_at)), task, **settings, max_micro_batch_size=given)
+    before = Trainer(network(nn.Identity()), task, **settings, max_micro_batch_size=found)
     for _ in range(3):
         metrics = [trainer.run_epoch() for trainer in (during, before)]
         assert metrics[0].train_loss == metrics[1].train_loss
         assert metrics[0].batch_size == 32, "the batch of a step stays"
     assert_same_bits(during.model, before.model)
-    assert (during.device_batch, before.device_batch) == (found, found)
+    assert (during.micro_batch_size, before.micro_batch_size) == (found, found)
 
 
 def test_the_size_that_was_found_is_kept_for_the_rest_and_over_a_restart(
@@ -107,7 +107,7 @@ def test_the_size_that_was_found_is_kept_for_the_rest_and_over_a_restart(
     save_checkpoint(tmp_path / "checkpoint", whole.state_dict())
     resumed = Trainer(network(nn.Identity()), task, **settings)
     resumed.load_state_dict(load_checkpoint(tmp_path / "checkpoint") or {})
-    assert resumed.device_batch == 8
+    assert resumed.micro_batch_size == 8
     assert whole.run_epoch().train_loss == resumed.run_epoch().train_loss
     assert_same_bits(whole.model, resumed.model)
 
@@ -245,8 +245,8 @@ def test_a_gpu_that_is_full_ends_as_with_that_size_beforehand(
 
     settings |= {"batch_size_schedule": ScheduleConfig("constant", {"size": 1024}), "epochs": 2}
     task, precision = make_task(), Precision(precision)
-    Trainer(wide(), task, **settings, device="cuda", max_device_batch=64, precision=precision).run_epoch()
-    free_memory("cuda")
+    Trainer(wide(), task, **settings, device="cuda", max_micro_batch_size=64, precision=precision).run_epoch()
+    free_device_memory("cuda")
     allowed = torch.cuda.memory_reserved() + 300 * 2**20  # 1024 examples take 256 MiB a layer in float32, 128 in bf16
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     try:
@@ -255,9 +255,11 @@ def test_a_gpu_that_is_full_ends_as_with_that_size_beforehand(
         accuracy = evaluate(full.model, task.data.validation, task, "cuda", 4096, precision).accuracy
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert full.device_batch is not None
-    assert 1 <= full.device_batch < 1024
-    before = Trainer(wide(), task, **settings, device="cuda", max_device_batch=full.device_batch, precision=precision)
+    assert full.micro_batch_size is not None
+    assert 1 <= full.micro_batch_size < 1024
+    before = Trainer(
+        wide(), task, **settings, device="cuda", max_micro_batch_size=full.micro_batch_size, precision=precision
+    )
     tolerance = 1e-4 if precision == "float32" else 1e-2
     assert losses == pytest.approx([before.run_epoch().train_loss for _ in range(2)], rel=tolerance)
     judged = evaluate(before.model, task.data.validation, task, "cuda", precision=precision)

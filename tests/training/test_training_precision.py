@@ -140,13 +140,13 @@ def test_a_checkpoint_of_an_earlier_autoprune_is_taken(
     make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module
 ) -> None:
     task = make_task(n_train=64)
-    trainer = Trainer(mlp, task, **settings, max_device_batch=16)
+    trainer = Trainer(mlp, task, **settings, max_micro_batch_size=16)
     trainer.run_epoch()
     state = trainer.state_dict()
     del state["scaler"], state["device_batch"]
-    resumed = Trainer(task.build_model(), task, **settings, max_device_batch=16)
+    resumed = Trainer(task.build_model(), task, **settings, max_micro_batch_size=16)
     resumed.load_state_dict(state)
-    assert resumed.device_batch == 16
+    assert resumed.micro_batch_size == 16
     assert resumed.run_epoch().train_loss == trainer.run_epoch().train_loss
 
 
@@ -170,7 +170,7 @@ def test_channels_are_last_in_memory_and_only_there(
     wide = Trainer(nn.Sequential(nn.Conv2d(3, 4, 3)), task, **settings, precision=precision).model
     assert wide[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert not wide[0].weight.is_contiguous()
-    assert precision.lay_back(wide)[0].weight.is_contiguous()
+    assert precision.to_storage_layout(wide)[0].weight.is_contiguous()
 
 
 class Images:
@@ -229,7 +229,7 @@ def test_what_the_compiler_behind_the_compiler_raised_is_told() -> None:
 
     compiled = torch.compile(nn.Linear(2, 2), backend=behind)
     told = r"can't compile this network: backend='behind' raised: ValueError: this operation has no kernel\. Set tra"
-    with pytest.raises(CompileError, match=told), Precision(compile=True).telling():
+    with pytest.raises(CompileError, match=told), Precision(compile=True).translate_compile_errors():
         compiled(torch.ones(1, 2))
 
 

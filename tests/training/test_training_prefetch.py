@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from autoprune.tasks.task import Task
-from autoprune.training import loop
-from autoprune.training import prefetch as feed_module
+from autoprune.training import loop, prefetch
 from autoprune.training.loop import Trainer
 from autoprune.training.prefetch import Prefetcher
 
@@ -20,24 +19,24 @@ MakeTask = Callable[..., Task]
 BATCHES = torch.arange(70).split(16)
 
 
-def feed_of(task: Task, n_at_once: int | None, ahead: bool) -> Prefetcher:
+def prefetcher_of(task: Task, n_at_once: int | None, ahead: bool) -> Prefetcher:
     return Prefetcher(task, BATCHES, n_at_once, torch.Generator().manual_seed(5), ahead=ahead)
 
 
 def all_inputs(task: Task, n_at_once: int | None, ahead: bool, again_at: int = -1) -> list[list[torch.Tensor]]:
     """Inputs of all parts; one batch is asked for again, in parts of 8 and of 4."""
     found = []
-    with feed_of(task, n_at_once, ahead) as feed:
+    with prefetcher_of(task, n_at_once, ahead) as prefetcher:
         for number, indices in enumerate(BATCHES):
-            largest = feed.largest
-            parts = list(feed.next())
+            largest = prefetcher.largest_micro_batch
+            parts = list(prefetcher.next_batch())
             assert len(parts[0].targets) == largest
-            feed.look_ahead()
+            prefetcher.prefetch_next()
             if number == again_at:
-                list(feed.again(8))
-                feed.look_ahead()
-                parts = list(feed.again(4))
-                feed.look_ahead()
+                list(prefetcher.redivide_batch(8))
+                prefetcher.prefetch_next()
+                parts = list(prefetcher.redivide_batch(4))
+                prefetcher.prefetch_next()
             assert sum(part.share for part in parts) == pytest.approx(1)
             assert torch.equal(torch.cat([part.targets for part in parts]), task.data.train.batch(indices)[1])
             found.append([part.inputs for part in parts])
@@ -97,22 +96,22 @@ def watched(task: Task) -> tuple[Task, Watched]:
 
 def test_a_batch_is_read_while_the_one_before_is_used_and_waited_for(make_task: MakeTask) -> None:
     task, split = watched(make_task())
-    with feed_of(task, None, ahead=True) as feed:
-        feed.next()
+    with prefetcher_of(task, None, ahead=True) as prefetcher:
+        prefetcher.next_batch()
         split.go_on.clear()
-        feed.look_ahead()
-        feed.look_ahead()
+        prefetcher.prefetch_next()
+        prefetcher.prefetch_next()
         while split.n_reading == 0:
             pass
         threading.Timer(0.2, split.go_on.set).start()
-        feed.wait()
+        prefetcher.wait_for_reader()
         assert split.n_reading == 0
         assert len(split.threads) == 2
         thread = split.threads[1]
         assert thread is not threading.main_thread()
         for _ in range(4):
-            feed.next()
-            feed.look_ahead()
+            prefetcher.next_batch()
+            prefetcher.prefetch_next()
     assert not thread.is_alive()
     assert len(split.threads) == len(BATCHES)
 
@@ -120,14 +119,14 @@ def test_a_batch_is_read_while_the_one_before_is_used_and_waited_for(make_task: 
 def test_an_epoch_that_fails_does_not_wait_for_what_never_comes(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed_module, "GRACE_S", 0.1)
+    monkeypatch.setattr(prefetch, "READER_GRACE_S", 0.1)
     task, split = watched(make_task())
 
     def fail() -> None:
-        with feed_of(task, None, ahead=True) as feed:
-            feed.next()
+        with prefetcher_of(task, None, ahead=True) as prefetcher:
+            prefetcher.next_batch()
             split.go_on.clear()
-            feed.look_ahead()
+            prefetcher.prefetch_next()
             while split.n_reading == 0:
                 pass
             raise TimeoutError
@@ -148,13 +147,13 @@ def test_what_reading_raises_comes_with_the_batch(make_task: MakeTask, ahead: bo
             raise ValueError("this image is broken")
         return inputs
 
-    with feed_of(make_task(augment=failing), None, ahead) as feed:
+    with prefetcher_of(make_task(augment=failing), None, ahead) as prefetcher:
         for _ in range(4):
-            list(feed.next())
-            feed.look_ahead()
-        feed.wait()
+            list(prefetcher.next_batch())
+            prefetcher.prefetch_next()
+        prefetcher.wait_for_reader()
         with pytest.raises(ValueError, match="this image is broken"):
-            list(feed.next())
+            list(prefetcher.next_batch())
 
 
 def test_a_training_reads_ahead_but_not_while_its_hook_may_read(
@@ -181,4 +180,4 @@ def test_memory_that_an_augmentation_lacks_halves_the_batch_too(
     monkeypatch.setattr(loop, "Prefetcher", lambda *args, **_: Prefetcher(*args, ahead=True))
     trainer = Trainer(mlp, make_task(n_train=96, augment=hungry), **settings)
     trainer.run_epoch()
-    assert trainer.device_batch == 8
+    assert trainer.micro_batch_size == 8

@@ -160,15 +160,15 @@ def test_what_does_not_fit_at_all_fails_with_the_way_out(make_worker: MakeWorker
 def networks_of(worker: Worker, config: Any, n_events: int | None = None) -> list[weakref.ref[nn.Module]]:
     """Run a trial, or some of its events; gives references to the networks it trained, which keep none alive."""
     found: list[weakref.ref[nn.Module]] = []
-    adopt = Trainer._adopt
+    set_model = Trainer._set_model
 
     def watched(trainer: Trainer, model: nn.Module) -> None:
-        adopt(trainer, model)
+        set_model(trainer, model)
         found.append(weakref.ref(trainer.model))
         found.append(weakref.ref(trainer._optimizer))  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_adopt", watched)
+        patch.setattr(Trainer, "_set_model", watched)
         events = worker.run(config)
         for number, event in enumerate(events, 1):
             if number == n_events or isinstance(event, TrialResult):

@@ -33,7 +33,7 @@ BATCH_SIZE_SCHEDULES: dict[str, KindSpec] = {
 def batch_size_at(
     config: ScheduleConfig, progress: float, epochs: int, lr_decay: float = 1.0, n_train: int | None = None
 ) -> int:
-    """Batch size of the optimizer step that starts at ``progress``.
+    """Return the batch size of the optimizer step that starts at ``progress``.
 
     Fractions are rounded to the nearest integer; in with_lr's grow mode down, so that its rate never exceeds the peak.
 

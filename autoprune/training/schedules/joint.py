@@ -1,4 +1,4 @@
-"""The learning rate and the batch size of a step, decided together."""
+"""Joint schedule: the learning rate and the batch size of a step, decided together."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def lr_and_batch_size(
     reference_batch_size: int | None = None,
     n_train: int | None = None,
 ) -> tuple[float, int]:
-    """Learning rate and batch size of the optimizer step that starts at ``progress``.
+    """Return the learning rate and batch size of the optimizer step that starts at ``progress``.
 
     With the batch-size schedule ``with_lr`` the batch stays at its start size while the rate rises (warm-up, first part
     of one_cycle). From there, mode ``grow`` divides the batch by the factor that the rate would have been multiplied

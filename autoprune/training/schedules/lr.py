@@ -48,7 +48,7 @@ LR_SCHEDULES: dict[str, KindSpec] = {
 
 
 def lr_at(config: ScheduleConfig, progress: float, epochs: int, validation_losses: Sequence[float] = ()) -> float:
-    """Learning rate of the optimizer step that starts at ``progress``.
+    """Return the learning rate of the optimizer step that starts at ``progress``.
 
     During the warm-up the rate rises linearly from 0 to the schedule's first rate (``lr``; ``lr / 25`` for one_cycle).
     The schedule's own clock starts when the warm-up ends, for every kind: the smooth ones (cosine, one_cycle,
@@ -116,12 +116,12 @@ def rise_and_decay(
 
 
 def whole_epochs(progress: float, epochs: int) -> int:
-    """Whole epochs in a share of training; an epoch's first step counts as inside it, whatever float rounding says."""
+    """Count whole epochs in a share of training; an epoch's first step counts as inside, whatever float rounding."""
     return math.floor(progress * epochs + 1e-9)
 
 
 def n_reductions(losses: Sequence[float], patience: int, threshold: float) -> int:
-    """How often torch's ``ReduceLROnPlateau`` (min mode, relative threshold) lowers the rate over ``losses``.
+    """Count how often torch's ``ReduceLROnPlateau`` (min mode, relative threshold) lowers the rate over ``losses``.
 
     A loss is an improvement if it is below ``best * (1 - threshold)``; NaN never is.
     """

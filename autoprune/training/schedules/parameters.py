@@ -1,4 +1,4 @@
-"""What the members of a family (schedules, optimizers) can be given: each parameter's type, bounds and default."""
+"""Parameters of the members of a family (schedules, optimizers): their types, bounds and defaults."""
 
 import math
 from collections.abc import Mapping

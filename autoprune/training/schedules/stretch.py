@@ -1,4 +1,4 @@
-"""The same schedule over a training of another length."""
+"""Stretch a schedule over a training of another length."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ _PER_EPOCH = "gamma"
 
 
 def stretched(schedule: ScheduleConfig, factor: float) -> ScheduleConfig:
-    """A schedule that has the same shape over a training of ``factor`` times as many epochs.
+    """Return a schedule of the same shape over a training of ``factor`` times as many epochs.
 
     What depends on progress alone stays. Epochs that are counted (``every``, ``patience``) become ``factor`` times as
     many, rounded, and a factor an epoch (``gamma``) becomes its root, so that as much is left at the end.
