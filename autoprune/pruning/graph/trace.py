@@ -163,11 +163,11 @@ def _primitive_operations(model: nn.Module) -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    mkldnn = torch._C._get_mkldnn_enabled()
+    mkldnn: Any = torch.backends.mkldnn  # torch types the flag as its descriptor
+    enabled = mkldnn.enabled
     try:
-        if recurrent:
-            torch._C._set_mkldnn_enabled(False)
+        mkldnn.enabled = enabled and not recurrent
         yield
     finally:
-        torch._C._set_mkldnn_enabled(mkldnn)
+        mkldnn.enabled = enabled
         torch.backends.mha.set_fastpath_enabled(fast_path)
