@@ -1,8 +1,8 @@
 """torch's compiler, kept from loading where nothing is compiled: it takes a process a second or two and 70 MiB.
 
 With ``training.compile`` it loads at the first network that is trained. torch wraps a few of its functions so that the
-compiler leaves them alone, and each wrapper loads it in its first call. A torch that does so otherwise, or not at all,
-is taken as it is.
+compiler leaves them alone, and each wrapper loads it in its first call. Each of the three parts here is needed: without
+one of them the compiler loads. A torch that does so otherwise, or not at all, is taken as it is; a test names the part.
 """
 
 from collections.abc import Callable

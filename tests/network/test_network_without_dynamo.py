@@ -38,6 +38,42 @@ def test_a_search_does_not_load_the_compiler(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+PARTS = """
+import sys
+import torch
+from torch import nn
+from autoprune.cost.flops import count_macs
+from autoprune.network.without_dynamo import EagerMode, eager
+
+def check(part):
+    assert "torch._dynamo" not in sys.modules, f"torch {torch.__version__} loads its compiler in spite of {part}"
+
+class Passing(EagerMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+net = nn.Linear(3, 2)
+check("nothing: import alone")
+with Passing():
+    net(torch.ones(1, 3))
+check("EagerMode")
+assert count_macs(net, torch.ones(1, 3)) == 6
+check("call_eagerly")
+for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+    optimizer = eager(kind)(net.parameters(), lr=0.1)
+    optimizer.zero_grad()
+    net(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    check(f"eager({kind.__name__})")
+"""
+
+
+def test_each_part_keeps_the_compiler_from_loading() -> None:
+    done = subprocess.run([sys.executable, "-c", PARTS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
