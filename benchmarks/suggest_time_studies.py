@@ -20,7 +20,8 @@ from autoprune.config import SearchConfig
 from autoprune.cost import CostTable, build_table
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.planner import make_plan
-from autoprune.search.samplers.cost_aware.initial_design import MAX_STEPS, RATES
+from autoprune.search.samplers.cost_aware.initial_design import lr_origin, step_origin, train_on_origin
+from autoprune.search.samplers.cost_aware.settings import InitialDesignSettings
 from autoprune.search.space import SearchSpace
 from autoprune.search.space.dimension import distribution
 from autoprune.study.dense_reference import DenseReference
@@ -208,8 +209,9 @@ class Filling:
 
 
 def origin_of(number: int) -> str:
-    """What proposed a trial of a tree that has done its descent, as long as any, and trained its networks on."""
-    first = [f"rate {rate:g}" for rate in RATES]
-    first += [f"descent {step}" for step in range(1, MAX_STEPS)]
-    first += [f"again {step}" for step in reversed(range(MAX_STEPS))]
+    """Return what proposed a trial of a tree whose initial design is as long as any and is done."""
+    settings = InitialDesignSettings()
+    first = [lr_origin(position) for position in settings.lr_positions]
+    first += [step_origin(step) for step in range(1, settings.max_steps)]
+    first += [train_on_origin(step) for step in reversed(range(settings.max_steps))]
     return first[number] if number < len(first) else "mutate"

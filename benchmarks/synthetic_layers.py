@@ -12,7 +12,6 @@ accuracy 0.5 at 1.0x MACs, on a linear axis and on a log axis from 0.01x.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import json
 import time
@@ -30,14 +29,14 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.samplers.cost_aware import CostAwareSampler
-from autoprune.search.samplers.cost_aware.sampler import SearchKnowledge
+from autoprune.search.samplers.cost_aware import CostAwareSampler, CostAwareSettings, SearchKnowledge
+from autoprune.search.samplers.cost_aware.settings import Replacements
 from autoprune.study.records import CONFIG, RESULT
 from autoprune.trial import to_dict
 from benchmarks.search_quality.measures import front_volume
-from benchmarks.search_quality.methods.ablations import learned_costs, raw_cuts
+from benchmarks.search_quality.methods.ablations import LearnedCosts, RawRatios
 from benchmarks.suggest_time_studies import N_TRAINING, Problem
-from benchmarks.synthetic_layers_surrogates import BoTorchModel, ForestModel, surrogate
+from benchmarks.synthetic_layers_surrogates import BoTorchModel, ForestModel
 
 OUT = Path("benchmarks/results/synthetic_layers.parquet")
 N_LAYERS, N_TRIALS, N_SEEDS = 30, 200, 5
@@ -45,46 +44,52 @@ MOMENTS = (50, 100, 200)
 REFERENCE = 0.5
 
 
-def cost_aware(problem: Problem, seed: int) -> BaseSampler:
-    """The project's sampler, every trial from dense, with the sensitivity map that the formula means."""
+def cost_aware(problem: Problem, seed: int, replacements: Replacements | None = None) -> BaseSampler:
+    """Make the project's sampler, every trial from dense, with the sensitivity map that the formula means."""
     space = problem.space_for("cost_aware", "dense")
 
     def all_allowed(widths: Any) -> Any:
         return np.ones(len(widths), dtype=bool)
 
     knowledge = SearchKnowledge(
-        space, problem.table, problem.dense, "dense", lambda number: False, float(N_TRIALS), all_allowed, problem.drop
+        space=space,
+        table=problem.table,
+        dense=problem.dense,
+        start="dense",
+        has_model=lambda number: False,
+        budget_epochs=float(N_TRIALS),
+        allowed=all_allowed,
+        drop=problem.drop,
+        settings=CostAwareSettings(replacements=replacements or Replacements()),
     )
     return CostAwareSampler(knowledge, seed)
 
 
-METHODS: dict[str, tuple[Callable[[Problem, int], BaseSampler], Callable[[], Any]]] = {
-    "cost_aware": (cost_aware, contextlib.nullcontext),
-    "cost_aware, raw ratios": (cost_aware, raw_cuts),
-    "cost_aware, learned costs": (cost_aware, learned_costs),
-    "cost_aware, forest": (cost_aware, partial(surrogate, ForestModel)),
-    "cost_aware, BoTorch": (cost_aware, partial(surrogate, BoTorchModel)),
-    "tpe": (lambda problem, seed: TPESampler(seed=seed), contextlib.nullcontext),
-    "nsga2": (lambda problem, seed: NSGAIISampler(seed=seed), contextlib.nullcontext),
-    "random": (lambda problem, seed: RandomSampler(seed=seed), contextlib.nullcontext),
+METHODS: dict[str, Callable[[Problem, int], BaseSampler]] = {
+    "cost_aware": cost_aware,
+    "cost_aware, raw ratios": partial(cost_aware, replacements=Replacements(candidate_generator=RawRatios)),
+    "cost_aware, learned costs": partial(cost_aware, replacements=Replacements(known_costs=LearnedCosts)),
+    "cost_aware, forest": partial(cost_aware, replacements=Replacements(accuracy_model=ForestModel)),
+    "cost_aware, BoTorch": partial(cost_aware, replacements=Replacements(accuracy_model=BoTorchModel)),
+    "tpe": lambda problem, seed: TPESampler(seed=seed),
+    "nsga2": lambda problem, seed: NSGAIISampler(seed=seed),
+    "random": lambda problem, seed: RandomSampler(seed=seed),
 }
 
 
 def run(problem: Problem, method: str, seed: int) -> pd.DataFrame:
     """Accuracy and share of the dense MACs of every trial, in order."""
-    make, context = METHODS[method]
     space, rows = problem.space_for("random", "dense"), []
-    with context():
-        study = optuna.create_study(directions=space.spec.directions, sampler=make(problem, seed))
-        for number in range(N_TRIALS):
-            trial = study.ask()
-            config = space.suggest(trial, 1000 * seed + number)
-            trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
-            result = problem.result(config)
-            trial.set_user_attr(RESULT, json.dumps(to_dict(result)))
-            assert result.cost is not None
-            study.tell(trial, [result.accuracy, result.cost.flops])
-            rows.append((result.accuracy, result.cost.flops / problem.dense.cost.flops))
+    study = optuna.create_study(directions=space.spec.directions, sampler=METHODS[method](problem, seed))
+    for number in range(N_TRIALS):
+        trial = study.ask()
+        config = space.suggest(trial, 1000 * seed + number)
+        trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
+        result = problem.result(config)
+        trial.set_user_attr(RESULT, json.dumps(to_dict(result)))
+        assert result.cost is not None
+        study.tell(trial, [result.accuracy, result.cost.flops])
+        rows.append((result.accuracy, result.cost.flops / problem.dense.cost.flops))
     return pd.DataFrame(rows, columns=["accuracy", "macs_share"])
 
 

@@ -1,14 +1,11 @@
-"""Models of accuracy in the place of the one that ``cost_aware`` has: the same features in, mean and spread out."""
+"""Models of accuracy in place of that of ``cost_aware``: they map the same features to a mean and a deviation."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from unittest import mock
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from autoprune.search.samplers.cost_aware import acquisition as outlook
 from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel, Floats
 
 Prediction = Callable[[Floats], tuple[Floats, Floats]]
@@ -24,8 +21,8 @@ class _OtherModel(AccuracyModel):
     learn: Callable[[Floats, Floats], Prediction]
 
     def fit(self, features: Floats) -> None:
-        self._mean, self._spread = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
-        targets = (self._targets[-len(features) :] - self._mean) / self._spread
+        self._mean, self._deviation = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
+        targets = (self._targets[-len(features) :] - self._mean) / self._deviation
         self._predicted = self.learn(features, targets)
 
     def predict(self, features: Floats) -> Floats:
@@ -76,10 +73,3 @@ class BoTorchModel(_OtherModel):
                 return posterior.mean[:, 0].numpy(), posterior.variance[:, 0].sqrt().numpy()
 
         return predicted
-
-
-@contextmanager
-def surrogate(kind: type[AccuracyModel]) -> Iterator[None]:
-    """Have ``cost_aware`` predict accuracies by another model."""
-    with mock.patch.object(outlook, "AccuracyModel", kind):
-        yield

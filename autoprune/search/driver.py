@@ -18,7 +18,7 @@ from autoprune.cost.table import CostTable
 from autoprune.search.constraints import CostConstraints
 from autoprune.search.failure_limit import FailureLimit
 from autoprune.search.parents import nearest_parent
-from autoprune.search.samplers.cost_aware import SearchKnowledge
+from autoprune.search.samplers.cost_aware import CostAwareSettings, SearchKnowledge
 from autoprune.search.samplers.registry import (
     ladder_steps,
     load_sampler,
@@ -74,6 +74,7 @@ class Driver:
         n_trials: Trials that the study is to reach, from now on; ``None`` leaves it at what was said last, at first the
             space file's number.
         on_change: Called after every change, for a progress display.
+        sampler_settings: What the sampler ``cost_aware`` is tuned by, in place of its own numbers.
 
     Raises:
         StudyError: If the storage can't be opened or is no study of ours.
@@ -87,6 +88,7 @@ class Driver:
         dense: DenseReference,
         n_trials: int | None = None,
         on_change: Callable[["Driver"], None] = lambda _: None,
+        sampler_settings: CostAwareSettings | None = None,
     ) -> None:
         self.folder, self.space, self.spec = folder, space, space.spec
         self.table, self.dense = table, dense
@@ -104,6 +106,7 @@ class Driver:
         self._start = start_name(self.spec, space.plan)
         self._networks = CheckpointRetention(folder, keep_all=self._start == "nearest")
         self._sampler_name = sampler_name(self.spec, space.plan)
+        self._sampler_settings = sampler_settings or CostAwareSettings()
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self.front = Front(self.spec.objectives, self.spec.directions)
         self._tables = StudyTables(
@@ -275,11 +278,12 @@ class Driver:
             dense=self.dense,
             start=self._start,
             has_model=self.folder.has_model,
-            budget=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
+            budget_epochs=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
             drop=self._sensitivity_jobs.drop(),
             scores_of=self._networks.scores_of,
             allowed=self._ceilings.allowed,
             n_taken_over=self._n_taken_over,
+            settings=self._sampler_settings,
         )
 
     @property

@@ -17,6 +17,7 @@ from autoprune.engines.inline import run_inline
 from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import reopen_study
+from autoprune.search.samplers.cost_aware import CostAwareSettings
 from autoprune.search.space import SearchSpace
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
@@ -227,18 +228,19 @@ class Lab:
         path.write_text(yaml.safe_dump(content, sort_keys=False))
         return SearchSpace(load_config(path), self.space.plan)
 
-    def search(self, space: SearchSpace | None = None) -> None:
+    def search(self, space: SearchSpace | None = None, *, sampler_settings: CostAwareSettings | None = None) -> None:
         """Run the project's own search until the epochs that its space allows it are spent, probes among them.
 
         It may start from the networks that :meth:`train` has trained before; their epochs are not among those it plans.
 
         Args:
             space: What it searches; ``None`` is all of the lab's space.
+            sampler_settings: What the sampler ``cost_aware`` is tuned by, in place of its own numbers.
         """
         space = space or self.space
         worker, budget, spent = self.worker, self.worker.budget, "the epochs are spent"
         self._take_over(space)
-        driver = Driver(self.folder, space, self.table, self.dense)
+        driver = Driver(self.folder, space, self.table, self.dense, sampler_settings=sampler_settings)
         driver.n_epochs = 0
         worker.budget = min(budget, worker.spent + (space.spec.search.epochs or budget))
         worker.on_spent = lambda: driver.stop(spent)

@@ -6,7 +6,6 @@ import optuna
 import pandas as pd
 import pytest
 
-from autoprune.search.samplers.cost_aware.candidates import Candidates
 from benchmarks import synthetic_layers
 from benchmarks.suggest_time_studies import Problem
 
@@ -19,13 +18,12 @@ def test_every_method_runs_its_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     monkeypatch.setattr(synthetic_layers, "N_TRIALS", 12)
     monkeypatch.setattr(synthetic_layers, "MOMENTS", (6, 12))
-    problem, cut = Problem(9), Candidates._cut
+    problem = Problem(9)
     methods = [method for method in synthetic_layers.METHODS if method != "cost_aware, BoTorch"]
     runs = {method: synthetic_layers.run(problem, method, 0) for method in methods}
     assert {len(trials) for trials in runs.values()} == {12}
     for other in ("raw ratios", "learned costs", "forest"):
         assert not runs["cost_aware"].equals(runs[f"cost_aware, {other}"])
-    assert Candidates._cut is cut
     for trials in runs.values():
         found = synthetic_layers.volumes(trials)
         assert 0 < found["linear_6"] <= found["linear_12"] <= 0.5

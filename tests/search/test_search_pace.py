@@ -13,7 +13,7 @@ from tiny import dense_reference
 
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
-from autoprune.search.samplers.cost_aware.history import History, Node, trial_key
+from autoprune.search.samplers.cost_aware.history import History, TrainedModel, trial_key
 from autoprune.study import tables
 from autoprune.trial import Cost, TrialConfig, TrialResult
 
@@ -100,9 +100,9 @@ def test_the_front_of_a_history_that_grows_is_that_of_all_its_networks(n_costs: 
     for number in range(60):
         points[number] = tuple((rng.integers(1, 9, size=1 + n_costs) / 10).tolist())  # ties and equals occur
         costs = dict(zip(names, points[number][1:], strict=True))
-        history.nodes[number] = Node(number, np.array([4]), points[number][0], costs, {}, (), None, 2, 2, "")
+        history.trained[number] = TrainedModel(number, np.array([4]), points[number][0], costs, {}, (), None, 2, 2, "")
         if number % 7 == 3:
-            front = history.front(lambda nodes: np.array([[node.costs[name] for name in names] for node in nodes]))
+            front = history.front(lambda models: np.array([[model.costs[name] for name in names] for model in models]))
             dominated = {
                 one
                 for one, other in itertools.permutations(points, 2)

@@ -6,7 +6,7 @@ from typing import Any
 from autoprune.engines.inline import run_inline
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
-from autoprune.search.samplers.cost_aware.initial_design import RATES
+from autoprune.search.samplers.cost_aware import CostAwareSettings
 from autoprune.study.records import ORIGIN, config_of, result_of
 from autoprune.trial import SensitivityJob, TrialConfig, TrialResult
 from autoprune.worker import Worker
@@ -119,7 +119,8 @@ def test_first_trials_begin_below_a_ceiling(tiny_study: Callable[..., PreparedSt
     driver, worker = driver_of(session), Worker(session.folder)
     run_probes(driver, worker)
     origins = []
-    for _ in range(1 + len(RATES) + 1):  # a ladder's, at most all rates, and a step of the descent
+    lr_positions = CostAwareSettings().initial_design.lr_positions
+    for _ in range(1 + len(lr_positions) + 1):  # a ladder's, at most all learning rates, and a step of the descent
         config = driver.suggest()
         assert config is not None
         assert driver.table.cost(config.pruning.widths).macs <= 0.4 * driver.table.cost({}).macs

@@ -1,35 +1,25 @@
 """The tree with one thing taken away or added. Without inheritance it is ``cost_aware_dense``."""
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
-from unittest import mock
+from collections.abc import Collection, Sequence
+from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
-from autoprune.search.samplers.cost_aware import sampler
-from autoprune.search.samplers.cost_aware.candidates import Candidates, Generator, Widths
+from autoprune.search.samplers.cost_aware import CostAwareSettings
+from autoprune.search.samplers.cost_aware.candidates import CandidateGenerator, Generator, Widths
 from autoprune.search.samplers.cost_aware.costs import Floats, KnownCosts
-from autoprune.search.samplers.cost_aware.history import Node
+from autoprune.search.samplers.cost_aware.history import TrainedModel
+from autoprune.search.samplers.cost_aware.settings import AcquisitionSettings, InitialDesignSettings, Replacements
 from benchmarks.search_quality.lab import Lab
 from benchmarks.search_quality.methods._base import Method
 from benchmarks.search_quality.methods.search import search
 
-
-def random_choice(lab: Lab) -> None:
-    """Any of the tree's candidates, instead of the one of greatest expected improvement."""
-    with mock.patch.object(sampler, "MIN_TRIALS", float("inf")):
-        lab.search()
-
-
-def without_descent(lab: Lab) -> None:
-    """The model's choice from the beginning, instead of the planned descent."""
-    with mock.patch.object(sampler, "next_step", return_value=None):
-        lab.search()
+NEVER = 10**9
+"""More trials than any study has."""
 
 
 class LearnedCosts(KnownCosts):
@@ -37,12 +27,12 @@ class LearnedCosts(KnownCosts):
 
     _process: GaussianProcessRegressor | None = None
 
-    def learn(self, nodes: Sequence[Node]) -> None:
+    def learn(self, models: Sequence[TrainedModel]) -> None:
         kernel = Matern(1.0, (0.1, 30.0), nu=2.5) + WhiteKernel(1e-3, (1e-6, 1.0))
         process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            process.fit(self._kept(np.stack([node.widths for node in nodes])), np.log(self.measured(nodes)))
+            process.fit(self._kept(np.stack([model.widths for model in models])), np.log(self.measured(models)))
         self._process = process
 
     def shares(self, widths: Widths, removed_blocks: Sequence[Collection[str]] | None = None) -> Floats:
@@ -55,48 +45,36 @@ class LearnedCosts(KnownCosts):
         return widths / np.array([self._table.widths[group] for group in self._groups], dtype=np.float64)
 
 
-@contextmanager
-def learned_costs() -> Iterator[None]:
-    """Have candidates score by costs learned from the trials; they are still drawn around known ones."""
-    with mock.patch.object(sampler, "KnownCosts", LearnedCosts):
-        yield
+class RawRatios(CandidateGenerator):
+    """Candidates that prune every group by a ratio of its own, where others prune all groups by one budget."""
 
-
-def unknown_cost(lab: Lab) -> None:
-    """A candidate's cost is learned, as its accuracy is."""
-    with learned_costs():
-        lab.search()
-
-
-@contextmanager
-def raw_cuts() -> Iterator[None]:
-    """Have every group cut by a ratio of its own, where candidates cut all by one budget."""
-    cut = Candidates._cut
-
-    def one_by_one(self: Candidates, kind: str, picked: Sequence[Node], wide: Widths, *others: Any) -> Widths:
+    def change_widths(
+        self,
+        kind: str,
+        picked: Sequence[TrainedModel],
+        widths: Widths,
+        front: Sequence[TrainedModel],
+        rng: Generator,
+    ) -> Widths:
         if kind not in ("descend", "fill"):
-            return cut(self, kind, picked, wide, *others)
-        rng: Generator = others[-1]
-        least = rng.random((len(wide), 1))
-        return self.cuts.nearest(wide * rng.uniform(least, 1.0, size=wide.shape))
-
-    with mock.patch.object(Candidates, "_cut", one_by_one):
-        yield
-
-
-def raw_ratios(lab: Lab) -> None:
-    """After the planned descent no cut has the low-dimensional form of a budget."""
-    with raw_cuts():
-        lab.search()
+            return super().change_widths(kind, picked, widths, front, rng)
+        least = rng.random((len(widths), 1))  # (n, 1)
+        return self.paths.nearest(widths * rng.uniform(least, 1.0, size=widths.shape))  # (n, n_groups)
 
 
 TREE = {"search": {"sampler": "cost_aware", "start": "tree"}}
 
+
+def tree(settings: CostAwareSettings) -> Method:
+    """Return the tree with other settings of its sampler."""
+    return Method(partial(Lab.search, sampler_settings=settings), TREE, chooses_epochs=True)
+
+
 ABLATIONS = {
-    "tree_random_choice": Method(random_choice, TREE, chooses_epochs=True),
-    "tree_without_descent": Method(without_descent, TREE, chooses_epochs=True),
-    "tree_unknown_cost": Method(unknown_cost, TREE, chooses_epochs=True),
-    "tree_raw_ratios": Method(raw_ratios, TREE, chooses_epochs=True),
+    "tree_random_choice": tree(CostAwareSettings(acquisition=AcquisitionSettings(min_trials=NEVER))),
+    "tree_without_descent": tree(CostAwareSettings(initial_design=InitialDesignSettings(enabled=False))),
+    "tree_unknown_cost": tree(CostAwareSettings(replacements=Replacements(known_costs=LearnedCosts))),
+    "tree_raw_ratios": tree(CostAwareSettings(replacements=Replacements(candidate_generator=RawRatios))),
     "tree_with_map": search("cost_aware", "tree", chooses_epochs=True, sensitivity=True),
     "tree_fixed_epochs": search("cost_aware", "tree"),
     "tree_stopping": search("cost_aware", "tree", chooses_epochs=True, stop_early=True),

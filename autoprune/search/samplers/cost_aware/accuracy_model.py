@@ -1,69 +1,57 @@
-"""A model of the accuracy that a trial comes out with, and of its uncertainty."""
+"""The model that predicts a trial's accuracy, and how uncertain that is."""
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from autoprune.search.samplers.cost_aware.settings import AccuracyModelSettings
+
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
 
 Floats = npt.NDArray[np.float64]
 
-MAX_FITTED = 150
-"""Trials that the kernel's parameters are fitted on."""
-
-MAX_CONDITIONED = 500
-"""Trials that a prediction takes into account: the latest ones."""
-
-TOLERANCE = 1e-4
-"""Relative rise of the likelihood below which the kernel's parameters are good enough: at scikit-learn's own, it is
-computed 36 times instead of 14, to move a parameter on which it does not depend."""
-
-ONE_THREAD = 1
-"""More threads of the linear algebra take twice as long on matrices as small as these, and the trials' cores."""
-
-SPREAD = 0.2
-"""Share of the process's standard deviation that predictions have. With all of it, expected improvement prefers what
-the model knows least of, and did no better than taking candidates at random: on digits hypervolume came out at .428 and
-.427 on the log axis, five seeds' mean; with half of it at .429, with this at .431, with none at .430."""
-
-_BOUNDS = (1e-3, 1e3)
-
-_PLACES, WEIGHTS = np.polynomial.hermite_e.hermegauss(9)
-WEIGHTS = WEIGHTS / WEIGHTS.sum()
-"""Probabilities of a prediction's outcomes."""
-
-MEDIAN = len(WEIGHTS) // 2
-"""Which of the outcomes is the middle one."""
+JITTER = 1e-8
+"""Added to the kernel matrix's diagonal, so that its Cholesky factor exists."""
 
 
 class AccuracyModel:
-    """A Gaussian process on a linear trend, on an axis where large losses of accuracy count less.
+    """A Gaussian process with a linear trend, on an axis where large losses of accuracy count less.
 
     Trials that went wrong lose a hundred times what good ones win, and near the dense network's accuracy small
-    differences matter. So the process learns ``asinh((accuracy - dense) / scale)``. It has few parameters, one length
-    for all features, so that a dozen trials suffice to fit it.
+    differences matter. So the process learns the level ``asinh((accuracy - dense) / scale)``. It has few parameters,
+    with one length for all features, so that a dozen trials suffice to fit it.
 
     Args:
         dense: The dense network's accuracy.
-        accuracies: Of the finished trials, oldest first, shape ``(n_trials,)``.
+        accuracies: Accuracies of the finished trials, oldest first, shape ``(n_trials,)``.
+        settings: The kernel, and how much of the process's uncertainty a prediction has.
+
+    Attributes:
+        outcome_weights: Probabilities of a prediction's outcomes, shape ``(n_outcomes,)``.
+        median: Index of the middle outcome.
 
     Source:
         Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, sections 2.2 and 2.7.
     """
 
-    def __init__(self, dense: float, accuracies: Floats) -> None:
-        self._dense = dense
-        self._scale = float(max(np.median(np.abs(accuracies - dense)) / 2, 1e-3 * max(abs(dense), 1e-3)))
-        self._targets = self.level(accuracies)
+    def __init__(self, dense: float, accuracies: Floats, settings: AccuracyModelSettings) -> None:
+        self._settings, self._dense = settings, dense
+        distance = np.median(np.abs(accuracies - dense))
+        self._scale = float(max(settings.scale_share * distance, settings.min_scale * max(abs(dense), 1e-3)))
+        self._targets = self.level(accuracies)  # (n_trials,)
         self._process: GaussianProcessRegressor | None = None
+        self._outcome_positions, weights = np.polynomial.hermite_e.hermegauss(settings.n_outcomes)
+        self.outcome_weights: Floats = weights / weights.sum()
+        self.median = settings.n_outcomes // 2
 
     def level(self, accuracies: Floats) -> Floats:
-        """Accuracies on the model's axis."""
+        """Map accuracies to the model's axis, any shape."""
         levels: Floats = np.arcsinh((accuracies - self._dense) / self._scale)
         return levels
 
@@ -71,56 +59,82 @@ class AccuracyModel:
         """Learn from the features of finished trials.
 
         Args:
-            features: Of the latest trials, ``MAX_CONDITIONED`` at most, shape ``(n, n_features)``.
+            features: Features of the latest trials, at most ``max_conditioned``, shape ``(n, n_features)``.
         """
         # Loaded at the first model, when the first trials train already: it takes a second.
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
 
-        self._mean, self._spread = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
-        targets = (self._targets[-len(features) :] - self._mean) / self._spread
+        settings = self._settings
+        self._mean, self._deviation = float(self._targets.mean()), float(max(self._targets.std(), 1e-6))
+        targets = (self._targets[-len(features) :] - self._mean) / self._deviation  # (n,), mean 0 and deviation 1
         kernel = (
-            ConstantKernel(1.0, _BOUNDS) * Matern(3.0, (0.5, 30.0), nu=2.5)
-            + ConstantKernel(0.1, _BOUNDS) * DotProduct(1.0, (1e-2, 1e2))
-            + WhiteKernel(0.1, (1e-3, 10.0))
+            ConstantKernel(1.0, settings.variance_bounds)
+            * Matern(settings.matern_length, settings.matern_length_bounds, nu=settings.matern_smoothness)
+            + ConstantKernel(settings.linear_variance, settings.variance_bounds)
+            * DotProduct(1.0, settings.linear_offset_bounds)
+            + WhiteKernel(settings.noise_variance, settings.noise_variance_bounds)
         )
-        process = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=_fitted, random_state=0)
-        with threadpool_limits(ONE_THREAD), warnings.catch_warnings():
+        optimizer = partial(_minimized, tolerance=settings.likelihood_tolerance)
+        process = GaussianProcessRegressor(kernel, alpha=JITTER, optimizer=optimizer, random_state=0)
+        with threadpool_limits(settings.n_threads), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            process.fit(features[-MAX_FITTED:], targets[-MAX_FITTED:])
-            if len(features) > MAX_FITTED:
-                process = GaussianProcessRegressor(process.kernel_, alpha=1e-8, optimizer=None)
+            process.fit(features[-settings.max_fitted :], targets[-settings.max_fitted :])
+            if len(features) > settings.max_fitted:
+                process = GaussianProcessRegressor(process.kernel_, alpha=JITTER, optimizer=None)
                 process.fit(features, targets)
         self._process = process
 
     def predict(self, features: Floats) -> Floats:
-        """Accuracies that candidates may come out with.
+        """Return the accuracies that candidates may come out with.
 
-        The spread is a share of that of the accuracy itself, without the noise of a single trial: a candidate that
-        could only be lucky is no improvement.
+        The predicted deviation leaves out the noise of a single trial, because a lucky trial is no improvement.
+
+        Args:
+            features: Shape ``(n_candidates, n_features)``.
 
         Returns:
-            Shape ``(n_candidates, n_outcomes)``: at the places of Gauss-Hermite quadrature, whose probabilities are
-            ``WEIGHTS``.
+            Accuracies at the points of a Gauss-Hermite quadrature, rising, shape ``(n_candidates, n_outcomes)``. Their
+            probabilities are ``outcome_weights``.
         """
         assert self._process is not None
-        with threadpool_limits(ONE_THREAD):
-            mean, deviation = self._process.predict(features, return_std=True)
-        return self._outcomes(mean, np.sqrt(np.maximum(deviation**2 - self._process.kernel_.k2.noise_level, 1e-6)))
+        with threadpool_limits(self._settings.n_threads):
+            mean, deviation = self._process.predict(features, return_std=True)  # (n_candidates,) each
+        noise = self._process.kernel_.k2.noise_level
+        return self._outcomes(mean, np.sqrt(np.maximum(deviation**2 - noise, 1e-6)))
 
     def _outcomes(self, mean: Floats, deviation: Floats) -> Floats:
-        """The accuracies that a mean and a deviation stand for, both of targets of mean 0 and deviation 1."""
-        own = SPREAD * self._spread * deviation
-        level = self._mean + self._spread * mean
-        outcomes = level[:, None] + own[:, None] * _PLACES
+        """Return the outcomes of predictions on the scale of the targets, of mean 0 and deviation 1.
+
+        Args:
+            mean, deviation: Shape ``(n_candidates,)``.
+
+        Returns:
+            Accuracies, shape ``(n_candidates, n_outcomes)``.
+        """
+        own = self._settings.deviation_share * self._deviation * deviation  # (n_candidates,)
+        level = self._mean + self._deviation * mean  # (n_candidates,)
+        outcomes = level[:, None] + own[:, None] * self._outcome_positions  # (n_candidates, n_outcomes)
         accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)
         return accuracies
 
 
-def _fitted(loss: Callable[[Floats], tuple[float, Floats]], start: Floats, bounds: Floats) -> tuple[Floats, float]:
-    """Parameters of the least loss, and that loss; it is given with its gradient."""
+def _minimized(
+    loss: Callable[[Floats], tuple[float, Floats]], start: Floats, bounds: Floats, *, tolerance: float
+) -> tuple[Floats, float]:
+    """Minimize the negative log likelihood, as scikit-learn calls its optimizer.
+
+    Args:
+        loss: Returns the loss of kernel parameters, and its gradient, shape ``(n_parameters,)``.
+        start: Shape ``(n_parameters,)``.
+        bounds: Shape ``(n_parameters, 2)``.
+        tolerance: Relative change of the loss at which the search ends.
+
+    Returns:
+        Parameters of the least loss, shape ``(n_parameters,)``, and that loss.
+    """
     from scipy.optimize import minimize
 
-    found = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"ftol": TOLERANCE})
+    found = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"ftol": tolerance})
     return found.x, float(found.fun)

@@ -1,4 +1,4 @@
-"""What a candidate is worth: its own expected improvement, and that of the descent which could start from it."""
+"""The acquisition function: expected hypervolume improvement an epoch, of a candidate and of what may follow it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,32 +6,32 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.search.samplers.cost_aware.accuracy_model import MAX_CONDITIONED, MEDIAN, WEIGHTS, AccuracyModel
-from autoprune.search.samplers.cost_aware.candidates import Candidate, Candidates
+from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel
+from autoprune.search.samplers.cost_aware.candidates import Candidate, CandidateGenerator
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
-from autoprune.search.samplers.cost_aware.ehvi import Staircase
+from autoprune.search.samplers.cost_aware.ehvi import EHVI
 from autoprune.search.samplers.cost_aware.features import Features
-from autoprune.search.samplers.cost_aware.history import History, Node, Pending, Stopped
+from autoprune.search.samplers.cost_aware.history import History, PendingTrial, StoppedTrial, TrainedModel
+from autoprune.search.samplers.cost_aware.settings import CostAwareSettings
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]
 Widths = npt.NDArray[np.int64]
 
-LOOK_AHEAD = 3
-"""Steps of the descent that is imagined behind each candidate."""
-
-STEP = 0.65
-"""Share of the cost that an imagined step keeps."""
-
-STRENGTH = 0.7
-"""How strongly an imagined step follows the sensitivity map."""
-
 
 @dataclass(frozen=True)
 class _Batch:
-    """Trials, done or imagined, as the model is asked about them."""
+    """``n`` trials, real or imagined, for the model.
 
-    parents: Sequence[Node]
+    Attributes:
+        parents: The network that each starts from.
+        widths: Shape ``(n, n_groups)``.
+        shares, parent_shares: Costs as shares of dense, shape ``(n, n_costs)``.
+        epochs: Epochs that each trains for.
+        training: Values of the training's dimensions of each.
+    """
+
+    parents: Sequence[TrainedModel]
     widths: Widths
     shares: Floats
     parent_shares: Floats
@@ -39,107 +39,138 @@ class _Batch:
     training: Sequence[Mapping[str, Scalar]]
 
 
-class Outlook:
-    """Predicts accuracies, from the finished trials on.
+class Acquisition:
+    """Scores candidates by a model of the accuracy that is fitted to the trials so far.
+
+    Running trials count as points of the front with their predicted accuracy (the "kriging believer"). Stopped trials
+    are learned from with the accuracy that they would have ended with.
 
     Args:
-        history: With at least one finished trial. Stopped ones count as they would have ended.
-        front: Its non-dominated networks. A candidate improves on these, on the dense one, and on the trials that run,
-            which are taken to come out as predicted.
+        generator: Knows how long candidates train and which blocks they lack.
+        history: The study's trials, with at least one finished one.
+        front: The non-dominated networks among them. A candidate improves on these and on the dense one.
         floor: Accuracy below which a network is worth nothing.
-        look_ahead: Steps imagined behind each candidate; 0 where trials do not start from one another.
+        look_ahead_steps: Steps that are imagined behind each candidate; 0 where trials do not start from one another.
+        settings: Those of the model and of the imagined steps.
+
+    Source:
+        Kriging believer: Ginsbourger et al. 2010, https://doi.org/10.1007/978-3-642-10701-6_6
     """
 
     def __init__(
         self,
-        draws: Candidates,
+        generator: CandidateGenerator,
         costs: KnownCosts,
         features: Features,
         history: History,
-        front: Sequence[Node],
+        front: Sequence[TrainedModel],
         floor: float,
-        look_ahead: int = LOOK_AHEAD,
+        look_ahead_steps: int,
+        settings: CostAwareSettings,
     ) -> None:
-        self._draws, self._costs, self._features, self._look_ahead = draws, costs, features, look_ahead
-        nodes, stopped = list(history.nodes.values()), history.stopped()
-        costs.learn(nodes)
-        by_number: list[Node | Stopped] = sorted([*nodes, *stopped], key=lambda trial: trial.number or 0)
-        self._model = AccuracyModel(history.root.accuracy, np.array([trial.accuracy for trial in by_number]))
-        latest = by_number[-MAX_CONDITIONED:]
-        self._model.fit(self._rows(self._batch([_meant(trial) for trial in latest], history, self._shares_of(latest))))
-        best = [history.root, *front]
-        places, accuracies = costs.axes(costs.measured(best)), np.array([node.accuracy for node in best])
+        self._generator, self._costs, self._features = generator, costs, features
+        self._look_ahead_steps, self._settings = look_ahead_steps, settings.acquisition
+        trained, stopped = list(history.trained.values()), history.stopped()
+        costs.learn(trained)
+        by_number: list[TrainedModel | StoppedTrial] = sorted([*trained, *stopped], key=lambda trial: trial.number or 0)
+        accuracies = np.array([trial.accuracy for trial in by_number])  # (n_trials,)
+        make_model = settings.replacements.accuracy_model or AccuracyModel
+        self._model = make_model(history.dense.accuracy, accuracies, settings.accuracy_model)
+        latest = by_number[-settings.accuracy_model.max_conditioned :]
+        planned = [_planned(trial) for trial in latest]
+        self._model.fit(self._rows(self._batch(planned, history, self._shares_of(latest))))
+        best = [history.dense, *front]
+        axes, accuracies = costs.axes(costs.measured(best)), np.array([model.accuracy for model in best])
         running = list(history.running.values())
         if running:
-            shares = self._shares_of(running)
-            expected = self._model.predict(self._rows(self._batch(running, history, shares)))[:, MEDIAN]
-            places, accuracies = np.concatenate([places, costs.axes(shares)]), np.concatenate([accuracies, expected])
-        self._stairs = Staircase(places, accuracies, floor)
+            shares = self._shares_of(running)  # (n_running, n_costs)
+            predicted = self._model.predict(self._rows(self._batch(running, history, shares)))[:, self._model.median]
+            axes, accuracies = np.concatenate([axes, costs.axes(shares)]), np.concatenate([accuracies, predicted])
+        self._ehvi = EHVI(axes, accuracies, floor, settings.acquisition.max_front)
 
     def scores(self, candidates: Sequence[Candidate]) -> Floats:
-        """Expected hypervolume improvement an epoch, shape ``(n_candidates,)``.
+        """Return the expected hypervolume improvement an epoch of each candidate, shape ``(n_candidates,)``.
 
-        A better network is also a better parent. So behind each candidate a descent is imagined, each step cut from the
-        one before and trained alike, its parent's accuracy taken as predicted. A candidate scores by the best average
-        an epoch over itself and the steps behind it, as many as pay.
+        A better network is also a better parent. So a descent is imagined behind each candidate: each step is pruned
+        from the one before and trained alike, and its parent's accuracy is the predicted one. A candidate's score is
+        the highest average an epoch over itself and the first so many steps behind it.
+
+        Source:
+            Expected improvement by cost: Snoek et al. 2012, https://arxiv.org/abs/1206.2944, section 3.2.
         """
-        blocks = [self._draws.removed_blocks(each) for each in candidates]
+        blocks = [self._generator.removed_blocks(each) for each in candidates]
         parents = [each.parent for each in candidates]
-        widths = np.stack([each.widths for each in candidates])
-        epochs = [max(1, self._draws.epochs_of(each)) for each in candidates]
+        widths = np.stack([each.widths for each in candidates])  # (n_candidates, n_groups)
+        epochs = [max(1, self._generator.epochs_of(each)) for each in candidates]
         training = [each.training for each in candidates]
         parent_shares, shares = self._costs.measured(parents), self._costs.shares(widths, blocks)
         best = total = np.zeros(len(candidates))
-        bound = np.ones_like(shares)
-        for step in range(self._look_ahead + 1):
+        step_before = np.ones_like(shares)  # (n_candidates, n_costs)
+        for step in range(self._look_ahead_steps + 1):
             batch = _Batch(parents, widths, shares, parent_shares, epochs, training)
-            outcomes = self._model.predict(self._rows(batch))
-            gain = self._stairs.expected_improvement(self._costs.axes(shares), outcomes, WEIGHTS)
+            outcomes = self._model.predict(self._rows(batch))  # (n_candidates, n_outcomes)
+            weights = self._model.outcome_weights  # (n_outcomes,)
+            gain = self._ehvi(self._costs.axes(shares), outcomes, weights)  # (n_candidates,)
             if step:  # only at costs below those of the step before, which covers the rest
-                gain = gain - self._stairs.expected_improvement(self._costs.axes(bound), outcomes, WEIGHTS)
+                gain = gain - self._ehvi(self._costs.axes(step_before), outcomes, weights)
             total = total + gain
             best = np.maximum(best, total / (np.array(epochs) * (step + 1)))
-            if step < self._look_ahead:
-                expected = outcomes[:, MEDIAN]
+            if step < self._look_ahead_steps:
+                predicted = outcomes[:, self._model.median]  # (n_candidates,)
                 parents = [
-                    replace(parent, number=-1, widths=row, accuracy=float(accuracy), lineage=parent.lineage + spent)
-                    for parent, row, accuracy, spent in zip(parents, widths, expected, epochs, strict=True)
+                    replace(
+                        parent,
+                        number=-1,
+                        widths=row,
+                        accuracy=float(accuracy),
+                        lineage_epochs=parent.lineage_epochs + spent,
+                    )
+                    for parent, row, accuracy, spent in zip(parents, widths, predicted, epochs, strict=True)
                 ]
-                bound = parent_shares = shares
-                widths = self._next_step(widths)
+                step_before = parent_shares = shares
+                widths = self._imagined_step(widths)
                 shares = np.minimum(self._costs.shares(widths, blocks), parent_shares)
         return best
 
-    def _next_step(self, widths: Widths) -> Widths:
-        main = np.maximum(self._costs.main_share(widths) * STEP, self._draws.smallest_share)
-        cuts = self._draws.cuts
-        return cuts.no_wider(cuts.at(main, np.full(len(main), STRENGTH)), widths)
+    def _imagined_step(self, widths: Widths) -> Widths:
+        """Prune networks by one imagined step, shape ``(n, n_groups)`` in and out."""
+        settings, paths = self._settings, self._generator.paths
+        shares = np.maximum(self._costs.main_share(widths) * settings.look_ahead_kept_share, paths.min_share)  # (n,)
+        return paths.no_wider(paths.at(shares, np.full(len(shares), settings.look_ahead_strength)), widths)
 
-    def _shares_of(self, trials: Sequence[Node | Pending | Stopped]) -> Floats:
-        """What trials cost, as measured or as known before, as shares of dense, shape ``(n, n_costs)``."""
+    def _shares_of(self, trials: Sequence[TrainedModel | PendingTrial | StoppedTrial]) -> Floats:
+        """Return what trials cost as shares of dense, shape ``(n_trials, n_costs)``: measured, else as known before."""
         shares = np.empty((len(trials), len(self._costs.objectives)))
-        measured = [(row, trial) for row, trial in enumerate(trials) if isinstance(trial, Node)]
-        known = [(row, _meant(trial)) for row, trial in enumerate(trials) if not isinstance(trial, Node)]
-        if measured:
-            shares[[row for row, _ in measured]] = self._costs.measured([node for _, node in measured])
-        if known:
-            widths = np.stack([each.widths for _, each in known])
-            shares[[row for row, _ in known]] = self._costs.shares(widths, [each.removed_blocks for _, each in known])
+        trained = [(row, trial) for row, trial in enumerate(trials) if isinstance(trial, TrainedModel)]
+        others = [(row, _planned(trial)) for row, trial in enumerate(trials) if not isinstance(trial, TrainedModel)]
+        if trained:
+            shares[[row for row, _ in trained]] = self._costs.measured([model for _, model in trained])
+        if others:
+            widths = np.stack([each.widths for _, each in others])  # (n_others, n_groups)
+            blocks = [each.removed_blocks for _, each in others]
+            shares[[row for row, _ in others]] = self._costs.shares(widths, blocks)
         return shares
 
-    def _batch(self, trials: Sequence[Node | Pending], history: History, shares: Floats) -> _Batch:
-        """Trials of the study."""
+    def _batch(self, trials: Sequence[TrainedModel | PendingTrial], history: History, shares: Floats) -> _Batch:
+        """Gather trials of the study, whose costs have shape ``(n_trials, n_costs)``."""
         parents = [history.get(each.parent) for each in trials]
-        widths = np.stack([each.widths for each in trials])
-        wide = self._costs.measured(parents)
-        return _Batch(parents, widths, shares, wide, [each.epochs for each in trials], [each.params for each in trials])
+        return _Batch(
+            parents=parents,
+            widths=np.stack([each.widths for each in trials]),
+            shares=shares,
+            parent_shares=self._costs.measured(parents),
+            epochs=[each.epochs for each in trials],
+            training=[each.params for each in trials],
+        )
 
     def _rows(self, batch: _Batch) -> Floats:
-        levels = self._model.level(np.array([parent.accuracy for parent in batch.parents]))
+        """Return the features of trials, shape ``(n, n_features)``."""
+        levels = self._model.level(np.array([parent.accuracy for parent in batch.parents]))  # (n,)
         return self._features(
             batch.parents, batch.widths, batch.shares, batch.parent_shares, batch.epochs, batch.training, levels
         )
 
 
-def _meant(trial: Node | Pending | Stopped) -> Node | Pending:
-    return trial.trial if isinstance(trial, Stopped) else trial
+def _planned(trial: TrainedModel | PendingTrial | StoppedTrial) -> TrainedModel | PendingTrial:
+    """Return a trial as it was planned, where it was stopped."""
+    return trial.trial if isinstance(trial, StoppedTrial) else trial

@@ -1,4 +1,4 @@
-"""What candidates cost, relative to the dense network and on axes from 0 to 1, before any of them is trained."""
+"""What candidates cost before any of them is trained, as shares of dense and on axes from 0 to 1."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.cost.table import CostTable
-from autoprune.search.samplers.cost_aware.history import Node
+from autoprune.search.samplers.cost_aware.history import TrainedModel
+from autoprune.search.samplers.cost_aware.settings import KnownCostSettings
 from autoprune.search.space import SearchSpace
 from autoprune.study.dense_reference import DenseReference
 
@@ -14,10 +15,10 @@ Floats = npt.NDArray[np.float64]
 Widths = npt.NDArray[np.int64]
 
 EXACT = {"params": "params", "flops": "macs", "macs": "macs"}
-"""Objectives whose value follows from the widths alone, and the figure of the cost table that gives it."""
+"""Objective that follows from the widths alone -> figure of the cost table that gives its share of dense."""
 
-MIN_LEARNED = 6
-"""Trained networks from which on a cost that must be measured is learned from those measured."""
+MIN_AXIS_SHARE = 1e-4
+"""Share of the dense cost below which no log axis goes; it keeps the logarithm finite."""
 
 
 class KnownCosts:
@@ -29,13 +30,21 @@ class KnownCosts:
     Args:
         objectives: Names of the costs, at least one.
         log: Whether the axes are logarithmic, from the smallest network of the space to the dense one.
+        settings: How the costs that must be measured are fitted.
     """
 
     def __init__(
-        self, space: SearchSpace, table: CostTable, objectives: Sequence[str], dense: DenseReference, *, log: bool
+        self,
+        space: SearchSpace,
+        table: CostTable,
+        objectives: Sequence[str],
+        dense: DenseReference,
+        *,
+        log: bool,
+        settings: KnownCostSettings,
     ) -> None:
         self.objectives = tuple(objectives)
-        self._table, self._log = table, log
+        self._table, self._log, self._settings = table, log, settings
         self._dense = {name: float(dense.value(name)) for name in self.objectives}
         self._groups = tuple(table.widths)
         whole = table.cost({})
@@ -43,52 +52,67 @@ class KnownCosts:
         self._fits: dict[str, Floats] = {}
         smallest = space.smallest()
         widths = np.array([[smallest.widths.get(group, width) for group, width in table.widths.items()]])
-        self._floors = np.maximum(self.shares(widths, [smallest.removed_blocks]).min(axis=0), 1e-4)
+        self._min_shares = np.maximum(self.shares(widths, [smallest.removed_blocks]).min(axis=0), MIN_AXIS_SHARE)
 
     def main_share(self, widths: Widths) -> Floats:
-        """The first cost objective's share of dense, all blocks present, shape ``(n,)``."""
-        return self._exact(widths, None)[self._figure(self.objectives[0])]
-
-    def shares(self, widths: Widths, removed_blocks: Sequence[Collection[str]] | None = None) -> Floats:
-        """Share of the dense cost, shape ``(n, n_costs)``.
+        """Return the first cost objective's share of dense, with all blocks present.
 
         Args:
             widths: Shape ``(n, n_groups)``.
-            removed_blocks: The blocks that each candidate lacks; ``None`` where all have all.
+
+        Returns:
+            Shares, shape ``(n,)``.
+        """
+        return self._exact(widths, None)[self._figure(self.objectives[0])]
+
+    def shares(self, widths: Widths, removed_blocks: Sequence[Collection[str]] | None = None) -> Floats:
+        """Return every cost objective's share of dense.
+
+        Args:
+            widths: Shape ``(n, n_groups)``.
+            removed_blocks: For each candidate, the blocks that it lacks; ``None`` where none lacks any.
+
+        Returns:
+            Shares, shape ``(n, n_costs)``.
         """
         exact = self._exact(widths, removed_blocks)
         columns = []
         for name in self.objectives:
-            share = exact[self._figure(name)]
+            share = exact[self._figure(name)]  # (n,)
             if name in self._fits:
-                share = np.exp(self._features(exact) @ self._fits[name])
+                share = np.exp(self._regressors(exact) @ self._fits[name])  # (n, 3) @ (3,) -> (n,)
             columns.append(share)
         return np.stack(columns, axis=1)
 
     def axes(self, shares: Floats) -> Floats:
-        """Shares of dense on the axes that hypervolume is measured on: 1 is the dense cost, 0 the smallest one."""
+        """Map shares of dense to the axes of the hypervolume, shape ``(n, n_costs)`` in and out.
+
+        On these axes, 1 is the dense cost, and 0 is nothing or, where they are logarithmic, the smallest network's.
+        """
         if not self._log:
             return np.clip(shares, 0.0, 1.0)
-        places: Floats = np.clip(1.0 - np.log(np.maximum(shares, 1e-9)) / np.log(self._floors), 0.0, 1.0)
-        return places
+        positions = 1.0 - np.log(np.maximum(shares, 1e-9)) / np.log(self._min_shares)
+        clipped: Floats = np.clip(positions, 0.0, 1.0)
+        return clipped
 
-    def measured(self, nodes: Sequence[Node]) -> Floats:
-        """What trained networks were measured to cost, as shares of dense, shape ``(n, n_costs)``."""
-        return np.array([[node.costs[name] / self._dense[name] for name in self.objectives] for node in nodes])
+    def measured(self, models: Sequence[TrainedModel]) -> Floats:
+        """Return what trained networks were measured to cost, as shares of dense, shape ``(n_models, n_costs)``."""
+        return np.array([[model.costs[name] / self._dense[name] for name in self.objectives] for model in models])
 
-    def learn(self, nodes: Sequence[Node]) -> None:
-        """Fit the costs that do not follow from the widths to the trained networks."""
+    def learn(self, models: Sequence[TrainedModel]) -> None:
+        """Fit the costs that do not follow from the widths to the trained networks, by ridge regression of logs."""
         names = [name for name in self.objectives if name not in EXACT]
-        if not names or len(nodes) < MIN_LEARNED:
+        if not names or len(models) < self._settings.min_learned:
             return
-        widths = np.stack([node.widths for node in nodes])
-        features = self._features(self._exact(widths, [node.removed_blocks for node in nodes]))
-        targets = np.log(np.maximum(self.measured(nodes), 1e-9))
-        ridge = 1e-3 * np.eye(features.shape[1])
-        solved = np.linalg.solve(features.T @ features + ridge, features.T @ targets).astype(np.float64)
+        widths = np.stack([model.widths for model in models])  # (n_models, n_groups)
+        x = self._regressors(self._exact(widths, [model.removed_blocks for model in models]))  # (n_models, 3)
+        y = np.log(np.maximum(self.measured(models), 1e-9))  # (n_models, n_costs)
+        ridge = self._settings.ridge * np.eye(x.shape[1])
+        solved = np.linalg.solve(x.T @ x + ridge, x.T @ y).astype(np.float64)  # (3, n_costs)
         self._fits = {name: solved[:, column] for column, name in enumerate(self.objectives) if name in names}
 
     def _exact(self, widths: Widths, removed_blocks: Sequence[Collection[str]] | None) -> Mapping[str, Floats]:
+        """Return the shares of dense that the cost table gives, by figure, shape ``(n,)`` each."""
         found = self._table.costs(widths)
         params, macs = found.params.astype(np.float64), found.macs.astype(np.float64)
         for row, blocks in enumerate(removed_blocks or ()):
@@ -99,9 +123,11 @@ class KnownCosts:
 
     @staticmethod
     def _figure(name: str) -> str:
+        """Return the figure of the cost table that an objective is derived from."""
         return EXACT.get(name, "macs" if name == "latency_ms" else "params")
 
     @staticmethod
-    def _features(exact: Mapping[str, Floats]) -> Floats:
+    def _regressors(exact: Mapping[str, Floats]) -> Floats:
+        """Return a constant and the logs of both figures, shape ``(n, 3)``."""
         logs = [np.log(np.maximum(exact[name], 1e-9)) for name in ("params", "macs")]
         return np.stack([np.ones_like(logs[0]), *logs], axis=1)

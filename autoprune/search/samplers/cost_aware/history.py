@@ -1,4 +1,4 @@
-"""What a study has learned so far, as arrays: one node for every trained network that a trial may start from."""
+"""What a study has found out so far, as arrays: its trained networks, and its running and stopped trials."""
 
 import itertools
 import math
@@ -19,16 +19,20 @@ Widths = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Node:
-    """A trained network: the dense one, or a finished trial's.
+class TrainedModel:
+    """A trained network that a trial may start from: the dense one, or a finished trial's.
 
     Attributes:
-        number: The trial's; ``None`` is the dense network.
-        widths: Channels of every group, shape ``(n_groups,)``; at least 1, also where a removed block took them all.
-        params: The parameters it was suggested with; empty for the dense network.
-        epochs: Epochs of its own.
-        lineage: Epochs of its own and of all its ancestors.
-        origin: What proposed it.
+        number: Number of the trial; ``None`` is the dense network.
+        widths: Channels of every group, shape ``(n_groups,)``. A group of a removed block counts as 1 channel.
+        accuracy: Validation accuracy.
+        costs: Measured costs by name.
+        params: Parameters that the trial was suggested with; empty for the dense network.
+        removed_blocks: Names of the blocks that it lacks.
+        parent: Number of the trial that it started from; ``None`` is the dense network.
+        epochs: Epochs of this trial.
+        lineage_epochs: Epochs of this trial and of all its ancestors.
+        origin: What proposed the trial.
     """
 
     number: int | None
@@ -39,13 +43,13 @@ class Node:
     removed_blocks: tuple[str, ...]
     parent: int | None
     epochs: int
-    lineage: int
+    lineage_epochs: int
     origin: str
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A trial that runs now, or that ended without a network; its fields are those of :class:`Node`."""
+class PendingTrial:
+    """A trial that runs now, or that ended without a network. Its fields are those of :class:`TrainedModel`."""
 
     params: Mapping[str, Scalar]
     parent: int | None
@@ -56,68 +60,79 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class Stopped:
-    """A trial that was stopped before its last epoch, and the accuracy that it would have ended with.
+class StoppedTrial:
+    """A trial that was stopped before its last epoch.
 
     Attributes:
-        trial: As it was meant, ``trial.epochs`` long.
-        accuracy: After its last epoch, and what other trials gained from the same share of their epochs to the end.
+        number: Number of the trial.
+        trial: The trial as it was planned, ``trial.epochs`` long.
+        accuracy: Estimate of the accuracy after ``trial.epochs``: the accuracy when it was stopped, plus the median
+            gain of the finished trials from the same share of their epochs to the end.
     """
 
     number: int
-    trial: Pending
+    trial: PendingTrial
     accuracy: float
 
 
 def trial_key(parent: int | None, params: Mapping[str, Scalar]) -> int:
-    """A hash of where a trial starts and of all its parameters, in any order."""
+    """Return a hash of a trial's parent and of all its parameters, in any order."""
     return hash((parent, frozenset(params.items())))
 
 
-def non_dominated(nodes: Sequence[Node], costs_of: Callable[[Sequence[Node]], Floats]) -> list[Node]:
-    """The networks that no other beats, the latest of equals.
+def non_dominated(
+    models: Sequence[TrainedModel], costs_of: Callable[[Sequence[TrainedModel]], Floats]
+) -> list[TrainedModel]:
+    """Return the networks that no other one dominates; of equal ones only the latest.
 
     Args:
-        costs_of: What networks cost, shape ``(n_nodes, n_costs)``.
+        costs_of: Returns the costs of networks, shape ``(n_models, n_costs)``.
     """
-    if not nodes:
+    if not models:
         return []
-    values = np.column_stack([[node.accuracy for node in nodes], costs_of(nodes)])
-    mask = non_dominated_mask(values, ["maximize", *["minimize"] * (values.shape[1] - 1)])
-    front = [node for node, keep in zip(nodes, mask, strict=True) if keep]
+    values = np.column_stack([[model.accuracy for model in models], costs_of(models)])  # (n_models, 1 + n_costs)
+    mask = non_dominated_mask(values, ["maximize", *["minimize"] * (values.shape[1] - 1)])  # (n_models,)
+    front = [model for model, keep in zip(models, mask, strict=True) if keep]
     return list(dict(zip(map(tuple, values[mask].tolist()), front, strict=True)).values())
 
 
 class History:
-    """The finished and the running trials of a study; an ended trial is read once.
+    """The finished and the running trials of a study. An ended trial is read once.
 
     Args:
         widths: Group -> channels in the dense network.
+
+    Attributes:
+        groups: Names of all groups, in the order of every array's group axis.
+        dense: The dense network.
+        trained: Trial number -> network of a finished trial.
+        ended: Trial number -> trial that ended without a network.
+        running: Trial number -> trial that runs now.
     """
 
     def __init__(self, widths: Mapping[str, int], dense: DenseReference) -> None:
         self.groups = tuple(widths)
         whole = np.array(list(widths.values()), dtype=np.int64)
-        self.root = Node(None, whole, dense.accuracy, dense.cost.figures(), {}, (), None, 0, 0, "dense")
-        self.nodes: dict[int, Node] = {}
-        self.ended: dict[int, Pending] = {}
-        self.running: dict[int, Pending] = {}
-        self._stopped: dict[int, tuple[Pending, list[float]]] = {}
+        self.dense = TrainedModel(None, whole, dense.accuracy, dense.cost.figures(), {}, (), None, 0, 0, "dense")
+        self.trained: dict[int, TrainedModel] = {}
+        self.ended: dict[int, PendingTrial] = {}
+        self.running: dict[int, PendingTrial] = {}
+        self._stopped: dict[int, tuple[PendingTrial, list[float]]] = {}
         self._curves: dict[int, list[float]] = {}
         self._n_settled = 0
         self._tried: set[int] = set()
-        self._n_weighed = 0
-        self._front: list[Node] = []
+        self._n_compared = 0
+        self._front: list[TrainedModel] = []
 
     def refresh(self, trials: Sequence[FrozenTrial]) -> None:
-        """Take in what has changed since the last call.
+        """Read what has changed since the last call.
 
         Args:
-            trials: All of the study, by number.
+            trials: All trials of the study, by number.
         """
-        running: dict[int, Pending] = {}
+        running: dict[int, PendingTrial] = {}
         for trial in trials[self._n_settled :]:
-            if trial.number in self.nodes or trial.number in self.ended:
+            if trial.number in self.trained or trial.number in self.ended:
                 continue
             config = config_of(trial)
             if config is None:
@@ -125,7 +140,7 @@ class History:
             origin = str(trial.user_attrs.get(ORIGIN, ""))
             result = result_of(trial) if trial.state.is_finished() else None
             if result is not None and result.state == "finished":
-                self.nodes[trial.number] = self._node(config, result, origin)
+                self.trained[trial.number] = self._trained_model(config, result, origin)
                 self._curves[trial.number] = curve_of(trial)
                 self._tried.add(trial_key(config.parent, config.params))
             elif trial.state.is_finished():
@@ -140,21 +155,23 @@ class History:
         while self._n_settled < len(trials) and trials[self._n_settled].state.is_finished():
             self._n_settled += 1
 
-    def get(self, number: int | None) -> Node:
-        """The node of a finished trial, or the dense network's."""
-        return self.root if number is None else self.nodes[number]
+    def get(self, number: int | None) -> TrainedModel:
+        """Return the network of a finished trial; ``None`` gives the dense network."""
+        return self.dense if number is None else self.trained[number]
 
     def origins(self) -> set[str]:
-        """What proposed the trials that have ended or run now."""
-        everything: Iterable[Node | Pending] = (*self.nodes.values(), *self.ended.values(), *self.running.values())
+        """Return what proposed the trials that have ended or run now."""
+        everything: Iterable[TrainedModel | PendingTrial] = itertools.chain(
+            self.trained.values(), self.ended.values(), self.running.values()
+        )
         return {each.origin for each in everything}
 
     def tried(self) -> set[int]:
-        """Keys, by :func:`trial_key`, of the trials that have ended or run now."""
+        """Return the keys, by :func:`trial_key`, of the trials that have ended or run now."""
         return self._tried | {trial_key(each.parent, each.params) for each in self.running.values()}
 
-    def stopped(self) -> list[Stopped]:
-        """The trials that were stopped, as far as the finished ones tell how they would have ended."""
+    def stopped(self) -> list[StoppedTrial]:
+        """Return the stopped trials for which a finished one tells how they would have ended."""
         gains: dict[float, float | None] = {}  # trials are stopped after few different shares of their epochs
         found = []
         for number, (trial, curve) in self._stopped.items():
@@ -163,40 +180,40 @@ class History:
                 gains[share] = self._gain_after(share)
             gain = gains[share]
             if gain is not None:
-                found.append(Stopped(number, trial, curve[-1] + gain))
+                found.append(StoppedTrial(number, trial, curve[-1] + gain))
         return found
 
     def _gain_after(self, share: float) -> float | None:
-        """What the finished trials gained behind a share of their epochs, where schedules stand at the same place.
+        """Return the finished trials' median gain in accuracy after a share of their epochs; ``None`` if none tells.
 
-        It is the median; ``None`` if no trial tells.
+        Their schedules were at the same point then.
         """
         gains = []
         for number, curve in self._curves.items():
             epoch = math.ceil(share * len(curve))
             if epoch < len(curve):
-                gains.append(self.nodes[number].accuracy - curve[epoch - 1])
+                gains.append(self.trained[number].accuracy - curve[epoch - 1])
         return float(np.median(gains)) if gains else None
 
-    def front(self, costs_of: Callable[[Sequence[Node]], Floats]) -> list[Node]:
-        """The non-dominated trained networks, the latest of equals.
+    def front(self, costs_of: Callable[[Sequence[TrainedModel]], Floats]) -> list[TrainedModel]:
+        """Return the non-dominated trained networks; of equal ones only the latest.
 
-        What is dominated stays so; only networks that have come since the last call are weighed against the front.
+        A dominated network stays dominated. So only the networks since the last call are compared with the front.
 
         Args:
-            costs_of: What networks cost, shape ``(n_nodes, n_costs)``; the same function in every call.
+            costs_of: Returns the costs of networks, shape ``(n_models, n_costs)``; the same function in every call.
         """
-        nodes = [*self._front, *itertools.islice(self.nodes.values(), self._n_weighed, None)]
-        self._n_weighed = len(self.nodes)
-        self._front = non_dominated(nodes, costs_of)
+        models = [*self._front, *itertools.islice(self.trained.values(), self._n_compared, None)]
+        self._n_compared = len(self.trained)
+        self._front = non_dominated(models, costs_of)
         return self._front
 
-    def _node(self, config: TrialConfig, result: TrialResult, origin: str) -> Node:
+    def _trained_model(self, config: TrialConfig, result: TrialResult, origin: str) -> TrainedModel:
         cost = result.cost
         assert cost is not None
         assert result.accuracy is not None
         costs = {name: getattr(cost, name) for name in ("params", "nonzero_params", "size_bytes", "macs", "flops")}
-        return Node(
+        return TrainedModel(
             number=result.number,
             widths=self._widths(result.kept),
             accuracy=result.accuracy,
@@ -205,16 +222,16 @@ class History:
             removed_blocks=result.removed_blocks,
             parent=config.parent,
             epochs=result.epochs,
-            lineage=result.epochs_lineage,
+            lineage_epochs=result.epochs_lineage,
             origin=origin,
         )
 
-    def _pending(self, config: TrialConfig, origin: str) -> Pending:
+    def _pending(self, config: TrialConfig, origin: str) -> PendingTrial:
         pruning = config.pruning
         widths = self._widths(pruning.widths)
-        return Pending(config.params, config.parent, origin, widths, pruning.removed_blocks, config.epochs)
+        return PendingTrial(config.params, config.parent, origin, widths, pruning.removed_blocks, config.epochs)
 
     def _widths(self, named: Mapping[str, int]) -> Widths:
-        """Channels of every group, shape ``(n_groups,)``; a group not named keeps all."""
-        dense = zip(self.groups, self.root.widths.tolist(), strict=True)
+        """Return the channels of every group, shape ``(n_groups,)``; a group that is not named keeps all of them."""
+        dense = zip(self.groups, self.dense.widths.tolist(), strict=True)
         return np.array([max(1, named.get(group, width)) for group, width in dense], dtype=np.int64)

@@ -1,156 +1,184 @@
-"""The initial design: a descent from the widest network to the smallest; then each of its networks is trained on."""
+"""The initial design of a tree: a descent from the widest network to the smallest one, each of which then trains on."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.search.samplers.cost_aware.history import History, Node
+from autoprune.search.samplers.cost_aware.history import History, TrainedModel
+from autoprune.search.samplers.cost_aware.settings import InitialDesignSettings
 
 Floats = npt.NDArray[np.float64]
 
-FIRST_SHARE = 0.8
-"""Share of the dense cost that the first step leaves."""
-
-MAX_STEPS = 12
-
-BEND = 1.25
-"""Above 1, the steps grow on the log axis of the cost: wide networks matter more on a linear one."""
-
-AGAIN = 2.0
-"""How many times its epochs a network of the descent is trained on for, when all are there."""
-
-LONGER = 2.0
-"""How many times their epochs the smallest networks are trained longer than the widest: they have more to recover."""
-
-RATES = (0.5, 0.2, 0.0)
-"""Learning rates of the first step, as places on their range's axis from 0 to 1. They are tried in turn until one does
-no harm, or is no better than the one before: trained from inherited weights with a schedule that settles, networks come
-out better at high rates, until they break."""
-
-LAST_RATE = 0.9
-"""The rate of the last step, to which those between rise: narrow networks bear higher ones than wide networks."""
-
-HARM = 0.02
-"""Share of the dense accuracy whose loss at the first step means that the rate was too high."""
-
 
 @dataclass(frozen=True)
-class Descent:
+class InitialDesign:
     """Networks of falling cost, each to be trained from the one before.
 
     Attributes:
-        shares: Of the dense cost, to be left after each step, falling; shape ``(n_steps,)``.
-        epochs: Of each step's training, shape ``(n_steps,)``.
-        again: Epochs that each network is trained on for afterwards, shape ``(n_steps,)``.
+        shares: Share of the dense cost that each step leaves, falling, shape ``(n_steps,)``.
+        epochs: Epochs of each step's training, shape ``(n_steps,)``.
+        train_on_epochs: Epochs for which each step's network is trained on afterwards, shape ``(n_steps,)``.
     """
 
     shares: Floats
     epochs: Floats
-    again: Floats
+    train_on_epochs: Floats
 
     @classmethod
-    def plan(cls, top: float, smallest: float, budget: float, shortest: int, longest: int) -> "Descent":
-        """Spend epochs: the more there are, the more steps, and the longer each.
+    def plan(
+        cls,
+        settings: InitialDesignSettings,
+        *,
+        max_share: float,
+        min_share: float,
+        budget_epochs: float,
+        min_epochs: int,
+        max_epochs: int,
+    ) -> "InitialDesign":
+        """Plan the steps on a budget: the larger it is, the more steps there are, and the longer each is.
 
         Args:
-            top: Share of the dense cost that no network may pass.
-            smallest: Share that the last step leaves.
-            budget: Epochs of all steps together.
-            shortest, longest: Epochs that a step may be trained for.
+            max_share: Share of the dense cost that no network may pass.
+            min_share: Share of the dense cost that the last step leaves.
+            budget_epochs: Epochs of all steps together.
+            min_epochs, max_epochs: Range of the epochs of one trial, both ends included.
         """
-        wanted = budget / shortest if shortest == longest else min(1.5 * math.sqrt(budget), budget / shortest)
-        n_steps = min(max(round(wanted), 1), MAX_STEPS)
-        first = max(min(FIRST_SHARE, top), smallest)
-        places = np.linspace(0.0, 1.0, n_steps) ** BEND
-        weights = 1.0 + LONGER * np.minimum(2 * places, 1.0)
-        epochs = np.clip(budget * weights / weights.sum(), shortest, longest)
-        return cls(first * (smallest / first) ** places, epochs, np.clip(AGAIN * epochs, shortest, longest))
+        wanted = budget_epochs / min_epochs
+        if min_epochs != max_epochs:
+            wanted = min(settings.steps_per_sqrt_epoch * math.sqrt(budget_epochs), wanted)
+        n_steps = min(max(round(wanted), 1), settings.max_steps)
+        first = max(min(settings.first_share, max_share), min_share)
+        positions = np.linspace(0.0, 1.0, n_steps) ** settings.step_growth  # (n_steps,), 0 is the first step
+        weights = 1.0 + settings.extra_narrow_epochs * np.minimum(2 * positions, 1.0)  # (n_steps,)
+        epochs = np.clip(budget_epochs * weights / weights.sum(), min_epochs, max_epochs)
+        return cls(
+            shares=first * (min_share / first) ** positions,
+            epochs=epochs,
+            train_on_epochs=np.clip(settings.train_on_factor * epochs, min_epochs, max_epochs),
+        )
 
     @property
     def steps(self) -> list[tuple[float, float]]:
-        """Share and epochs of each step."""
+        """Share of the dense cost and epochs of each step."""
         return list(zip(self.shares.tolist(), self.epochs.tolist(), strict=True))
 
     def epochs_at(self, share: float) -> float:
-        """Epochs that the descent would train a network of a cost for."""
+        """Return the epochs of a network of a share of the dense cost, interpolated on the log axis of the cost."""
         return float(np.interp(-math.log(share), -np.log(self.shares), self.epochs))
 
 
 @dataclass(frozen=True)
-class Step:
-    """A trial of the descent, cut and trained as a person would try first.
+class DesignTrial:
+    """A trial of the initial design, pruned and trained as a person would try first.
 
     Attributes:
-        share: Of the dense cost, that the network should have; ``None`` leaves the parent's widths.
-        epochs: To train it for.
-        origin: What it is, for the record.
-        parent: Where it starts.
-        rate: Place of the learning rate on its axis; ``None`` leaves the parent's.
+        share: Share of the dense cost that the network should have; ``None`` keeps the parent's widths.
+        epochs: Epochs of its training.
+        origin: Name of this trial in the study's records.
+        parent: Trained network that it starts from.
+        lr_position: Learning rate as a position on its range's axis, in [0, 1]; ``None`` keeps the parent's.
     """
 
     share: float | None
     epochs: float
     origin: str
-    parent: Node
-    rate: float | None = None
+    parent: TrainedModel
+    lr_position: float | None = None
 
 
-def next_step(
-    descent: Descent, history: History, floor: float, has_model: Callable[[int], bool], *, rated: bool
-) -> Step | None:
-    """The next of the first trials; ``None`` when there is none, or it has to wait for one that runs.
+def lr_origin(position: float) -> str:
+    """Name the trial of the first step with this learning rate; studies on disk hold these names."""
+    return f"rate {position:g}"
 
-    Networks whose weights were dropped, as others have beaten them, are not trained on.
+
+def step_origin(number: int) -> str:
+    """Name the trial of a later step, from 1 on; studies on disk hold these names."""
+    return f"descent {number}"
+
+
+def train_on_origin(number: int) -> str:
+    """Name the trial that trains a step's network on, from 0 on; studies on disk hold these names."""
+    return f"again {number}"
+
+
+def next_design_trial(
+    design: InitialDesign,
+    settings: InitialDesignSettings,
+    history: History,
+    floor: float,
+    has_model: Callable[[int], bool],
+    *,
+    searches_lr: bool,
+) -> DesignTrial | None:
+    """Return the next trial of the design, or ``None`` when there is none or it must wait for a running one.
+
+    Networks whose files were deleted, because others dominate them, are not trained on.
 
     Args:
-        floor: Accuracy below which a network is worth nothing: there the descent ends.
+        floor: Accuracy below which a network is worth nothing. The descent ends there.
         has_model: Whether a trial's network is kept.
-        rated: Whether a learning rate is searched.
+        searches_lr: Whether the learning rate is searched; otherwise the first step is tried once.
     """
     taken = history.origins()
-    steps = _steps(descent, history, floor, has_model, RATES if rated else RATES[:1])
-    return next((step for step in steps if step.origin not in taken), None)
+    trials = _trials(design, settings, history, floor, has_model, searches_lr=searches_lr)
+    return next((trial for trial in trials if trial.origin not in taken), None)
 
 
-def _steps(
-    descent: Descent, history: History, floor: float, has_model: Callable[[int], bool], rates: Sequence[float]
-) -> Iterator[Step]:
-    """The steps up to the one that runs now."""
-    by_origin = {node.origin: node for node in history.nodes.values()}
+def _trials(
+    design: InitialDesign,
+    settings: InitialDesignSettings,
+    history: History,
+    floor: float,
+    has_model: Callable[[int], bool],
+    *,
+    searches_lr: bool,
+) -> Iterator[DesignTrial]:
+    """Yield the trials of the design in order, up to the one that others have to wait for."""
+    by_origin = {model.origin: model for model in history.trained.values()}
     running = {pending.origin for pending in history.running.values()}
-    root = history.root
-    (share, epochs), *later = descent.steps
-    reached: list[Node | None] = []
-    best: Node | None = None
-    first = rates[0]
-    for rate in rates:
-        origin = f"rate {rate:g}"
-        yield Step(share, epochs, origin, root, rate)
+    dense = history.dense
+    (share, epochs), *later = design.steps
+    reached: list[TrainedModel | None] = []
+
+    # The first step, with one learning rate after the other.
+    best: TrainedModel | None = None
+    lr_positions = settings.lr_positions if searches_lr else settings.lr_positions[:1]
+    first_position = lr_positions[0]
+    for position in lr_positions:
+        origin = lr_origin(position)
+        yield DesignTrial(share, epochs, origin, dense, position)
         if origin in running:
             return
         tried = by_origin.get(origin)
         if tried is not None and best is not None and tried.accuracy <= best.accuracy:
             break
         if tried is not None:
-            best, first = tried, rate
-        if best is not None and best.accuracy >= root.accuracy - HARM * abs(root.accuracy):
+            best, first_position = tried, position
+        if best is not None and best.accuracy >= dense.accuracy - settings.max_first_drop * abs(dense.accuracy):
             break
-    parent = best or root
+    parent = best or dense
     reached.append(best)
+
+    # The later steps, each from the network of the step before.
     for number, (share, epochs) in enumerate(later, start=1):
-        origin = f"descent {number}"
-        start = parent if parent.number is None or has_model(parent.number) else root
-        yield Step(share, epochs, origin, start, first + (LAST_RATE - first) * number / len(later))
-        node = by_origin.get(origin)
+        origin = step_origin(number)
+        start = parent if parent.number is None or has_model(parent.number) else dense
+        position = first_position + (settings.last_lr_position - first_position) * number / len(later)
+        yield DesignTrial(share, epochs, origin, start, position)
+        model = by_origin.get(origin)
         if origin in running:
             return
-        reached.append(node)
-        if node is not None and node.accuracy < floor:
+        reached.append(model)
+        if model is not None and model.accuracy < floor:
             break
-        parent = node or parent
-    for number, (node, epochs) in reversed(list(enumerate(zip(reached, descent.again.tolist(), strict=False)))):
-        if node is not None and node.number is not None and node.accuracy >= floor and has_model(node.number):
-            yield Step(None, epochs, f"again {number}", node)
+        parent = model or parent
+
+    # Every network that is left is trained on, the narrowest first.
+    for number, (model, epochs) in reversed(
+        list(enumerate(zip(reached, design.train_on_epochs.tolist(), strict=False)))
+    ):
+        if model is not None and model.number is not None and model.accuracy >= floor and has_model(model.number):
+            yield DesignTrial(None, epochs, train_on_origin(number), model)

@@ -10,87 +10,97 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from tiny import dense_reference
 
 from autoprune.search.prepare import PreparedStudy
-from autoprune.search.samplers.cost_aware import accuracy_model as surrogate
-from autoprune.search.samplers.cost_aware.acquisition import Outlook
-from autoprune.search.samplers.cost_aware.candidates import Candidate, Candidates
+from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel
+from autoprune.search.samplers.cost_aware.acquisition import Acquisition
+from autoprune.search.samplers.cost_aware.candidates import Candidate, CandidateGenerator
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
-from autoprune.search.samplers.cost_aware.ehvi import Staircase
+from autoprune.search.samplers.cost_aware.ehvi import EHVI
 from autoprune.search.samplers.cost_aware.features import Features
-from autoprune.search.samplers.cost_aware.history import History, Node, Pending
-from autoprune.search.samplers.cost_aware.initial_design import Descent
-from autoprune.search.samplers.cost_aware.width_paths import Cuts
+from autoprune.search.samplers.cost_aware.history import History, PendingTrial, TrainedModel
+from autoprune.search.samplers.cost_aware.initial_design import InitialDesign
+from autoprune.search.samplers.cost_aware.settings import CostAwareSettings
+from autoprune.search.samplers.cost_aware.width_paths import WidthPaths
 from autoprune.trial import Cost
 
-DESCENT = Descent.plan(1.0, 0.05, 20, 1, 4)
+SETTINGS = CostAwareSettings()
+
+DESIGN = InitialDesign.plan(
+    SETTINGS.initial_design, max_share=1.0, min_share=0.05, budget_epochs=20, min_epochs=1, max_epochs=4
+)
 
 
 @pytest.fixture
-def draws(tiny_study: Callable[..., PreparedStudy]) -> Candidates:
+def generator(tiny_study: Callable[..., PreparedStudy]) -> CandidateGenerator:
     session = tiny_study({"objectives": ["accuracy", "flops"]})
-    costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True)
-    cuts = Cuts(session.space, session.table, costs.main_share, None)
-    return Candidates(session.space, cuts, costs, DESCENT, "tree", lambda number: {})
+    costs = KnownCosts(session.space, session.table, ["flops"], session.dense, log=True, settings=SETTINGS.costs)
+    paths = WidthPaths(session.space, session.table, costs.main_share, None, SETTINGS.width_paths)
+    return CandidateGenerator(session.space, paths, costs, DESIGN, "tree", lambda number: {}, SETTINGS.candidates, 0.5)
 
 
-def history_with(draws: Candidates, *running: Pending) -> History:
+def history_with(generator: CandidateGenerator, *running: PendingTrial) -> History:
     """Twelve trials from dense, the less accurate the cheaper."""
-    groups = dict(zip(draws.cuts.groups, draws.cuts.dense.tolist(), strict=True))
+    groups = dict(zip(generator.paths.groups, generator.paths.dense.tolist(), strict=True))
     history = History(groups, dense_reference(0.9, Cost(100, 100, 400, macs=500)))
     for number, share in enumerate(np.linspace(0.95, 0.2, 12)):
-        widths = draws.cuts.at(np.array([share]), np.zeros(1))[0]
-        cost = {"flops": 1000.0 * float(draws.costs.main_share(widths[None])[0])}
+        widths = generator.paths.at(np.array([share]), np.zeros(1))[0]
+        cost = {"flops": 1000.0 * float(generator.costs.main_share(widths[None])[0])}
         accuracy = 0.9 - 0.2 * (1 - share) ** 2
-        history.nodes[number] = Node(number, widths, accuracy, cost, draws.first_guess, (), None, 2, 2, str(number))
+        history.trained[number] = TrainedModel(
+            number, widths, accuracy, cost, generator.first_guess, (), None, 2, 2, str(number)
+        )
     history.running = dict(enumerate(running, start=100))
     return history
 
 
-def worth_of(draws: Candidates, history: History, candidates: list[Candidate]) -> Any:
-    draws.costs._dense["flops"] = 1000.0
-    front = list(history.nodes.values())
-    return Outlook(draws, draws.costs, Features(draws.space, draws.cuts), history, front, 0.45, 0).scores(candidates)
+def worth_of(generator: CandidateGenerator, history: History, candidates: list[Candidate]) -> Any:
+    generator.costs._dense["flops"] = 1000.0
+    front = list(history.trained.values())
+    features = Features(generator.space, generator.paths, SETTINGS.features)
+    return Acquisition(generator, generator.costs, features, history, front, 0.45, 0, SETTINGS).scores(candidates)
 
 
-def candidate(draws: Candidates, history: History, share: float) -> Candidate:
-    widths = draws.cuts.at(np.array([share]), np.zeros(1))[0]
-    return Candidate(history.root, widths, draws.first_guess, "x")
+def candidate(generator: CandidateGenerator, history: History, share: float) -> Candidate:
+    widths = generator.paths.at(np.array([share]), np.zeros(1))[0]
+    return Candidate(history.dense, widths, generator.first_guess, "x")
 
 
-def test_where_the_front_has_no_network_one_is_worth_more(draws: Candidates) -> None:
-    history = history_with(draws)
-    covered, beyond = worth_of(draws, history, [candidate(draws, history, share) for share in (0.95, 0.1)])
+def test_where_the_front_has_no_network_one_is_worth_more(generator: CandidateGenerator) -> None:
+    history = history_with(generator)
+    covered, beyond = worth_of(generator, history, [candidate(generator, history, share) for share in (0.95, 0.1)])
     assert 0 <= covered < beyond
 
 
-def test_a_running_trial_makes_another_like_it_worth_less(draws: Candidates) -> None:
-    free = history_with(draws)
-    like = candidate(draws, free, 0.1)
-    (alone,) = worth_of(draws, free, [like])
-    twin = Pending(like.training, None, "x", like.widths, (), 2)
-    (after,) = worth_of(draws, history_with(draws, twin), [like])
+def test_a_running_trial_makes_another_like_it_worth_less(generator: CandidateGenerator) -> None:
+    free = history_with(generator)
+    like = candidate(generator, free, 0.1)
+    (alone,) = worth_of(generator, free, [like])
+    twin = PendingTrial(like.training, None, "x", like.widths, (), 2)
+    (after,) = worth_of(generator, history_with(generator, twin), [like])
     assert after < 0.5 * alone
 
 
-def test_a_stopped_trial_counts_as_it_would_have_ended(draws: Candidates) -> None:
-    history = history_with(draws)
-    history._curves = {number: [node.accuracy - 0.05, node.accuracy] for number, node in history.nodes.items()}
-    like = candidate(draws, history, 0.1)
-    (before,) = worth_of(draws, history, [like])
-    meant = Pending(like.training, None, "x", like.widths, (), 2)
+def test_a_stopped_trial_counts_as_it_would_have_ended(generator: CandidateGenerator) -> None:
+    history = history_with(generator)
+    history._curves = {number: [model.accuracy - 0.05, model.accuracy] for number, model in history.trained.items()}
+    like = candidate(generator, history, 0.1)
+    (before,) = worth_of(generator, history, [like])
+    meant = PendingTrial(like.training, None, "x", like.widths, (), 2)
     history._stopped = {12: (meant, [0.2])}
     (stopped,) = history.stopped()
     assert stopped.accuracy == pytest.approx(0.25)
-    (after,) = worth_of(draws, history, [like])
+    (after,) = worth_of(generator, history, [like])
     assert after < 0.5 * before
     history._stopped = {12: (meant, [0.84])}
-    (promising,) = worth_of(draws, history, [like])
+    (promising,) = worth_of(generator, history, [like])
     assert promising > after
 
 
-def test_where_no_trial_tells_how_a_stopped_one_would_have_ended_it_does_not_count(draws: Candidates) -> None:
-    history = history_with(draws)
+def test_where_no_trial_tells_how_a_stopped_one_would_have_ended_it_does_not_count(
+    generator: CandidateGenerator,
+) -> None:
+    history = history_with(generator)
     history._curves = {0: [0.8]}
-    history._stopped = {12: (Pending(draws.first_guess, None, "x", draws.cuts.dense, (), 4), [0.2])}
+    history._stopped = {12: (PendingTrial(generator.first_guess, None, "x", generator.paths.dense, (), 4), [0.2])}
     assert history.stopped() == []
 
 
@@ -108,8 +118,8 @@ def test_the_model_takes_one_thread_and_leaves_the_others_as_they_were(monkeypat
 
         monkeypatch.setattr(GaussianProcessRegressor, name, watched)
     rng = np.random.default_rng(0)
-    features = rng.random((surrogate.MAX_FITTED + 1, 3))
-    model = surrogate.AccuracyModel(0.9, 0.8 + 0.1 * features[:, 0])
+    features = rng.random((SETTINGS.accuracy_model.max_fitted + 1, 3))
+    model = AccuracyModel(0.9, 0.8 + 0.1 * features[:, 0], SETTINGS.accuracy_model)
     with threadpool_limits(2):
         model.fit(features)
         model.predict(features[:5])
@@ -120,12 +130,12 @@ def test_the_model_takes_one_thread_and_leaves_the_others_as_they_were(monkeypat
 def test_what_the_model_knows_nothing_of_does_not_beat_what_it_knows_to_be_good() -> None:
     rng = np.random.default_rng(0)
     features = rng.random((40, 3))
-    model = surrogate.AccuracyModel(0.9, 0.8 + 0.05 * features[:, 0] + 0.002 * rng.standard_normal(40))
+    accuracies = 0.8 + 0.05 * features[:, 0] + 0.002 * rng.standard_normal(40)
+    model = AccuracyModel(0.9, accuracies, SETTINGS.accuracy_model)
     model.fit(features)
     outcomes = model.predict(np.array([[0.95, 0.5, 0.5], [0.5, -4.5, 5.5]]))
-    known, unknown = outcomes[:, surrogate.MEDIAN]
+    known, unknown = outcomes[:, model.median]
     assert 0.84 < unknown < known
-    gained = Staircase(np.array([[0.5]]), np.array([0.84]), 0.5).expected_improvement(
-        np.full((2, 1), 0.5), outcomes, surrogate.WEIGHTS
-    )
+    ehvi = EHVI(np.array([[0.5]]), np.array([0.84]), 0.5, max_front=40)
+    gained = ehvi(np.full((2, 1), 0.5), outcomes, model.outcome_weights)
     assert 0 < gained[1] < gained[0]

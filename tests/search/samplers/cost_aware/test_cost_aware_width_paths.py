@@ -1,4 +1,4 @@
-"""Cuts by two numbers, and costs on axes, of a real network's plan."""
+"""Widths by two numbers, and costs on axes, of a real network's plan."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,8 @@ import pytest
 
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
-from autoprune.search.samplers.cost_aware.width_paths import Cuts
+from autoprune.search.samplers.cost_aware.settings import KnownCostSettings, WidthPathSettings
+from autoprune.search.samplers.cost_aware.width_paths import WidthPaths
 
 
 @pytest.fixture
@@ -17,11 +18,13 @@ def session(tiny_study: Callable[..., PreparedStudy]) -> PreparedStudy:
 
 @pytest.fixture
 def costs(session: PreparedStudy) -> KnownCosts:
-    return KnownCosts(session.space, session.table, ["flops", "params"], session.dense, log=True)
+    return KnownCosts(
+        session.space, session.table, ["flops", "params"], session.dense, log=True, settings=KnownCostSettings()
+    )
 
 
-def cuts_of(session: PreparedStudy, costs: KnownCosts, drop: Callable[[str, int], float] | None) -> Cuts:
-    return Cuts(session.space, session.table, costs.main_share, drop)
+def paths_of(session: PreparedStudy, costs: KnownCosts, drop: Callable[[str, int], float] | None) -> WidthPaths:
+    return WidthPaths(session.space, session.table, costs.main_share, drop, WidthPathSettings())
 
 
 def test_costs_are_those_of_the_table(session: PreparedStudy, costs: KnownCosts) -> None:
@@ -38,30 +41,30 @@ def test_costs_are_those_of_the_table(session: PreparedStudy, costs: KnownCosts)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.7])
-def test_a_cut_costs_about_what_is_asked(session: PreparedStudy, costs: KnownCosts, strength: float) -> None:
-    cuts = cuts_of(session, costs, lambda group, width: 0.3 * (1 - width / session.table.widths[group]))
+def test_widths_cost_about_what_is_asked(session: PreparedStudy, costs: KnownCosts, strength: float) -> None:
+    paths = paths_of(session, costs, lambda group, width: 0.3 * (1 - width / session.table.widths[group]))
     shares = np.array([0.8, 0.6, 0.4, 0.2])
-    widths = cuts.at(shares, np.full(4, strength))
+    widths = paths.at(shares, np.full(4, strength))
     found = costs.main_share(widths)
     assert (np.diff(found) < 0).all()
     np.testing.assert_allclose(found, shares, rtol=0.35)  # channels are few in this network
     for row in widths:
-        assert all(int(width) in session.space.ratios_of(group) for group, width in zip(cuts.groups, row, strict=True))
+        assert all(int(width) in session.space.ratios_of(group) for group, width in zip(paths.groups, row, strict=True))
 
 
-def test_a_ranked_cut_takes_the_lowest_scores_first(session: PreparedStudy, costs: KnownCosts) -> None:
-    cuts = cuts_of(session, costs, None)
-    doomed = cuts.groups[-1]
-    scores = {group: [5.0] * int(width) for group, width in zip(cuts.groups, cuts.dense, strict=True)}
-    scores[doomed] = [float(n) / 100 for n in range(int(cuts.dense[-1]))]
-    family = cuts.ranked(cuts.dense, scores)
-    assert (family.widths[0] == cuts.dense).all()
-    assert (np.diff(family.shares) <= 0).all()
-    np.testing.assert_allclose(family.shares, costs.main_share(family.widths))
-    assert (family.widths[:-1, :-1] == cuts.dense[:-1]).all()
-    assert len(set(family.widths[:-1, -1].tolist())) == len(family.widths) - 1
-    half = cuts.nearest(cuts.dense / 2)
-    assert (cuts.ranked(half, {doomed: scores[doomed][: int(half[-1])]}).widths <= half).all()
+def test_a_path_by_scores_takes_the_lowest_scores_first(session: PreparedStudy, costs: KnownCosts) -> None:
+    paths = paths_of(session, costs, None)
+    doomed = paths.groups[-1]
+    scores = {group: [5.0] * int(width) for group, width in zip(paths.groups, paths.dense, strict=True)}
+    scores[doomed] = [float(n) / 100 for n in range(int(paths.dense[-1]))]
+    path = paths.by_scores(paths.dense, scores)
+    assert (path.widths[0] == paths.dense).all()
+    assert (np.diff(path.shares) <= 0).all()
+    np.testing.assert_allclose(path.shares, costs.main_share(path.widths))
+    assert (path.widths[:-1, :-1] == paths.dense[:-1]).all()
+    assert len(set(path.widths[:-1, -1].tolist())) == len(path.widths) - 1
+    half = paths.nearest(paths.dense / 2)
+    assert (paths.by_scores(half, {doomed: scores[doomed][: int(half[-1])]}).widths <= half).all()
 
 
 def test_a_sensitive_group_is_spared(session: PreparedStudy, costs: KnownCosts) -> None:
@@ -70,16 +73,16 @@ def test_a_sensitive_group_is_spared(session: PreparedStudy, costs: KnownCosts) 
     def drop(group: str, width: int) -> float:
         return (0.8 if group == spared else 0.01) * (1 - width / session.table.widths[group])
 
-    cuts = cuts_of(session, costs, drop)
-    place = cuts.groups.index(spared)
-    uniform, sensitive = (cuts.at(np.array([0.5]), np.array([strength]))[0] for strength in (0.0, 1.0))
+    paths = paths_of(session, costs, drop)
+    place = paths.groups.index(spared)
+    uniform, sensitive = (paths.at(np.array([0.5]), np.array([strength]))[0] for strength in (0.0, 1.0))
     assert sensitive[place] > uniform[place]
     assert (np.delete(sensitive, place) <= np.delete(uniform, place)).all()
 
 
-def test_no_cut_is_wider_than_its_parent(session: PreparedStudy, costs: KnownCosts) -> None:
-    cuts = cuts_of(session, costs, None)
-    parent = cuts.at(np.array([0.5]), np.zeros(1))
-    narrower = cuts.no_wider(np.stack([cuts.dense, np.ones_like(cuts.dense)]), parent)
+def test_no_widths_are_wider_than_the_parent_s(session: PreparedStudy, costs: KnownCosts) -> None:
+    paths = paths_of(session, costs, None)
+    parent = paths.at(np.array([0.5]), np.zeros(1))
+    narrower = paths.no_wider(np.stack([paths.dense, np.ones_like(paths.dense)]), parent)
     assert (narrower <= parent).all()
     np.testing.assert_array_equal(narrower[0], parent[0])
