@@ -85,11 +85,6 @@ class WeightMasks:
         restored.masks = {name: mask.to(parameters[name].device) for name, mask in masks.items()}
         return restored
 
-    @property
-    def n_zero(self) -> int:
-        """Weights that the masks keep at zero."""
-        return sum(int((~mask).sum()) for mask in self.masks.values())
-
     @torch.no_grad()
     def apply_(self) -> None:
         """Set the masked weights to zero; call it at the start and after each optimizer step."""

@@ -42,11 +42,6 @@ class SensitivityJobs:
         """Points that are not measured yet."""
         return len(self._points) - len(self._measured)
 
-    @property
-    def n_points(self) -> int:
-        """Points of the whole map, the dense network among them."""
-        return len(self._points)
-
     def next(self) -> TrialConfig | None:
         """The next job to run; ``None`` if none is left, or the rest runs now."""
         for index, point in enumerate(self._points):

@@ -104,10 +104,6 @@ class TrainedTrial:
     result: TrialResult
     curve: tuple[float, ...]
 
-    @property
-    def was_stopped(self) -> bool:
-        return self.result.state == "stopped"
-
 
 def trained_of(trial: Recorded) -> TrainedTrial | None:
     """What is known of a trial that was trained; ``None`` if it has not ended, failed, or was over a ceiling."""

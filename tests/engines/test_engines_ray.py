@@ -131,8 +131,8 @@ def test_stopped_trials_tell_what_they_had_reached(trained_tiny: Path, tmp_path:
         assert search.run("ray").returncode == 0
         trials = [each for trial in search.trials() if (each := trained_of(trial)) is not None]
         assert len(trials) == 10
-        (params,) = {each.result.cost.params for each in trials if each.result.cost and not each.was_stopped}
-        stopped = [each for each in trials if each.was_stopped]
+        (params,) = {each.result.cost.params for each in trials if each.result.cost and each.result.state != "stopped"}
+        stopped = [each for each in trials if each.result.state == "stopped"]
         assert stopped
         for one in stopped:
             assert one.result.epochs == len(one.curve) < one.config.epochs == 4

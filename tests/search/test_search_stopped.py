@@ -56,7 +56,7 @@ def test_a_stopped_trial_tells_of_the_network_that_it_had(
     driver.end_early = keep_the_network  # type: ignore[method-assign]
     run_inline(driver, Worker(session.folder))
     found = trained(driver)
-    stopped = [each for each in found if each.was_stopped]
+    stopped = [each for each in found if each.result.state == "stopped"]
     assert len(found) == 8
     assert 0 < len(stopped) < 8
     free = tiny_study(changes | {"search": {"stop_early": False}}, "free")
@@ -127,7 +127,7 @@ def test_a_trial_that_was_to_be_stopped_when_the_process_died_is_stopped_after_t
     epoch = until_first_stop(driver_of(session), die=True)
     driver = driver_of(session)
     assert until_first_stop(driver, die=False) == epoch
-    (one,) = [each for each in trained(driver) if each.was_stopped]
+    (one,) = [each for each in trained(driver) if each.result.state == "stopped"]
     assert one.result.epochs == len(one.curve) == epoch
 
 

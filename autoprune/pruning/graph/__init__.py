@@ -9,14 +9,11 @@ from autoprune.pruning.graph.grouping import DependencyGroup, TensorDim
 from autoprune.pruning.graph.narrowing import at_widths, narrowed
 from autoprune.pruning.graph.prove import half_of_channels, prove_groups
 from autoprune.pruning.graph.serialize import from_plain, to_plain
-from autoprune.pruning.graph.slice import remove_channels
-from autoprune.pruning.graph.unprunable import UnprunableChannels
 
 __all__ = [
     "Analysis",
     "DependencyGroup",
     "TensorDim",
-    "UnprunableChannels",
     "analyse",
     "at_widths",
     "from_plain",
@@ -24,6 +21,5 @@ __all__ = [
     "narrowed",
     "no_analysis",
     "prove_groups",
-    "remove_channels",
     "to_plain",
 ]

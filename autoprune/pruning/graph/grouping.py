@@ -33,14 +33,6 @@ class DependencyGroup(Group):
         """Modules that make or scale the channels."""
         return list(dict.fromkeys(owner_of(name) for name, dim in self.members if (name, dim) not in self.consumers))
 
-    @property
-    def shrink(self) -> dict[str, dict[int, int]]:
-        """Tensor name -> dimension -> entries lost along it with each channel."""
-        table: dict[str, dict[int, int]] = {}
-        for (name, dim), indices in self.members.items():
-            table.setdefault(name, {})[dim] = indices.shape[1]
-        return table
-
 
 def owner_of(tensor_name: str) -> str:
     """Return the module that a parameter belongs to; a parametrised weight is its layer's."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
@@ -35,10 +34,6 @@ class Product:
 
     module: str
     runs: tuple[Run, ...]
-
-    def macs(self, n_removed: Mapping[str, int]) -> int:
-        """Multiply-accumulates when so many channels of each group have left."""
-        return prod(run.after(n_removed) for run in self.runs)
 
 
 RawProduct = tuple[str, tuple[tuple[int, Dim], ...]]

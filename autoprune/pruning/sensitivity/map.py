@@ -1,4 +1,4 @@
-"""What the accuracy of a network is after one group alone is cut, and what widths a drop or a cost allows for all.
+"""The sensitivity map: accuracy after one group alone is pruned, and the widths that a drop in accuracy allows.
 
 Importing this loads no torch.
 """
@@ -6,7 +6,7 @@ Importing this loads no torch.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -14,16 +14,10 @@ from pydantic_core import to_jsonable_python
 
 from autoprune.errors import PruningError
 
-if TYPE_CHECKING:
-    from autoprune.cost.table import CostTable
-
-MAX_THRESHOLDS = 4096
-"""Thresholds among which the one for a cost is sought."""
-
 
 @dataclass(frozen=True)
 class SensitivityPoint:
-    """Accuracy of the network with one group cut to a width, all others whole, batch norm recalibrated, not trained."""
+    """Accuracy with one group pruned to a width and all others whole, batch norm recalibrated, not trained."""
 
     group: str
     width: int
@@ -32,11 +26,12 @@ class SensitivityPoint:
 
 @dataclass(frozen=True)
 class SensitivityMap:
-    """How the accuracy falls when each group alone is cut.
+    """How the accuracy falls when each group alone is pruned.
 
-    Between measured widths the accuracy is interpolated. A narrower cut never reads better than a wider one: what was
-    measured is lowered to the lowest accuracy among the wider cuts, the dense network included. Below the narrowest
-    measured width nothing is known; the accuracy there reads as that of the narrowest, and no width is proposed.
+    Between measured widths the accuracy is interpolated. A narrower width never reads better than a wider one: the
+    accuracy at a width is the lowest among those measured at it and at wider ones, the dense network included. Nothing
+    is known below the narrowest measured width. The accuracy there reads as that of the narrowest, and no width is
+    proposed.
 
     Attributes:
         dense_widths: Group -> channels in the dense network, for every group of the plan.
@@ -61,7 +56,7 @@ class SensitivityMap:
                 raise PruningError(f"the sensitivity of '{point.group}' at width {point.width} is of another network.")
 
     def accuracy(self, group: str, width: int) -> float:
-        """The accuracy with this group alone at this width.
+        """Return the accuracy with this group alone at this width.
 
         Raises:
             PruningError: If the group has no points, or the width is not in [1, the dense one].
@@ -74,7 +69,7 @@ class SensitivityMap:
         return float(curve[width])
 
     def ranking(self) -> list[str]:
-        """The groups that were measured, most sensitive first: by the mean drop from the narrowest cut to whole."""
+        """Rank the measured groups, most sensitive first, by the mean drop from the narrowest to the dense width."""
         drops = {
             group: float(np.nan_to_num(self.dense_accuracy - curve[self._narrowest[group] :], nan=np.inf).mean())
             for group, curve in self._curves.items()
@@ -82,10 +77,10 @@ class SensitivityMap:
         return sorted(drops, key=lambda group: -drops[group])
 
     def widths_within(self, drop: float) -> dict[str, int]:
-        """The narrowest width of every group at which that group alone costs at most ``drop`` of accuracy.
+        """Return the narrowest width of every group at which that group alone loses at most ``drop`` of accuracy.
 
         One threshold gives the widths of all groups, as in ModelOpt's FastNAS. The widths obey ``multiples`` and are
-        no narrower than what was measured. Cut together, the groups lose more than ``drop``.
+        no narrower than what was measured. Pruned together, the groups lose more than ``drop``.
 
         Raises:
             PruningError: If ``drop`` is negative or NaN.
@@ -96,31 +91,6 @@ class SensitivityMap:
         for group, (widths, drops) in self._steps.items():
             found[group] = int(widths[np.searchsorted(drops, drop, side="right") - 1])
         return found
-
-    def widths_at_cost(
-        self, fraction: float, table: "CostTable", cost: Literal["macs", "params"] = "macs"
-    ) -> dict[str, int]:
-        """The widths of the lowest threshold at which the network costs at most a fraction of the dense one.
-
-        The first call for a table works out its costs at every threshold; those that follow take microseconds.
-
-        Args:
-            fraction: In (0, 1].
-            table: Costs of this network.
-
-        Raises:
-            PruningError: If ``fraction`` is out of range, or the narrowest measured widths cost more.
-        """
-        if not 0 < fraction <= 1:
-            raise PruningError(f"the fraction of the dense {cost} must be in (0, 1], got {fraction}.")
-        shares = self._cost_shares(table)[cost]
-        fits = shares <= fraction
-        if not fits[-1]:
-            raise PruningError(
-                f"at the narrowest widths that were measured, {cost} are {shares[-1]:.3g}x of dense, above {fraction}. "
-                "Measure narrower ones."
-            )
-        return self.widths_within(float(self._thresholds[np.argmax(fits)]))
 
     def to_dict(self) -> dict[str, Any]:
         """Turn the map into plain JSON values; NaN stays, as Python's ``json`` writes and reads it."""
@@ -164,31 +134,6 @@ class SensitivityMap:
             widths = np.array([*allowed, dense])[::-1]
             steps[group] = (widths, np.nan_to_num(self.dense_accuracy - curve[widths], nan=np.inf))
         return steps
-
-    @cached_property
-    def _thresholds(self) -> np.ndarray:
-        """The drops at which some group gets narrower, ascending; evenly thinned out if there are very many."""
-        drops = np.unique(np.concatenate([[0.0], *(drops for _, drops in self._steps.values())]))
-        drops = drops[np.isfinite(drops)]
-        chosen = np.linspace(0, len(drops) - 1, min(len(drops), MAX_THRESHOLDS)).round().astype(int)
-        return np.asarray(drops[chosen])
-
-    @cached_property
-    def _known_shares(self) -> dict[int, tuple["CostTable", dict[str, np.ndarray]]]:
-        return {}
-
-    def _cost_shares(self, table: "CostTable") -> dict[str, np.ndarray]:
-        """Cost name -> share of the dense network's at every threshold."""
-        if id(table) not in self._known_shares:
-            widths = np.tile(np.array(list(table.widths.values())), (len(self._thresholds), 1))
-            for column, group in enumerate(table.widths):
-                if group in self._steps:
-                    allowed, drops = self._steps[group]
-                    widths[:, column] = allowed[np.searchsorted(drops, self._thresholds, side="right") - 1]
-            costs, dense = table.costs(widths), table.cost({})
-            shares = {"macs": costs.macs / max(1, dense.macs), "params": costs.params / dense.params}
-            self._known_shares[id(table)] = (table, shares)
-        return self._known_shares[id(table)][1]
 
 
 _ADAPTER = TypeAdapter(SensitivityMap)

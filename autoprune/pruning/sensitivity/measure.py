@@ -1,4 +1,4 @@
-"""Measuring sensitivity, one point at a time: cut one group of the dense network, recalibrate batch norm, judge."""
+"""Measure sensitivity, one point at a time: prune one group of the dense network, recalibrate, evaluate."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -36,14 +36,14 @@ def points_to_measure(
 
 
 class SensitivityMeter:
-    """Measures single points; made once a process.
+    """Measure single points of a map; made once a process.
 
     Args:
         model: The trained dense network; it is not touched.
         plan: Its plan.
         judge: Gives the accuracy, higher is better, of a network in evaluation mode.
-        example_inputs: Inputs on which each cut is proved.
-        recalibrate: Adapts a cut network's batch norm, in place.
+        example_inputs: Inputs on which each pruned network is proved.
+        recalibrate: Recalibrates a pruned network's batch norm, in place.
         criterion: Importance that decides which channels go.
         calibration: Batches for the criteria that need data.
         loss: Loss for ``taylor``.
@@ -70,11 +70,11 @@ class SensitivityMeter:
         self._calibration = calibration
 
     def dense_accuracy(self) -> float:
-        """The accuracy that the points compare with: of the dense network, recalibrated like a cut one."""
+        """Measure the accuracy that the points compare with: of the dense network, recalibrated like a pruned one."""
         return self._accuracy({})
 
     def point(self, group: str, width: int) -> SensitivityPoint:
-        """Cut one group to a width and measure the accuracy.
+        """Prune one group to a width and measure the accuracy.
 
         Raises:
             PruningError: If the group is unknown or can't have this width.
@@ -82,7 +82,7 @@ class SensitivityMeter:
         return SensitivityPoint(group, width, self._accuracy({group: width}))
 
     def _accuracy(self, widths: dict[str, int]) -> float:
-        cut = prune(
+        pruned = prune(
             self._model,
             self.plan,
             PruningConfig(widths=widths, criterion=self._criterion),
@@ -91,8 +91,8 @@ class SensitivityMeter:
             loss=self._loss,
             seed=self._seed,
         ).model.eval()
-        self._recalibrate(cut)
-        return float(self._judge(cut))
+        self._recalibrate(pruned)
+        return float(self._judge(pruned))
 
 
 def measure_map(

@@ -1,22 +1,14 @@
-"""The sensitivity map: monotone, interpolated, and the widths that a drop or a cost allows; checked by brute force."""
+"""The sensitivity map: monotone, interpolated, and the widths that a drop allows; checked by brute force."""
 
 import json
 import subprocess
 import sys
-import time
-from functools import cache
 
-import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
-from autoprune.cost import CostTable, build_table
-from autoprune.cost.table import TensorCost
 from autoprune.errors import PruningError
-from autoprune.pruning.planner import make_plan
 from autoprune.pruning.sensitivity.map import SensitivityMap, SensitivityPoint
 
 
@@ -102,65 +94,6 @@ def test_json_round_trip() -> None:
 def test_mistakes(call: object, message: str) -> None:
     with pytest.raises(PruningError, match=message):
         call()  # type: ignore[operator]
-
-
-def network() -> tuple[nn.Module, torch.Tensor]:
-    return nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 16, 4)
-    ), torch.randn(2, 1, 8, 8)
-
-
-@cache
-def table_and_map() -> tuple[CostTable, SensitivityMap]:
-    model, inputs = network()
-    plan = make_plan(model, inputs)
-    table = build_table(model, inputs, widths=plan.group_widths, shrink=plan.shrink, products=plan.products)
-    points = {("0", 4): 0.8, ("0", 1): 0.3, ("2", 8): 0.9, ("2", 2): 0.6}
-    return table, SensitivityMap(
-        table.widths, 0.9, tuple(SensitivityPoint(*key, value) for key, value in points.items()), {}
-    )
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.floats(0.1, 1.0), st.sampled_from(["macs", "params"]))
-def test_widths_at_a_cost_by_brute_force(fraction: float, cost: str) -> None:
-    table, found = table_and_map()
-    dense = getattr(table.cost({}), cost)
-    widths = found.widths_at_cost(fraction, table, cost)  # type: ignore[arg-type]
-    assert getattr(table.cost(widths), cost) <= fraction * dense
-    # The lowest of all drops at which the network fits, tried one by one.
-    for drop in np.unique(
-        [0.9 - found.accuracy(g, w) for g, dense_w in (("0", 8), ("2", 16)) for w in range(2, dense_w + 1)]
-    ):
-        tried = found.widths_within(max(0.0, float(drop)) + 1e-12)
-        if getattr(table.cost(tried), cost) <= fraction * dense:
-            assert tried == widths
-            break
-
-
-def test_a_cost_out_of_reach() -> None:
-    table, found = table_and_map()
-    with pytest.raises(PruningError, match=r"at the narrowest widths that were measured, macs are .*x of dense"):
-        found.widths_at_cost(0.01, table)
-    with pytest.raises(PruningError, match=r"must be in \(0, 1\], got 1.5"):
-        found.widths_at_cost(1.5, table)
-
-
-def test_thousands_of_calls_a_second() -> None:
-    widths = {f"layer{number}": 512 for number in range(50)}
-    points = tuple(
-        SensitivityPoint(group, width, 0.9 - 0.001 * (number + 1) * (512 - width) / 100)
-        for number, group in enumerate(widths)
-        for width in (384, 256, 128, 51)
-    )
-    found = SensitivityMap(widths, 0.9, points, {})
-    tensors = [TensorCost((group,), (512, 512), 4, True, 512 * 512, ((0, group, 1),)) for group in widths]
-    table = CostTable(widths, (), tuple(tensors), {})
-    found.widths_at_cost(0.5, table)
-    start = time.perf_counter()
-    for fraction in np.linspace(0.2, 1.0, 500):
-        found.widths_at_cost(float(fraction), table)
-    assert time.perf_counter() - start < 0.5
 
 
 def test_importing_the_map_loads_no_torch() -> None:
