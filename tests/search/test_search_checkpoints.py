@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tiny import TINY_SPACE, copy_study, merged, write_space
+from shared_folders import build_once
+from tiny import TINY_SPACE, brief_latencies, copy_study, merged, tiny_folder, write_space
 
 from autoprune.config import load_config
 from autoprune.engines.inline import run_in_process
@@ -48,6 +49,17 @@ def make(trained_tiny: Path, tmp_path: Path, place: Path, brief_latency: None) -
         return copy_study(trained_tiny, tmp_path / name, merged(changes or {}, own))
 
     return made
+
+
+@pytest.fixture(scope="session")
+def whole(trained_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """A tiny study, searched without a break, whose checkpoints are in its folder; not to be changed."""
+
+    def build(root: Path) -> None:
+        with brief_latencies():
+            search(copy_study(trained_tiny, root, {}))
+
+    return tiny_folder(build_once(tmp_path_factory, "whole", build))
 
 
 def search(space: Path, n_trials: int | None = None, **told: Any) -> Outcome:
@@ -242,7 +254,9 @@ def test_a_place_that_can_not_be_used_is_told_before_anything_is_written(
 
 
 @pytest.mark.parametrize("n_changes", [3, 4, 7, 8])
-def test_a_place_lost_amid_a_search_stops_it_and_no_trial_has_failed(make: Make, place: Path, n_changes: int) -> None:
+def test_a_place_lost_amid_a_search_stops_it_and_no_trial_has_failed(
+    make: Make, place: Path, whole: StudyFolder, n_changes: int
+) -> None:
     space = make()
     lost = place.with_name("lost")
     seen = 0
@@ -265,7 +279,7 @@ def test_a_place_lost_amid_a_search_stops_it_and_no_trial_has_failed(make: Make,
     assert outcome.driver.is_complete
     frame = pd.read_parquet(outcome.session.folder.trials)
     assert set(frame["state"]) == {"finished"}
-    assert_same_trials(search(make(name="here", here=True)).session.folder, outcome.session.folder)
+    assert_same_trials(whole, outcome.session.folder)
     assert {name.split("/")[1] for name in kept(place)} == {str(number) for number in outcome.driver.front.members}
 
 

@@ -81,7 +81,7 @@ def test_beside_the_main_thread_there_is_no_alarm() -> None:
     assert seen == [0]
 
 
-@pytest.mark.parametrize("ask", [lambda: bytearray(2 * GIB), lambda: torch.empty(GIB // 2)], ids=["Python", "torch"])
+@pytest.mark.parametrize("ask", [lambda: bytearray(GIB), lambda: torch.empty(GIB // 2)], ids=["Python", "torch"])
 def test_memory_over_the_limit_is_refused_and_told(ask: Callable[[], object]) -> None:
     def eat() -> Iterator[int]:
         yield 0

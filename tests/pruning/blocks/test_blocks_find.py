@@ -211,6 +211,9 @@ def test_exported_programs_of_networks_without_a_layer(name: str, tmp_path: Path
 
     torch.manual_seed(0)
     model, inputs = dict(transformers_models())[name]()
+    if name.startswith("Swin"):  # one layer of the last stage is enough, and half the time
+        model.config.depths = [2, 1]
+        model = type(model)(model.config)
     plan = autoprune.plan(model.eval(), inputs)
     pruned = plan.prune(0.5, blocks=[plan.blocks[0].name])
     expected = pruned(**inputs).logits.detach()
