@@ -28,7 +28,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.prepare import prepare_study
+from autoprune.search.prepare import prepare_study, read_space, validate_space
 from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 from benchmarks import driver_overhead_task
@@ -67,7 +67,7 @@ def make_study(root: Path, seconds: float) -> None:
     space = root / "space.yaml"
     space.write_text(yaml.safe_dump(spec, sort_keys=False))
     one_thread = WorkerResources(workers=WORKERS, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
-    prepare_study(space, StudyFolder(root / "results" / "overhead"), one_thread)
+    prepare_study(validate_space(read_space(space)), StudyFolder(root / "results" / "overhead"), one_thread)
 
 
 def measure(way: str, seconds: float, n_trials: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.prepare import prepare_study
+from autoprune.search.prepare import prepare_study, read_space, validate_space
 from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 from benchmarks.suggest_time_studies import TRAINING, Filling, Problem
@@ -71,7 +71,11 @@ def make_study(root: Path, n_trials: int) -> StudyFolder:
     space = root / "space.yaml"
     space.write_text(yaml.safe_dump(spec, sort_keys=False))
     folder = StudyFolder(root / "results" / "load")
-    prepare_study(space, folder, WorkerResources(workers=1, threads=1, gpus_per_trial=0.0, device=torch.device("cpu")))
+    prepare_study(
+        validate_space(read_space(space)),
+        folder,
+        WorkerResources(workers=1, threads=1, gpus_per_trial=0.0, device=torch.device("cpu")),
+    )
     Filling(Problem(N_DIMENSIONS, study="load"), folder).up_to(n_trials)
     return folder
 

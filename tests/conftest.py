@@ -11,9 +11,9 @@ import torch
 from command_line import run_well
 from postgres_server import PASSWORD, Postgres, missing_programs, running_postgres
 from shared_folders import build_once
-from tiny import ONE_THREAD, TINY_TASK, brief_latencies, copy_study, tiny_folder, train_tiny, write_space
+from tiny import TINY_TASK, brief_latencies, copy_study, prepare_tiny, tiny_folder, train_tiny, write_space
 
-from autoprune.search.prepare import PreparedStudy, prepare_study
+from autoprune.search.prepare import PreparedStudy
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unhurried", deadline=None)  # the wall's time depends on what else runs
@@ -67,7 +67,7 @@ def tiny_study(tmp_path: Path, trained_tiny: Path, brief_latency: None) -> Calla
         root = tmp_path / name
         if not root.exists():
             copy_study(trained_tiny, root, changes or {}, task)
-        return prepare_study(root / "space.yaml", tiny_folder(root), ONE_THREAD)
+        return prepare_tiny(root / "space.yaml", tiny_folder(root))
 
     return make
 

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from autoprune.cost import measure
-from autoprune.search.prepare import prepare_study
+from autoprune.search.prepare import PreparedStudy, prepare_study, read_space, validate_space
 from autoprune.search.resources import WorkerResources
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
@@ -141,9 +141,14 @@ def tiny_folder(root: Path) -> StudyFolder:
     return StudyFolder(root / "results" / "tiny")
 
 
+def prepare_tiny(space: Path, folder: StudyFolder, places: WorkerResources = ONE_THREAD) -> PreparedStudy:
+    """Make a study ready for trials."""
+    return prepare_study(validate_space(read_space(space), folder.plan), folder, places)
+
+
 def train_tiny(root: Path) -> None:
     """Train the dense network and find what can be pruned."""
-    prepare_study(write_space(root, {}), tiny_folder(root), ONE_THREAD)
+    prepare_tiny(write_space(root, {}), tiny_folder(root))
 
 
 @contextmanager

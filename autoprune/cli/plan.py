@@ -43,20 +43,20 @@ def plan(
 
     from autoprune.cost import measure_cost
     from autoprune.report.plan import plan_record, plan_tables
-    from autoprune.search.prepare import rank_plan, saved_size, validate_space
+    from autoprune.search.prepare import rank_plan, read_space, saved_size, validate_space
     from autoprune.search.sensitivity import trained_network
     from autoprune.search.space import SearchSpace
     from autoprune.study.folder import StudyFolder
 
-    checked = validate_space(space)
+    checked = validate_space(read_space(space))
     spec, task, model, table = checked.spec, checked.task, checked.model, checked.table
     folder = StudyFolder(results / spec.study)
     device = torch.device("cpu")
     if sensitivity:
-        model = trained_network(space, checked, folder)
+        model = trained_network(checked, folder)
     trained = sensitivity or spec.task.weights is not None
     found = rank_plan(spec, task, checked.plan, model, device) if trained else checked.plan
-    cost = measure_cost(model, task.example_inputs(), saved_size(model, task, spec), device, latency=True)
+    cost = measure_cost(model, task.example_inputs(), saved_size(model, spec), device, latency=True)
     layer = spec.method("layer")
     importance = layer.importance if trained and layer is not None else ""
     dimensions = SearchSpace(spec, found).dimensions()

@@ -11,6 +11,7 @@ from autoprune.search.signals import exit_code, handlers_restored, ignore_at_exi
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from autoprune.config import SpaceFile
     from autoprune.search.driver import Driver
     from autoprune.search.prepare import PreparedStudy
     from autoprune.search.run import Engine as Runner
@@ -44,8 +45,9 @@ def search(
         with handlers_restored():
             raise_when_preempted()
             runner = load_engine(engine, address)
-            with started_early(engine, address, space, results):
-                _search(console, space, trials, runner, results)
+            file = _read(space)
+            with started_early(engine, address, file, results):
+                _search(console, file or space, trials, runner, results)
     except KeyboardInterrupt as interrupt:
         console.print("interrupted; the same command goes on.")
         raise typer.Exit(exit_code(interrupt)) from None
@@ -53,7 +55,18 @@ def search(
         ignore_at_exit()
 
 
-def _search(console: "Console", space: Path, trials: int | None, engine: "Runner", results: Path) -> None:
+def _read(space: Path) -> "SpaceFile | None":
+    """Read the space file; ``None`` if it has mistakes, which the search tells together with those of its task."""
+    from autoprune.config import read_space_file
+    from autoprune.errors import ConfigError
+
+    try:
+        return read_space_file(space)
+    except ConfigError:
+        return None
+
+
+def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, engine: "Runner", results: Path) -> None:
     from autoprune.cli.progress import Progress
     from autoprune.errors import StudyError
     from autoprune.search.run import run_search

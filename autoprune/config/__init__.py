@@ -2,7 +2,7 @@
 
 from autoprune.config.changes import differences
 from autoprune.config.constraints import COSTS, Ceiling
-from autoprune.config.load import load_config, located, parse_config, valid_task
+from autoprune.config.load import SpaceFile, load_config, located, parse_config, read_space_file, valid_task
 from autoprune.config.model import SearchConfig
 from autoprune.config.searchable import Range
 from autoprune.config.task import CallableRef, TaskSettings
@@ -13,10 +13,12 @@ __all__ = [
     "Ceiling",
     "Range",
     "SearchConfig",
+    "SpaceFile",
     "TaskSettings",
     "differences",
     "load_config",
     "located",
     "parse_config",
+    "read_space_file",
     "valid_task",
 ]

@@ -1,6 +1,7 @@
 """Read a space file: every mistake is found at once, and each is told with its line."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,38 @@ _Loader.add_implicit_resolver(
 )
 
 
+@dataclass(frozen=True)
+class SpaceFile:
+    """A space file, read and validated once.
+
+    Attributes:
+        content: The file's bytes, as they were read.
+    """
+
+    path: Path
+    content: bytes
+    config: SearchConfig
+
+    @property
+    def base_dir(self) -> Path:
+        """The folder that the names in the file are looked up in first."""
+        return self.path.absolute().parent
+
+
 def load_config(path: Path) -> SearchConfig:
+    """Read and validate a space file; raises ConfigError as :func:`read_space_file` does."""
+    return read_space_file(path).config
+
+
+def read_space_file(path: Path) -> SpaceFile:
     """Read and validate a space file.
 
     Raises:
         ConfigError: With every mistake in the file, each with its line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        text = content.decode()
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file. Shipped examples are in search_spaces/."]) from None
     except IsADirectoryError:
@@ -50,7 +75,7 @@ def load_config(path: Path) -> SearchConfig:
         ) from None
     except OSError as error:
         raise ConfigError([f"{path}: can't be read: {error.strerror or error}. Name another file."]) from None
-    return parse_config(text, str(path))
+    return SpaceFile(path, content, parse_config(text, str(path)))
 
 
 def parse_config(text: str, name: str) -> SearchConfig:

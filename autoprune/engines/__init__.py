@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoprune.config import load_config
+from autoprune.config import SpaceFile
 from autoprune.errors import AutopruneError, StudyError
 from autoprune.search.resources import find_workers
 
@@ -50,17 +50,19 @@ def _run(module: str, function: str, *args: Any, **options: Any) -> None:
 
 
 @contextmanager
-def started_early(name: str, address: str | None, space_file: Path, results: Path) -> Iterator[None]:
+def started_early(name: str, address: str | None, file: SpaceFile | None, results: Path) -> Iterator[None]:
     """Let an engine that takes seconds to start do so while all else is loaded.
 
     It does not where that would be in vain: the space file has mistakes, or the study has been at its end before.
+
+    Args:
+        file: The space file; ``None`` if it has mistakes.
     """
     workers = None
-    if name == "ray" and address is None:
-        with suppress(AutopruneError):  # run_search finds it again, and more
-            spec = load_config(space_file)
-            if not (results / spec.study / "test.json").exists():
-                workers, _ = find_workers(spec.resources)
+    if name == "ray" and address is None and file is not None:
+        with suppress(AutopruneError):  # run_search finds it again
+            if not (results / file.config.study / "test.json").exists():
+                workers, _ = find_workers(file.config.resources)
     if workers is None:
         yield
         return

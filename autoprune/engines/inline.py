@@ -1,15 +1,15 @@
 """Trials one after another in this process: no Ray, a debugger works, and a seed gives the same study bit for bit."""
 
 from autoprune.search.job_source import JobSource
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources
-from autoprune.study.folder import StudyFolder
 from autoprune.trial import TrialResult
 from autoprune.worker import Worker
 
 
-def run_in_process(driver: JobSource, folder: StudyFolder, places: WorkerResources) -> None:
+def run_in_process(driver: JobSource, study: PreparedStudy, places: WorkerResources) -> None:
     """Run trials until the driver has no more to give."""
-    run_inline(driver, Worker(folder, places.device))
+    run_inline(driver, Worker(study.folder, places.device, config=study.spec, task=study.task))
 
 
 def run_inline(driver: JobSource, worker: Worker) -> None:

@@ -26,6 +26,7 @@ from ray.tune.search import Searcher
 
 from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
 from autoprune.search.job_source import JobSource
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources, room
 from autoprune.search.signals import Preempted
 from autoprune.study.folder import StudyFolder
@@ -35,7 +36,7 @@ GRACE_S = 10.0
 """How long after its timeout a trial that did not end by itself is killed with its process."""
 
 
-def run_ray(driver: JobSource, folder: StudyFolder, places: WorkerResources, address: str | None = None) -> None:
+def run_ray(driver: JobSource, study: PreparedStudy, places: WorkerResources, address: str | None = None) -> None:
     """Run trials until the driver has no more to give.
 
     Args:
@@ -46,7 +47,7 @@ def run_ray(driver: JobSource, folder: StudyFolder, places: WorkerResources, add
         StudyError: If the Ray at the address can't be joined or has no room for a trial, or one that is started here
             lacks a custom resource.
     """
-    scratch = tempfile.mkdtemp(prefix="autoprune-tune-", dir=None if address is None else folder.root.absolute())
+    scratch = tempfile.mkdtemp(prefix="autoprune-tune-", dir=None if address is None else study.folder.root)
     scheduler = _DriverScheduler(driver)
     try:
         if address is None:
@@ -61,7 +62,7 @@ def run_ray(driver: JobSource, folder: StudyFolder, places: WorkerResources, add
         searcher = _DriverSearcher(driver, workers, scheduler)
         tuner = tune.Tuner(
             tune.with_resources(_TrialActor, places.per_trial if address else {**places.per_trial, "CPU": 1}),
-            param_space={"folder": str(folder.root.absolute()), "threads": places.threads},
+            param_space={"folder": str(study.folder.root), "threads": places.threads},
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.config import SearchConfig, differences, load_config, located, valid_task
+from autoprune.config import SearchConfig, SpaceFile, differences, load_config, located, read_space_file, valid_task
 from autoprune.config.paths import expand
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, ConfigError, StudyError, TaskError, describe_error
@@ -64,43 +64,47 @@ class ValidatedSpace:
 
     Attributes:
         model: The dense network, with the given weights or untrained.
-        plan: What of it can be pruned, the blocks not ranked.
+        plan: What of it can be pruned; the blocks are ranked if it is that of a study.
         trained: Whether the model has trained weights.
     """
 
-    spec: SearchConfig
+    file: SpaceFile
     task: Task
     model: nn.Module
     plan: PruningPlan
     table: CostTable
     trained: bool
 
+    @property
+    def spec(self) -> SearchConfig:
+        """What the space file asks for."""
+        return self.file.config
 
-def validate_space(space_file: Path, plan_file: Path | None = None, dense: Path | None = None) -> ValidatedSpace:
-    """Read a space file and try everything it names, without writing anything.
+
+def validate_space(file: SpaceFile, plan_file: Path | None = None, dense: Path | None = None) -> ValidatedSpace:
+    """Try everything that a space file names, without writing anything.
 
     Args:
         plan_file: Plan of the study that was started from this file, if one was: saves finding it again.
         dense: Folder of a trained dense network to take if the file names no weights.
 
     Raises:
-        ConfigError: If the file has mistakes, or names layers that can't be pruned.
+        ConfigError: If the file names layers that can't be pruned.
         TaskError: If what it names does not fit together.
         StudyError: If no network of the space is under its ceilings, or the plan is of an earlier autoprune.
     """
-    spec = read_config(space_file)
-    with in_file(space_file):
-        return _checked(spec, space_file, plan_file, dense)
+    with in_file(file.path):
+        return _validated(file, plan_file, dense)
 
 
-def _checked(spec: SearchConfig, space_file: Path, plan_file: Path | None, dense: Path | None) -> ValidatedSpace:
-    base_dir = space_file.absolute().parent
+def _validated(file: SpaceFile, plan_file: Path | None, dense: Path | None) -> ValidatedSpace:
+    spec, base_dir = file.config, file.base_dir
     task = build_task(spec.task, base_dir)
-    check_task(task)
-    if spec.search.sampler != "auto":
-        load_sampler(spec.search.sampler, base_dir)
     torch.manual_seed(dense_training(spec).seed)
     model = task.build_model()
+    check_task(task, model)
+    if spec.search.sampler != "auto":
+        load_sampler(spec.search.sampler, base_dir)
     if spec.task.weights is not None:
         load_weights(model, base_dir / expand(spec.task.weights))
     elif dense is not None:
@@ -125,17 +129,17 @@ def _checked(spec: SearchConfig, space_file: Path, plan_file: Path | None, dense
             blocks=plan.block_names,
         )
     CostConstraints(spec, table).check_reachable(SearchSpace(spec, plan))
-    return ValidatedSpace(spec, task, model, plan, table, trained=spec.task.weights is not None or dense is not None)
+    return ValidatedSpace(file, task, model, plan, table, trained=spec.task.weights is not None or dense is not None)
 
 
-def read_config(space_file: Path) -> SearchConfig:
+def read_space(space_file: Path) -> SpaceFile:
     """Read a space file; its mistakes are told together with those of what its `task` section names.
 
     Raises:
         ConfigError: If there are any mistakes in the file.
     """
     try:
-        return load_config(space_file)
+        return read_space_file(space_file)
     except ConfigError as error:
         settings = valid_task(space_file)
         if settings is None:
@@ -180,11 +184,11 @@ def in_stage(what: str, way_out: str) -> Iterator[None]:
         raise TaskError(f"{what} failed: {told.rstrip('.')}. {way_out}") from error
 
 
-def check_same_study(folder: StudyFolder, spec: SearchConfig) -> None:
+def check_same_study(folder: StudyFolder, file: SpaceFile) -> None:
     """Refuse to go on with a study that was started from another space file; raises StudyError with the differences."""
-    if not folder.space.exists():
+    if not folder.space.exists() or folder.space.read_bytes() == file.content:
         return
-    changed = differences(load_config(folder.space), spec)
+    changed = differences(load_config(folder.space), file.config)
     if changed:
         raise StudyError(
             f"{folder.root} was started from a different space file ({'; '.join(changed)}). "
@@ -193,33 +197,31 @@ def check_same_study(folder: StudyFolder, spec: SearchConfig) -> None:
 
 
 def prepare_study(
-    space_file: Path,
+    checked: ValidatedSpace,
     folder: StudyFolder,
     places: WorkerResources,
     on_stage: Callable[[str], None] = lambda _: None,
-    checked: ValidatedSpace | None = None,
 ) -> PreparedStudy:
     """Make a study ready for trials, or ready again; what is there already is kept.
 
     The caller holds the folder's lock.
 
     Args:
+        checked: The space file, with the study's plan if it has one.
         places: Where to train, and with how many threads every latency of the study is measured.
         on_stage: Told, in a few words, what is being done.
-        checked: What :func:`validate_space` gave for this file, if that was called before.
 
     Raises:
         AutopruneError: If the space file, the task or the folder can't be used.
     """
-    checked = checked or validate_space(space_file, folder.plan)
-    spec, task = checked.spec, checked.task
-    check_same_study(folder, spec)
+    spec, task, plan = checked.spec, checked.task, checked.plan
+    check_same_study(folder, checked.file)
     folder.create()
     if not folder.origin.exists():
-        base_dir = os.path.relpath(space_file.absolute().parent, folder.root)
+        base_dir = os.path.relpath(checked.file.base_dir, folder.root)
         folder.write_json(folder.origin, {"base_dir": base_dir, "versions": versions()})
     folder.keep_elsewhere(spec.search.checkpoints, spec.study)
-    space = space_file.read_bytes()
+    space = checked.file.content
     if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
         with folder.writing(), replacing(folder.space) as handle:
             handle.write(space)
@@ -231,15 +233,16 @@ def prepare_study(
             on_stage("ranking the blocks")
         with in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."):
             model = load_model(folder.dense, task.build_model)
-            plan = rank_plan(spec, task, checked.plan, model, places.device)
+            plan = rank_plan(spec, task, plan, model, places.device)
         scores = kept_scores(model, plan)
         folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict(), "scores": scores})
         model.to("cpu")
         free_device_memory(places.device)
-    return reopen_study(folder, task)
+    dense = DenseReference.read(folder)
+    return PreparedStudy(spec, folder, task, SearchSpace(spec, plan), checked.table, dense)
 
 
-def reopen_study(folder: StudyFolder, task: Task | None = None) -> PreparedStudy:
+def reopen_study(folder: StudyFolder) -> PreparedStudy:
     """Open a study whose dense and plan stages are done; raises StudyError if they are not."""
     spec = load_config(folder.space)
     folder.keep_elsewhere(spec.search.checkpoints, spec.study)
@@ -247,7 +250,7 @@ def reopen_study(folder: StudyFolder, task: Task | None = None) -> PreparedStudy
     return PreparedStudy(
         spec=spec,
         folder=folder,
-        task=task or build_task(spec.task, folder.base_dir),
+        task=build_task(spec.task, folder.base_dir),
         space=SearchSpace(spec, plan),
         table=table,
         dense=DenseReference.read(folder),
@@ -272,10 +275,10 @@ def rank_plan(spec: SearchConfig, task: Task, plan: PruningPlan, model: nn.Modul
     return rank_blocks(plan, model, lambda candidate: evaluate(candidate, first, task, device).loss)
 
 
-def saved_size(model: nn.Module, task: Task, spec: SearchConfig) -> int:
+def saved_size(model: nn.Module, spec: SearchConfig) -> int:
     """Bytes of the file that the network would be saved in."""
     with tempfile.TemporaryDirectory() as scratch:
-        return save_model(Path(scratch), model, describe(task.build_model(), model, spec.task.model))
+        return save_model(Path(scratch), model, describe(model, model, spec.task.model))
 
 
 def versions() -> dict[str, str]:
@@ -305,7 +308,7 @@ def _dense_stage(
     on_stage("measuring the dense network")
     model.to(device)
     validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
-    architecture = describe(task.build_model(), model, spec.task.model)
+    architecture = describe(model, model, spec.task.model)
     with folder.writing():
         size_bytes = save_model(folder.dense, model.to("cpu"), architecture)
     model.to(device)

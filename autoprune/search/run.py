@@ -8,6 +8,7 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from autoprune.config import SpaceFile
 from autoprune.errors import UnwritableError
 from autoprune.files import remove_unfinished
 from autoprune.search.driver import Driver
@@ -20,7 +21,7 @@ from autoprune.search.prepare import (
     in_file,
     in_stage,
     prepare_study,
-    read_config,
+    read_space,
     validate_space,
 )
 from autoprune.search.replication.replication import Replication
@@ -34,7 +35,7 @@ from autoprune.study.optuna_storage import storage_error
 from autoprune.study.records import config_of
 from autoprune.training.precision import Precision
 
-Engine = Callable[[JobSource, StudyFolder, WorkerResources], None]
+Engine = Callable[[JobSource, PreparedStudy, WorkerResources], None]
 """Runs trials, or replicates of them, until there are no more to give."""
 
 
@@ -68,7 +69,7 @@ class Outcome:
 
 
 def run_search(
-    space_file: Path,
+    space: Path | SpaceFile,
     results: Path,
     engine: Engine,
     n_trials: int | None = None,
@@ -83,6 +84,7 @@ def run_search(
     Nothing is written before the space file and all that it names were tried.
 
     Args:
+        space: The space file, read before or to be read.
         results: Folder that holds the studies.
         n_trials: Trials that the study is to reach; ``None`` takes the space file's.
         on_stage: Told, in a few words, what is done before and after the trials.
@@ -93,11 +95,12 @@ def run_search(
         AutopruneError: If the space file, the task, the study or the folder can't be used.
     """
     with handlers_restored():
-        return _run_search(space_file, results, engine, n_trials, on_stage, on_change, on_replication)
+        file = space if isinstance(space, SpaceFile) else read_space(space)
+        return _run_search(file, results, engine, n_trials, on_stage, on_change, on_replication)
 
 
 def _run_search(
-    space_file: Path,
+    file: SpaceFile,
     results: Path,
     engine: Engine,
     n_trials: int | None,
@@ -105,36 +108,36 @@ def _run_search(
     on_change: Callable[[Driver], None],
     on_replication: Callable[[Replication], None],
 ) -> Outcome:
-    spec = read_config(space_file)
+    spec = file.config
     folder = StudyFolder(results / spec.study)
-    check_same_study(folder, spec)
-    with in_file(space_file):
+    check_same_study(folder, file)
+    with in_file(file.path):
         places = find_worker_resources(spec.resources)
         if spec.search.storage is not None:
             Database.named(spec.search.storage).check()
-        source = find_source(spec, space_file.absolute().parent, folder)
-    checked = validate_space(space_file, folder.plan, source.folder.dense if source else None)
-    with in_file(space_file):
+        source = find_source(spec, file.base_dir, folder)
+    checked = validate_space(file, folder.plan, source.folder.dense if source else None)
+    with in_file(file.path):
         check_prunable(checked)
         if source is not None:
             check_same_network(source, checked)
     if spec.search.checkpoints is not None:
-        with in_file(space_file):
+        with in_file(file.path):
             CheckpointPlace.named(spec.search.checkpoints).check()
     folder.create()
     with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
-        session = prepare_study(space_file, folder, places, on_stage, checked)
+        session = prepare_study(checked, folder, places, on_stage)
         if source is not None:
             on_stage(f"taking over {len(source.trials)} trials of {source.folder.root}")
-            with in_file(space_file):
+            with in_file(file.path):
                 take_over(source, session, places)
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
         was_complete = driver.is_complete
         certification, interrupt = None, None
         if not was_complete:
             on_stage("starting the trials")
-            interrupt = _run_until_interrupt(engine, driver, folder, places)
+            interrupt = _run_until_interrupt(engine, driver, session, places)
         driver.interrupt()
         if interrupt is None and driver.stopped_because is None:
             on_stage("reading the test split for the front")
@@ -150,7 +153,7 @@ def _run_search(
                 certification = _replication(driver, spec.certify.seeds, on_replication)
                 if not certification.is_complete:
                     on_stage("certifying the front")
-                    interrupt = _run_until_interrupt(engine, certification, folder, places)
+                    interrupt = _run_until_interrupt(engine, certification, session, places)
                 driver.write()
     return Outcome(session, driver, was_complete, interrupt, certification)
 
@@ -165,16 +168,16 @@ def _storage_errors(folder: StudyFolder, url: str | None) -> Iterator[None]:
 
 
 def _run_until_interrupt(
-    engine: Engine, dispatcher: JobSource, folder: StudyFolder, places: WorkerResources
+    engine: Engine, source: JobSource, study: PreparedStudy, places: WorkerResources
 ) -> KeyboardInterrupt | None:
     """Let an engine run to its end; gives the interrupt that came before, if one did."""
     try:
-        with dispatcher.interruptible():
-            engine(dispatcher, folder, places)
+        with source.interruptible():
+            engine(source, study, places)
     except KeyboardInterrupt as interrupt:
         return interrupt.with_traceback(None)  # lets go of the run's frames
     except UnwritableError:
-        dispatcher.interrupt()
+        source.interrupt()
         raise
     return None
 

@@ -1,7 +1,6 @@
 """The sensitivity map of the network that a space file names."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from autoprune.study.folder import StudyFolder
 from autoprune.worker.task_meter import task_meter
 
 
-def trained_network(space_file: Path, checked: ValidatedSpace, folder: StudyFolder) -> nn.Module:
+def trained_network(checked: ValidatedSpace, folder: StudyFolder) -> nn.Module:
     """The dense network with the weights that the space file names, or as the study trained it.
 
     Args:
@@ -29,12 +28,12 @@ def trained_network(space_file: Path, checked: ValidatedSpace, folder: StudyFold
     if checked.spec.task.weights is not None:
         return checked.model
     if not folder.reference.exists():
-        with in_file(space_file):
+        with in_file(checked.file.path):
             raise TaskError(
                 f"task.weights: sensitivity is measured on a trained network, got no weights, and {folder.dense} holds "
                 "none either. Name a file of weights, or run `autoprune search` first, which trains the network."
             )
-    check_same_study(folder, checked.spec)
+    check_same_study(folder, checked.file)
     return load_model(folder.dense, checked.task.build_model)
 
 

@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 import torch
+from torch import nn
 
 from autoprune.errors import AutopruneError, TaskError, describe_error
 from autoprune.network.call import Inputs, call_model
+from autoprune.network.modes import eval_mode
 from autoprune.tasks.classification import accuracy, cross_entropy, logits_of
 from autoprune.tasks.task import Data, Split, Task
 from autoprune.trial import DistillationConfig
@@ -17,18 +19,20 @@ N_SAMPLED = 2000
 """Examples whose targets are read to count the classes, where a split keeps no targets in memory."""
 
 
-def check_task(task: Task) -> None:
-    """Run the freshly built network on a few training examples and judge them by the loss and the metric.
+def check_task(task: Task, model: nn.Module) -> None:
+    """Run the network on a few training examples and judge them by the loss and the metric.
 
     With the default loss, the classes in the data must be as many as the network's outputs. The test split is not read.
+
+    Args:
+        model: The network, as the task builds it; its mode stays as it is.
 
     Raises:
         TaskError: If a part doesn't fit the others, or an example can't be read.
     """
-    model = task.build_model().eval()
     inputs, targets = _read(task.data, "train", torch.arange(min(N_EXAMPLES, len(task.data.train))))
     _read(task.data, "validation", torch.arange(min(N_EXAMPLES, len(task.data.validation))))
-    with torch.no_grad():
+    with torch.no_grad(), eval_mode(model):
         outputs = _run(f"the model, on {len(targets)} training examples,", lambda: call_model(model, inputs))
         if targets.is_floating_point() and (task.loss is cross_entropy or task.metric is accuracy):
             _check_probabilities(targets, logits_of(outputs), normalised=task.loss is cross_entropy)

@@ -57,15 +57,24 @@ class Worker:
     Args:
         folder: The study's folder, with its dense and plan stages done.
         device: Where networks are trained and measured.
+        config: The study's, where it has been read before.
+        task: The study's, where it has been built before: data are then not read twice in one process.
     """
 
-    def __init__(self, folder: StudyFolder, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: StudyFolder,
+        device: torch.device | str = "cpu",
+        *,
+        config: SearchConfig | None = None,
+        task: Task | None = None,
+    ) -> None:
         self.folder = folder
         self.device = torch.device(device)
-        self.spec: SearchConfig = load_config(folder.space)
+        self.spec = config or load_config(folder.space)
         folder.keep_elsewhere(self.spec.search.checkpoints, self.spec.study)
         _ = folder.elsewhere  # what keeps it from being opened is no trial's fault
-        self.task: Task = build_task(self.spec.task, folder.base_dir)
+        self.task = task or build_task(self.spec.task, folder.base_dir)
         self.plan = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"])
         self.dense = DenseReference.read(folder)
         self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from autoprune.search.prepare import prepare_study
+from autoprune.search.prepare import prepare_study, read_space, validate_space
 from autoprune.search.resources import WorkerResources
 from autoprune.study.folder import StudyFolder
 
@@ -70,7 +70,7 @@ def prepared(setting: Setting, seed: int, work: Path) -> StudyFolder:
     with locked(root):
         space_file = root / "space.yaml"
         space_file.write_text(yaml.safe_dump(setting.space({"search": {"seed": seed}}), sort_keys=False))
-        prepare_study(space_file, folder, PLACES)
+        prepare_study(validate_space(read_space(space_file), folder.plan), folder, PLACES)
     return folder
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from engines_cli import searching
 
+from autoprune.config import read_space_file
 from autoprune.engines import started_early
 
 WATCHED = """
@@ -46,17 +47,15 @@ CHANGES = {"search": {"trials": 2, "ladder": 0}}
 def test_nothing_is_started_in_vain(trained_tiny: Path, tmp_path: Path) -> None:
     with searching(tmp_path, trained_tiny, CHANGES) as search:
         results = search.results.parent
-        broken = tmp_path / "broken.yaml"
-        broken.write_text("study: 1 2")
         (search.results / "test.json").write_text("{}")
-        for name, address, space in (
-            ("inline", None, search.space),
-            ("ray", "auto", search.space),
-            ("ray", None, broken),
-            ("ray", None, tmp_path / "none.yaml"),
-            ("ray", None, search.space),  # its test split was read: it has been at its end
+        file = read_space_file(search.space)
+        for name, address, known in (
+            ("inline", None, file),
+            ("ray", "auto", file),
+            ("ray", None, None),  # it has mistakes
+            ("ray", None, file),  # its test split was read: it has been at its end
         ):
-            with started_early(name, address, space, results):
+            with started_early(name, address, known, results):
                 import ray
 
                 assert not ray.is_initialized()

@@ -13,14 +13,14 @@ import pytest
 import torch
 from optuna.exceptions import StorageInternalError
 from safetensors.torch import load_file
-from tiny import ONE_THREAD, TINY_TASK, write_space
+from tiny import ONE_THREAD, TINY_TASK, prepare_tiny, write_space
 from torch import nn
 
 from autoprune.errors import StudyError, TaskError
 from autoprune.formats.saved_model import load_model
 from autoprune.search import prepare as session_module
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import PreparedStudy, prepare_study, rank_plan, reopen_study, validate_space
+from autoprune.search.prepare import PreparedStudy, rank_plan, read_space, reopen_study, validate_space
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import load_study, open_study, read_study
 from autoprune.training.evaluation import evaluate
@@ -101,7 +101,7 @@ def test_given_weights_are_judged_on_the_device_of_the_trials(
 
     monkeypatch.setattr(session_module, "evaluate", judged)
     with pytest.raises(KeyboardInterrupt):
-        prepare_study(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("meta")))
+        prepare_tiny(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("meta")))
     assert devices == [{"meta"}]
 
 
@@ -109,7 +109,7 @@ def test_given_weights_are_judged_on_the_device_of_the_trials(
 def test_given_weights_on_a_gpu(tiny_study: Callable[..., PreparedStudy], tmp_path: Path) -> None:
     trained = tiny_study()
     space = write_space(tmp_path / "b", {"task": {"weights": str(trained.folder.dense / "model.safetensors")}})
-    session = prepare_study(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("cuda")))
+    session = prepare_tiny(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("cuda")))
     assert session.dense.accuracy == pytest.approx(trained.dense.accuracy, abs=0.02)
 
 
@@ -120,7 +120,7 @@ def test_another_space_file_is_refused(tiny_study: Callable[..., PreparedStudy])
     before = tree(session.folder.root)
     expected = "started from a different space file (search.sampler: random -> tpe). Give the study another name"
     with pytest.raises(StudyError, match=re.escape(expected)):
-        prepare_study(space, session.folder, ONE_THREAD)
+        prepare_tiny(space, session.folder)
     assert tree(session.folder.root) == before
 
 
@@ -139,9 +139,9 @@ def test_a_task_that_does_not_fit_writes_nothing(tiny_study: Callable[..., Prepa
     space = Path(shutil.copy(session.folder.base_dir / "space.yaml", tmp_path))
     folder = StudyFolder(tmp_path / "results" / "tiny")
     with pytest.raises(TaskError, match=r"the model, on \d training examples, raised"):
-        validate_space(space)
+        validate_space(read_space(space))
     with pytest.raises(TaskError):
-        prepare_study(space, folder, ONE_THREAD)
+        prepare_tiny(space, folder)
     assert not folder.root.exists()
 
 
@@ -213,7 +213,9 @@ os._exit(0)
 
 
 def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:
-    checked = validate_space(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    checked = validate_space(
+        read_space(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    )
     streams: dict[str, torch.Tensor] = {}
     for name in ("block1", "block2"):
         module = checked.model.get_submodule(name)
@@ -230,7 +232,9 @@ def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:
 
 
 def test_angles_are_measured_with_fewer_examples_at_once_where_memory_is_not_enough(tmp_path: Path) -> None:
-    checked = validate_space(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    checked = validate_space(
+        read_space(write_space(tmp_path, {"pruning": [{"method": "layer", "importance": "angular"}]}))
+    )
     expected = rank_plan(checked.spec, checked.task, checked.plan, checked.model, torch.device("cpu"))
     sizes: list[int] = []
 
@@ -255,6 +259,6 @@ def test_hidden_sizes_are_groups_where_the_space_file_asks(tmp_path: Path) -> No
     for hidden_sizes in (False, True):
         method = {"method": "neuron", "hidden_sizes": hidden_sizes}
         space = write_space(tmp_path / str(hidden_sizes), {"pruning": [method]}, task)
-        exact[hidden_sizes] = {group.name: group.exact for group in validate_space(space).plan.groups}
+        exact[hidden_sizes] = {group.name: group.exact for group in validate_space(read_space(space)).plan.groups}
     assert "up" not in exact[False]
     assert exact[True] == {**exact[False], "up": False}

@@ -13,6 +13,8 @@ from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.replication.replication import Replication
 from autoprune.search.run import Outcome, run_search
+from autoprune.study.folder import StudyFolder
+from autoprune.study.replication import replicate_results
 
 Run = Callable[..., Outcome]
 
@@ -84,6 +86,11 @@ def test_ctrl_c_leaves_a_study_that_goes_on(run: Run) -> None:
     assert run(n_trials=4).driver.n_told == 4
 
 
+def n_tested(folder: StudyFolder) -> int:
+    """How many replicates have read the test split."""
+    return sum(result.accuracy_test is not None for result in replicate_results(folder).values())
+
+
 def test_a_finished_study_is_certified_when_the_space_file_says_so(
     run: Run, tiny_study: Callable[..., PreparedStudy]
 ) -> None:
@@ -105,10 +112,12 @@ def test_a_finished_study_is_certified_when_the_space_file_says_so(
     assert pd.read_parquet(folder.front)["lineage.runs"].sum() == 1
 
     stages: list[str] = []
+    n_tested_before = n_tested(folder)
     outcome = run(n_trials=3, on_stage=stages.append)
     assert (outcome.interrupted, outcome.stopped_because) == (False, None)
     assert stages == ["reading the test split for the front", "certifying the front"]
-    assert outcome.session.task.data.test.n_read == 0  # type: ignore[attr-defined]
+    n_read = outcome.session.task.data.test.n_read  # type: ignore[attr-defined]
+    assert n_read == 150 * (n_tested(folder) - n_tested_before)  # by the replicates only
     pd.testing.assert_frame_equal(pd.read_parquet(folder.trials), trials)
     certified = pd.read_parquet(folder.front)
     pd.testing.assert_frame_equal(certified[front.columns], front)

@@ -63,6 +63,11 @@ def ref(name: str, **args: object) -> CallableRef:
     return CallableRef(callable=f"build_example:{name}", args=args)
 
 
+def check(task: Task) -> None:
+    """Check a task with a network that is built for it."""
+    check_task(task, task.build_model())
+
+
 def test_a_users_model_and_data(folder: Path) -> None:
     task = build_task(TaskSettings(model=ref("net", classes=5), data=ref("data", classes=5)), folder)
     assert task.build_model()(task.example_inputs(2)).shape == (2, 5)
@@ -71,14 +76,14 @@ def test_a_users_model_and_data(folder: Path) -> None:
     assert task.loss is cross_entropy
     assert task.metric is accuracy
     assert task.augment is None
-    check_task(task)
+    check(task)
 
 
 def test_the_shipped_model_and_data(tmp_path: Path) -> None:
     settings = TaskSettings(
         model=CallableRef(callable="autoprune.zoo:small_cnn"), data=CallableRef(callable="autoprune.datasets:digits")
     )
-    check_task(build_task(settings, tmp_path))
+    check(build_task(settings, tmp_path))
 
 
 def test_arguments_of_loss_and_augmentation_are_bound(folder: Path) -> None:
@@ -86,7 +91,7 @@ def test_arguments_of_loss_and_augmentation_are_bound(folder: Path) -> None:
         model=ref("net"), data=ref("data"), loss=ref("weighted_loss", weight=2.0), augment=ref("noise", scale=0.0)
     )
     task = build_task(settings, folder)
-    check_task(task)
+    check(task)
     inputs, targets = task.data.train.batch(torch.arange(4))
     outputs = task.build_model()(inputs)
     torch.testing.assert_close(task.loss(outputs, targets), 2 * cross_entropy(outputs, targets))
@@ -100,7 +105,7 @@ def test_the_default_distillation_loss_goes_with_the_default_loss(folder: Path) 
     assert build_task(default, folder).distillation_loss is soft_target_loss
     assert build_task(own_loss, folder).distillation_loss is None
     task = build_task(both, folder)
-    check_task(task)
+    check(task)
     assert float(task.distillation_loss(torch.ones(2), torch.zeros(2), 4.0)) == 2.0
     with pytest.raises(TaskError, match=r"task.distillation_loss: distance.* can't be called"):
         build_task(both.model_copy(update={"distillation_loss": ref("distance", powr=3)}), folder)
@@ -174,8 +179,8 @@ def task_with(**changes: object) -> Task:
 
 
 def test_check_passes_and_leaves_the_random_state_to_the_caller() -> None:
-    check_task(task_with())
-    check_task(task_with(build_model=lambda: WithLogits()))
+    check(task_with())
+    check(task_with(build_model=lambda: WithLogits()))
 
 
 class WithLogits(nn.Module):
@@ -224,7 +229,7 @@ def negative_targets() -> Data:
 )
 def test_check_says_what_does_not_fit(changes: dict[str, object], message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        check_task(task_with(**changes))
+        check(task_with(**changes))
 
 
 def float_targets(*shape: int, n_outputs: int = 1) -> dict[str, object]:
@@ -247,11 +252,11 @@ def float_targets(*shape: int, n_outputs: int = 1) -> dict[str, object]:
 )
 def test_regression_with_a_default_left_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(TaskError, match=message):
-        check_task(task_with(**changes))
+        check(task_with(**changes))
 
 
 def test_regression_with_its_own_loss_and_metric() -> None:
-    check_task(
+    check(
         task_with(
             **float_targets(1), loss=nn.MSELoss(), metric=lambda outputs, targets: -float((outputs - targets).std())
         )
@@ -261,7 +266,7 @@ def test_regression_with_its_own_loss_and_metric() -> None:
 def test_class_probabilities_as_targets() -> None:
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.4, 0.3], [1.0, 0.0, 0.0]])
     split = TensorSplit(torch.randn(4, 4), probabilities)
-    check_task(task_with(data=Data(split, split, split), build_model=lambda: nn.Linear(4, 3)))
+    check(task_with(data=Data(split, split, split), build_model=lambda: nn.Linear(4, 3)))
     scores = torch.tensor([[5.0, 0.0, 1.0], [0.0, 9.0, 1.0], [0.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
     assert accuracy(scores, probabilities) == 0.5
 
@@ -296,12 +301,12 @@ def test_an_example_that_cannot_be_read(name: str, broken: int, last: int, loss:
         rf"reading examples 0 to {last} of the {name} split raised OSError: image 7 is cut short \(test_tasks_build"
     )
     with pytest.raises(TaskError, match=message):
-        check_task(task_with(data=Data(**parts, test=parts["train"]), loss=loss))
+        check(task_with(data=Data(**parts, test=parts["train"]), loss=loss))
 
 
 def test_the_test_split_is_not_read() -> None:
     train, test = Readings(), Readings()
-    check_task(task_with(data=Data(DatasetSplit(train), DatasetSplit(train), DatasetSplit(test))))
+    check(task_with(data=Data(DatasetSplit(train), DatasetSplit(train), DatasetSplit(test))))
     assert train.read
     assert not test.read
 
@@ -309,15 +314,15 @@ def test_the_test_split_is_not_read() -> None:
 def test_classes_are_counted_in_a_part_of_a_dataset_without_targets() -> None:
     dataset = DatasetSplit(Readings())
     held, rest = SubsetSplit(dataset, torch.arange(2400, 2500)), SubsetSplit(dataset, torch.arange(2400))
-    check_task(task_with(data=Data(rest, held, dataset)))
+    check(task_with(data=Data(rest, held, dataset)))
     with pytest.raises(TaskError, match="data has 7 classes, model has 5 outputs"):
-        check_task(task_with(data=Data(rest, held, dataset), build_model=lambda: nn.Linear(4, 5)))
+        check(task_with(data=Data(rest, held, dataset), build_model=lambda: nn.Linear(4, 5)))
 
 
 def test_another_loss_is_free_of_the_class_count() -> None:
-    check_task(task_with(build_model=lambda: nn.Linear(4, 10), loss=nn.CrossEntropyLoss()))
+    check(task_with(build_model=lambda: nn.Linear(4, 10), loss=nn.CrossEntropyLoss()))
 
 
 def test_settings_need_no_torch() -> None:
-    code = "import autoprune.config.task, autoprune.tasks, sys; sys.exit('torch' in sys.modules)"
+    code = "import autoprune.config.task, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,67 @@
+"""A space file is parsed once, its data are read once and its network is built once, however far the search goes."""
+
+from pathlib import Path
+
+import pytest
+from tiny import TINY_TASK, prepare_tiny, write_space
+
+from autoprune.config import load
+from autoprune.engines.inline import run_in_process
+from autoprune.search.run import run_search
+from autoprune.study.folder import StudyFolder
+
+COUNTING = (
+    TINY_TASK
+    + """
+
+import os
+
+def _count(name):
+    with open(os.environ["COUNTS"], "a") as file:
+        file.write(name + " ")
+
+_net, _data = net, data
+
+def net():
+    _count("net")
+    return _net()
+
+def data():
+    _count("data")
+    return _data()
+"""
+)
+
+
+@pytest.fixture
+def counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which the user's functions note that they were called."""
+    monkeypatch.setenv("COUNTS", str(tmp_path / "counts"))
+    return tmp_path / "counts"
+
+
+def test_a_search_parses_once_and_reads_data_once(
+    counts: Path, tmp_path: Path, brief_latency: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+    parse = load.parse_config
+    monkeypatch.setattr(load, "parse_config", lambda text, name: parsed.append(name) or parse(text, name))
+    space = write_space(tmp_path, {"search": {"trials": 1, "ladder": 0}, "dense": {"epochs": 1}}, COUNTING)
+    for n_trials in (1, 2):
+        parsed.clear()
+        counts.write_text("")
+        run_search(space, tmp_path / "results", run_in_process, n_trials)
+        assert len(parsed) == 1
+        assert counts.read_text().split().count("data") == 1
+
+
+def test_the_network_is_built_once_to_prepare_a_study(counts: Path, tmp_path: Path) -> None:
+    space, folder = (
+        write_space(tmp_path, {"dense": {"epochs": 1}}, COUNTING),
+        StudyFolder(tmp_path / "results" / "tiny"),
+    )
+    prepare_tiny(space, folder)
+    assert counts.read_text().split().count("net") == 2  # the other one is what the trained weights are read into
+    counts.write_text("")
+    prepare_tiny(space, folder)
+    assert counts.read_text().split().count("net") == 1
