@@ -88,7 +88,7 @@ class CostTable:
     products: tuple[Product, ...] = ()
 
     def cost(self, widths: Mapping[str, int], removed_blocks: Collection[str] = ()) -> NetworkCost:
-        """The cost of the network with these widths and without these blocks.
+        """Return the cost of the network with these widths and without these blocks.
 
         Args:
             widths: Group -> channels kept; a group not named keeps all.
@@ -123,17 +123,17 @@ class CostTable:
         return NetworkCost(params, macs, tensor_bytes)
 
     def shares(self, group: str) -> tuple[float, float]:
-        """Share of the dense network's parameters and of its MACs that would go with all channels of a group."""
+        """Return the shares of the dense network's parameters and MACs that would go with all channels of a group."""
         whole, rest = self.cost({}), self.cost({group: 0})
         return 1 - rest.params / whole.params, 1 - rest.macs / max(1, whole.macs)
 
     def block_shares(self, block: str) -> tuple[float, float]:
-        """Share of the dense network's parameters and of its MACs that would go with a block."""
+        """Return the shares of the dense network's parameters and MACs that would go with a block."""
         whole, rest = self.cost({}), self.cost({}, (block,))
         return 1 - rest.params / whole.params, 1 - rest.macs / max(1, whole.macs)
 
     def costs(self, widths: np.ndarray) -> NetworkCosts:
-        """The costs of many candidates at once, all blocks present.
+        """Return the costs of many candidates at once, all blocks present.
 
         Args:
             widths: Channels kept, shape ``(n_candidates, n_groups)``, the groups in the order of ``widths``.
@@ -165,7 +165,7 @@ class CostTable:
         return NetworkCosts(params, macs, tensor_bytes)
 
     def _product_macs(self, module: str, dense: int, removed: Mapping[str, Any]) -> Any:
-        """MACs of a module's products of activations, ``dense`` in the dense network; of one candidate or of many."""
+        """Count the MACs of a module's products of activations, ``dense`` in the dense network."""
         runs = [runs for name, runs in self.products if name == module]
         whole = sum(prod(size for size, _ in sizes) for sizes in runs)
         if not whole:
@@ -256,7 +256,7 @@ def build_table(
 
 
 def _named_tensors(named: Any) -> list[tuple[tuple[str, ...], torch.Tensor]]:
-    """Every tensor once, with all of its names."""
+    """Yield every tensor once, with all of its names."""
     names: dict[int, list[str]] = {}
     tensors: dict[int, torch.Tensor] = {}
     for name, tensor in named:
@@ -266,7 +266,7 @@ def _named_tensors(named: Any) -> list[tuple[tuple[str, ...], torch.Tensor]]:
 
 
 def _shrinks(shrink: Shrink, names: tuple[str, ...]) -> tuple[tuple[int, str, int], ...]:
-    """What shrinks a tensor; a tied one shrinks under whichever of its names the plan knows it by."""
+    """Return what shrinks a tensor; a tied one shrinks under whichever of its names the plan knows it by."""
     of_tensor = next((shrink[name] for name in names if name in shrink), {})
     return tuple((dim, group, lost) for dim, groups in of_tensor.items() for group, lost in groups.items() if lost)
 

@@ -20,7 +20,7 @@ ENGINES = {"ray": ("autoprune.engines.ray_tune", "run_ray"), "inline": ("autopru
 
 
 def load_engine(name: str, address: str | None = None) -> "Engine":
-    """The engine of this name, which loads what it needs when it is run.
+    """Return the engine of this name, which loads what it needs when it is run.
 
     Args:
         address: Of a running Ray that the engine ``ray`` is to join; ``None`` starts one.

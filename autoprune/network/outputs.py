@@ -37,7 +37,7 @@ def join_outputs(outputs: Sequence[Any]) -> Any:
 
 
 def plain_outputs(outputs: Any) -> Any:
-    """A network's outputs without what can't be looked into: see :func:`map_outputs`.
+    """Reduce a network's outputs to plain containers, without what can't be looked into: see :func:`map_outputs`.
 
     Returns:
         Tuples, lists and dicts of tensors, numbers and ``None``; the attributes of an object are a dict.
@@ -81,7 +81,7 @@ def _walk(
 
 
 def _parts(leaf: Any, *, whole: bool) -> dict[Any, Any] | None:
-    """What is in an object that torch doesn't look into, by name; ``None`` where we don't either."""
+    """Return the parts of an object that torch doesn't look into, by name; ``None`` where we don't either."""
     if isinstance(leaf, Mapping):
         return dict(leaf)
     if dataclasses.is_dataclass(leaf):

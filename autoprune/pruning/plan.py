@@ -35,11 +35,11 @@ class Group:
     exact: bool = True
 
     def multiple_of(self, round_to: int) -> int:
-        """What the number of channels kept must be a multiple of, if it is to be one of ``round_to`` as well."""
+        """Return what the number of kept channels must be a multiple of, if it is to be one of ``round_to`` as well."""
         return math.lcm(self.multiple, round_to)
 
     def width_at(self, kept_share: float, round_to: int = 1) -> int:
-        """Channels kept at a share of the width: the nearest allowed number, at least one multiple, at most all."""
+        """Return the channels kept at a share of the width: the nearest allowed number, at least one multiple."""
         multiple = self.multiple_of(round_to)
         return min(self.width, max(multiple, multiple * round(kept_share * self.width / multiple)))
 

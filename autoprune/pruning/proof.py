@@ -210,7 +210,7 @@ def _tolerance(dtype: torch.dtype | None) -> float:
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
-    """As ``tensor.isfinite().all()``, in one pass and without a mask as large as the tensor."""
+    """Test ``tensor.isfinite().all()`` in one pass and without a mask as large as the tensor."""
     if not tensor.numel():
         return True
     values = tensor.detach()

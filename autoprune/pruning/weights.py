@@ -118,7 +118,7 @@ def _takes_pattern(model: nn.Module, name: str) -> bool:
 
 
 def _scores(parameter: torch.Tensor, scope: str, pattern: str) -> torch.Tensor:
-    """What a parameter's weights are ranked by, the least first; shape ``(numel,)``."""
+    """Score a parameter's weights, the lowest go first; shape ``(numel,)``."""
     magnitudes = parameter.detach().abs()
     if pattern != "none":
         inputs_last = magnitudes.movedim(1, -1)
@@ -129,7 +129,7 @@ def _scores(parameter: torch.Tensor, scope: str, pattern: str) -> torch.Tensor:
 
 
 def _lamp(magnitudes: torch.Tensor) -> torch.Tensor:
-    """Layer-adaptive scores: a weight's square over the sum of the squares that are no smaller (eq. 2).
+    """Score each weight by its square over the sum of the squares that are no smaller (eq. 2).
 
     Of equal weights, one alone enters the sum of the other, by their order. A layer of zeros has scores of 0.
     """

@@ -65,7 +65,7 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
 
 
 def model_builder(model: CallableRef, base_dir: Path) -> Callable[[], nn.Module]:
-    """A function that builds the network anew at each call.
+    """Return a function that builds the network anew at each call.
 
     Raises:
         TaskError: If the callable can't be imported or takes no such arguments; the function itself raises it if the

@@ -66,7 +66,7 @@ def _check_loss(name: str, loss: Any) -> None:
 
 
 def count_classes(data: Data) -> int | None:
-    """The number of classes in train and validation: the highest target plus one; ``None`` if targets are no integers.
+    """Count the classes in train and validation: the highest target plus one; ``None`` if targets are no integers.
 
     A split that keeps no targets in memory is sampled, evenly.
 

@@ -9,7 +9,7 @@ from autoprune.errors import TaskError
 
 
 def logits_of(outputs: Any) -> torch.Tensor:
-    """The class scores in a network's outputs: the tensor itself, or its ``logits`` attribute.
+    """Return the class scores in a network's outputs: the tensor itself, or its ``logits`` attribute.
 
     Raises:
         TaskError: If the outputs are neither.
@@ -24,7 +24,7 @@ def logits_of(outputs: Any) -> torch.Tensor:
 
 
 def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the batch.
+    """Average the cross-entropy over the batch.
 
     Args:
         outputs: Class scores, shape ``(n, n_classes, ...)``, or an object that has them as ``logits``.
@@ -34,7 +34,7 @@ def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
 
 
 def soft_target_loss(outputs: Any, dense_outputs: Any, temperature: float) -> torch.Tensor:
-    """Mean Kullback-Leibler divergence from the dense network's class probabilities over the batch.
+    """Average the Kullback-Leibler divergence from the dense network's class probabilities over the batch.
 
     Class scores are divided by the temperature first, and the divergence is multiplied by its square, so that its
     gradient is about as large at any temperature.
@@ -53,7 +53,7 @@ def soft_target_loss(outputs: Any, dense_outputs: Any, temperature: float) -> to
 
 
 def accuracy(outputs: Any, targets: torch.Tensor) -> float:
-    """Share of targets that have the highest score, in [0, 1].
+    """Return the share of targets that have the highest score, in [0, 1].
 
     Args:
         outputs: Class scores, shape ``(n, n_classes, ...)``, or an object that has them as ``logits``.

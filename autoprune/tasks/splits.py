@@ -146,7 +146,7 @@ def hold_out(n_examples: int, n_held: int, seed: int, where: str) -> tuple[torch
 
 
 def shuffled(n_examples: int, seed: int) -> torch.Tensor:
-    """The indices 0 to ``n_examples - 1`` in random order, shape ``(n_examples,)``."""
+    """Shuffle the indices 0 to ``n_examples - 1``, shape ``(n_examples,)``."""
     return torch.randperm(n_examples, generator=torch.Generator().manual_seed(seed))
 
 

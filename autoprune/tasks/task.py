@@ -57,5 +57,5 @@ class Task:
     distillation_loss: DistillationLoss | None = None
 
     def example_inputs(self, batch_size: int = 1) -> Inputs:
-        """The first ``batch_size`` training inputs."""
+        """Return the first ``batch_size`` training inputs."""
         return self.data.train.batch(torch.arange(batch_size))[0]

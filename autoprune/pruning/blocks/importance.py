@@ -108,7 +108,7 @@ def angular_distances(model: nn.Module, blocks: Sequence[Block], batches: Iterab
 
 
 def mean_loss(model: nn.Module, batches: Iterable[tuple[Inputs, torch.Tensor]], loss: Loss) -> float:
-    """Mean loss of a network over the examples of batches of inputs and targets, in evaluation mode."""
+    """Average a network's loss over the examples of batches of inputs and targets, in evaluation mode."""
     device = device_of(model)
     total, n_examples = 0.0, 0
     with torch.no_grad(), eval_mode(model):

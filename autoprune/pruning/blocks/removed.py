@@ -56,7 +56,7 @@ def is_removed(model: nn.Module, name: str) -> bool:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """Public attributes that are no tensors; a child becomes a namespace of its own."""
+    """Collect public attributes that are no tensors; a child becomes a namespace of its own."""
     own = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "forward"}
     children = {name: SimpleNamespace(**_attributes(child)) for name, child in module.named_children()}
     return own | children

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 
 def cubic_ratio(progress_share: float, start: float, final: float) -> float:
-    """Ratio after a share of the gradual phase: fast at first, slow at the end.
+    """Return the ratio after a share of the gradual phase: fast at first, slow at the end.
 
     Args:
         progress_share: Share of the phase that is done; ``start`` holds at 0 and before, ``final`` at 1 and after.
@@ -21,7 +21,7 @@ def cubic_ratio(progress_share: float, start: float, final: float) -> float:
 
 
 def gradual_widths(start_widths: Mapping[str, int], final_widths: Mapping[str, int], t: float) -> dict[str, int]:
-    """Widths after a share ``t`` of the gradual phase: the share of channels removed follows ``cubic_ratio``.
+    """Return the widths after a share ``t`` of the gradual phase; the removed share follows ``cubic_ratio``.
 
     Args:
         start_widths: Group name -> channels at the start, for every group in ``final_widths``.
@@ -36,7 +36,7 @@ def gradual_widths(start_widths: Mapping[str, int], final_widths: Mapping[str, i
 def gradual_weight_ratios(
     start_ratios: Mapping[str, float], final_ratios: Mapping[str, float], t: float
 ) -> dict[str, float]:
-    """Weight-pruning ratios after a share ``t`` of the gradual phase.
+    """Return the weight-pruning ratios after a share ``t`` of the gradual phase.
 
     Args:
         start_ratios: Parameter name -> ratio at the start; 0 where a name is missing.

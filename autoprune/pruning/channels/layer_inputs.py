@@ -41,12 +41,12 @@ class InputMoments:
     n_positions: int
 
     def by_input(self, weight: torch.Tensor) -> torch.Tensor:
-        """A layer's weight, or some of its rows, as float64 on the CPU, its last dimension the inputs looked at."""
+        """Return a layer's weight, or some of its rows, as float64 on the CPU, the inputs in its last dimension."""
         exact = weight.detach().double().cpu()
         return exact.flatten(1) if self.n_positions > 1 else exact.movedim(1, -1)
 
     def columns(self, channels: torch.Tensor) -> torch.Tensor:
-        """The inputs of some channels, of any shape: one dimension more."""
+        """Return the inputs of some channels, of any shape: one dimension more."""
         return channels.unsqueeze(-1) * self.n_positions + torch.arange(self.n_positions)
 
 
@@ -95,7 +95,7 @@ class LayerInputs:
         self._found: dict[str, InputMoments | None] = {}
 
     def moments(self, readers: Mapping[str, int]) -> dict[str, InputMoments]:
-        """Moments by layer, of linear layers and ungrouped convolutions that are called as modules.
+        """Measure moments by layer, of linear layers and ungrouped convolutions that are called as modules.
 
         Args:
             readers: Layer -> the dimension of its weight that reads channels. Of layers of kinds of their own those
@@ -112,7 +112,7 @@ class LayerInputs:
         return {layer: found for layer in readers if (found := self._found[layer]) is not None}
 
     def _sums(self, layers: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        """Sums over places of the products of two inputs each, the last input being 1."""
+        """Sum over places the products of two inputs each, the last input being 1."""
         generator = torch.Generator().manual_seed(self._seed)
         sums: dict[str, torch.Tensor] = {}
 
@@ -160,7 +160,7 @@ def _n_positions(module: nn.Module) -> int:
 
 
 def _rows(module: nn.Module, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The inputs of some outputs, one row a place, columns as in ``InputMoments``."""
+    """Return the inputs of some outputs, one row a place, columns as in ``InputMoments``."""
     if not isinstance(module, _ConvNd):
         rows = inputs.reshape(-1, inputs.shape[-1])
         return rows[_some(len(rows), len(inputs), generator).to(rows.device)]

@@ -50,7 +50,7 @@ def global_scores(
 
 
 def kept_scores(model: nn.Module, plan: PruningPlan) -> dict[str, list[float]]:
-    """The channels of a network by their L2 scores across groups, for a search to decide what to cut.
+    """List the L2 scores of a network's channels across groups, for a search to decide what to prune.
 
     Args:
         model: The dense network, or one pruned under the same plan; it is not touched.

@@ -11,7 +11,7 @@ from autoprune.pruning.plan import PruningPlan
 
 
 def current_widths(model: nn.Module, plan: PruningPlan, without: Collection[str] = ()) -> dict[str, int]:
-    """Channels that a network has in every group of its plan; 0 where removed blocks took them all.
+    """Count the channels that a network has in every group of its plan; 0 where removed blocks took them all.
 
     Each dimension that shrinks says ``dense size - present size = sum over groups of entries x channels lost``; the
     channels lost solve these equations.
@@ -41,6 +41,6 @@ def current_widths(model: nn.Module, plan: PruningPlan, without: Collection[str]
 
 
 def least_important(scores: torch.Tensor, n_lost: int) -> list[int]:
-    """Indices, ascending, of the ``n_lost`` lowest scores, shape ``(n_channels,)``; of equal ones the last go."""
+    """Find the ``n_lost`` lowest scores, shape ``(n_channels,)``; returns ascending indices, of equal ones the last."""
     order = torch.argsort(scores.cpu(), descending=True, stable=True)
     return sorted(order[len(order) - n_lost :].tolist())

@@ -73,7 +73,7 @@ class HeadwiseMultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in ``nn.MultiheadAttention``."""
+        """Attend as ``nn.MultiheadAttention`` does."""
         batched = query.dim() == 3
         q, k, v = (x if batched else x.unsqueeze(0 if self.batch_first else 1) for x in (query, key, value))
         if not self.batch_first:
@@ -97,7 +97,7 @@ class HeadwiseMultiheadAttention(nn.MultiheadAttention):
         return (out if batched else out.squeeze(0 if self.batch_first else 1)), weights
 
     def _heads(self, x: torch.Tensor, which: int) -> torch.Tensor:
-        """Queries (0), keys (1) or values (2), shape ``(batch, heads, tokens, size of a head)``."""
+        """Compute queries (0), keys (1) or values (2), shape ``(batch, heads, tokens, size of a head)``."""
         if self._packed_weights:
             weight = self.in_proj_weight.chunk(3)[which]
         else:
@@ -107,7 +107,7 @@ class HeadwiseMultiheadAttention(nn.MultiheadAttention):
         return projected.view(*projected.shape[:-1], self.num_heads, self.head_dim).transpose(1, 2)
 
     def _mask(self, q: torch.Tensor, k: torch.Tensor, attn_mask: Any, key_padding_mask: Any) -> torch.Tensor | None:
-        """Both masks as numbers to add, shape ``(batch or 1, heads or 1, queries, keys)``."""
+        """Join both masks as numbers to add, shape ``(batch or 1, heads or 1, queries, keys)``."""
         mask: torch.Tensor | None = None
         if attn_mask is not None:
             mask = _as_numbers(attn_mask, q)

@@ -12,7 +12,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 
 
 def adapter(cls: type) -> Callable[[Any], None] | None:
-    """What makes a layer of this class agree with its tensors after pruning; ``None`` for another class."""
+    """Return what makes a layer of this class agree with its tensors after pruning; ``None`` for another class."""
     if issubclass(cls, ShiftedWindowAttention):
         return _follow_swin
     if issubclass(cls, RelativePositionalMultiHeadAttention):
@@ -68,7 +68,7 @@ class _Headwise(nn.Module):
         return out[:, :height, :width].contiguous()
 
     def _attend(self, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Attention within each window, shape ``(windows, tokens, channels)``."""
+        """Attend within each window, shape ``(windows, tokens, channels)``."""
         projected = F.linear(x, self.qkv.weight, self._bias())
         q, k, v = projected.view(*x.shape[:2], 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         scores = self._scores(q, k) + self._position_bias()
@@ -90,7 +90,7 @@ class _Headwise(nn.Module):
         return scaled @ k.transpose(-2, -1)
 
     def _mask(self, x: torch.Tensor, size: tuple[int, int], shift: list[int]) -> torch.Tensor:
-        """-100 between tokens that only the shift brought together, shape ``(windows, tokens, tokens)``."""
+        """Return -100 between tokens that only the shift brought together, shape ``(windows, tokens, tokens)``."""
         rows, columns = self.window_size
         region = x.new_zeros(size)
         count = 0

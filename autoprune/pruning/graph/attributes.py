@@ -29,7 +29,7 @@ _NEVER = re.compile(
 
 
 def with_holders(model: nn.Module, sizes: Sequence[CountedSize], slicing: Collection[str]) -> tuple[CountedSize, ...]:
-    """The sizes with the attributes that hold them, of the module whose code states a size or else of one around it.
+    """Find the attributes that hold each size: of the module whose code states it, or else of one around it.
 
     Which these are is told by their values, so it is decided once, on the dense network: in one that is already pruned,
     another attribute may have the same value by chance.
@@ -61,7 +61,7 @@ def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[s
 def _holders(
     modules: Mapping[str, nn.Module], size: CountedSize, slicing: Collection[str]
 ) -> Iterator[tuple[str, str]]:
-    """Modules and their attributes that hold a size."""
+    """Yield the modules and their attributes that hold a size."""
     name = size.module
     if size.kind == "count" and type(modules[name]).__name__ in slicing:
         for attribute, value in getattr(getattr(modules[name], "config", None), "__dict__", {}).items():
@@ -80,7 +80,7 @@ def _holders(
 
 
 def _equal(module: nn.Module, size: CountedSize) -> Iterator[str]:
-    """A module's attributes that have the value of a size and a name that goes with its kind."""
+    """Yield a module's attributes that have the value of a size and a name that goes with its kind."""
     if isinstance(module, _ConvNd | nn.GroupNorm):
         attribute = "groups" if isinstance(module, _ConvNd) else "num_groups"
         if size.kind == "count" and getattr(module, attribute) == size.size:
@@ -108,7 +108,7 @@ def _kind_of(attribute: str) -> SizeKind:
 
 
 def refresh(module: nn.Module) -> None:
-    """Attributes of torch's own layers follow from the shapes of their tensors."""
+    """Refresh the attributes of torch's own layers, which follow from the shapes of their tensors."""
     weight = _weight_of(module)
     if isinstance(module, _ConvTransposeNd) and weight is not None:
         module.in_channels, module.out_channels = weight.shape[0], int(weight.shape[1]) * module.groups
@@ -141,7 +141,7 @@ def refresh(module: nn.Module) -> None:
 
 
 def _weight_of(module: nn.Module) -> Any:
-    """A module's weight, or a tensor of its shape that the weight is computed from."""
+    """Return a module's weight, or a tensor of its shape that the weight is computed from."""
     for name in ("weight_v", "weight_orig"):  # of weight_norm; of spectral_norm and torch.nn.utils.prune
         if name in module._parameters:
             return module._parameters[name]

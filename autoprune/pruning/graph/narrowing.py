@@ -14,7 +14,7 @@ from autoprune.pruning.graph.values import Indices
 
 
 def narrowed(analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Analysis:
-    """The analysis of the network after these channels have left.
+    """Narrow an analysis to the network after these channels have left.
 
     Args:
         removed: Group name -> channels, numbered as in ``analysis``.
@@ -46,7 +46,7 @@ def narrowed(analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Analys
 
 
 def at_widths(analysis: Analysis, widths: Mapping[str, int]) -> Analysis:
-    """The analysis of a network pruned to these widths, whichever channels left.
+    """Return the analysis of a network pruned to these widths, whichever channels left.
 
     Args:
         widths: Group name -> channels that it has; a group not named has all.

@@ -20,7 +20,7 @@ class Run:
     losses: tuple[tuple[str, int], ...]
 
     def after(self, n_removed: Mapping[str, int]) -> int:
-        """The size when so many channels of each group have left."""
+        """Return the size when so many channels of each group have left."""
         return self.size - sum(entries * n_removed.get(group, 0) for group, entries in self.losses)
 
 

@@ -60,7 +60,7 @@ def prove_groups(
 
 
 def half_of_channels(groups: Sequence[DependencyGroup]) -> dict[str, list[int]]:
-    """Random channels of each group, so many that an odd number stays: what can't do with any number must fail."""
+    """Draw random channels of each group so that an odd number stays: what can't do with any number must fail."""
     generator = torch.Generator().manual_seed(0)
     lost = {}
     for group in groups:
@@ -71,7 +71,7 @@ def half_of_channels(groups: Sequence[DependencyGroup]) -> dict[str, list[int]]:
 
 
 def _by_kind(model: nn.Module, analysis: Analysis) -> list[list[DependencyGroup]]:
-    """Groups of the same layers of the same type of block are likely to fail alike."""
+    """Sort groups by their layers and the types of their blocks; those of one kind are likely to fail alike."""
     types = {name: type(module).__name__ for name, module in model.named_modules()}
     kinds: dict[tuple[str, ...], list[DependencyGroup]] = {}
     for group in analysis.groups:
@@ -82,7 +82,7 @@ def _by_kind(model: nn.Module, analysis: Analysis) -> list[list[DependencyGroup]
 
 
 def _failures(analysis: Analysis, groups: Sequence[DependencyGroup], prove: Prove) -> dict[str, str]:
-    """Group name -> what goes wrong, for those of one kind that fail."""
+    """Find the groups of one kind that fail: group name -> what goes wrong."""
     groups = [group for group in groups if any(group.name == other.name for other in analysis.groups)]
     together = prove(analysis, half_of_channels(groups))
     if together is None:

@@ -27,7 +27,7 @@ class CountedSize:
     holders: tuple[tuple[str, str], ...] = ()
 
     def after(self, removed: Mapping[str, set[int]]) -> int:
-        """The size after channels have left."""
+        """Return the size after channels have left."""
         lost = 0
         for group, indices in self.channels:
             gone = removed.get(group)
@@ -39,7 +39,7 @@ class CountedSize:
 def find_sizes(
     size_constraints: list[SizeConstraint], components: Components, channel_of: Mapping[int, tuple[str, int]]
 ) -> list[CountedSize]:
-    """The sizes that count channels of groups; ``channel_of`` is component -> (group, channel)."""
+    """Find the sizes that count channels of groups; ``channel_of`` is component -> (group, channel)."""
     sizes: dict[tuple[Any, ...], CountedSize] = {}
     for constraint in size_constraints:
         by_group: dict[str, list[int]] = {}

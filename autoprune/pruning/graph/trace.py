@@ -45,7 +45,7 @@ class Operation:
         return str(self.func._schema.name).rpartition("::")[2]
 
     def inputs(self) -> Iterator[Ref]:
-        """The tensors among the arguments."""
+        """Yield the tensors among the arguments."""
         for leaf in tree_flatten((self.args, self.kwargs))[0]:
             if isinstance(leaf, Ref):
                 yield leaf
@@ -67,7 +67,7 @@ class Trace:
     reads_values_in: list[str] = field(default_factory=list)
 
     def live_operations(self) -> list[Operation]:
-        """Operations that the outputs depend on, and those that write into a tensor."""
+        """Find the operations that the outputs depend on, and those that write into a tensor."""
         wanted = {ref.id for ref in self.outputs}
         kept: list[Operation] = []
         for operation in reversed(self.operations):

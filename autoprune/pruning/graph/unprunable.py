@@ -97,7 +97,7 @@ def find_unprunable(
 
 
 def _commonest_blocker(graph: DependencyGraph, components: Components, nodes: Nodes) -> Blocker | None:
-    """The blocker that keeps most of these nodes from leaving."""
+    """Return the blocker that keeps most of these nodes from leaving."""
     first_blockers = components.first_blocker[components.labels[nodes]]
     first_blockers = first_blockers[first_blockers < components.n_blockers]
     if not len(first_blockers):

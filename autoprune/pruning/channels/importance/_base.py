@@ -45,18 +45,18 @@ class Subject:
     inputs: LayerInputs
 
     def batches(self) -> Iterator[tuple[Inputs, torch.Tensor]]:
-        """Calibration batches on the network's device."""
+        """Yield the calibration batches on the network's device."""
         device = device_of(self.model)
         for inputs, targets in at_least_one(self.calibration()):
             yield to_device(inputs, device), targets.to(device)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The parameters that scale activations: all but biases."""
+        """Return the parameters that scale activations: all but biases."""
         return {name: p.detach() for name, p in self.model.named_parameters() if not name.endswith("bias")}
 
 
 def at_least_one(batches: Iterable[T]) -> Iterator[T]:
-    """The batches; raises PruningError if there are none."""
+    """Yield the batches; raises PruningError if there are none."""
     empty = True
     for batch in batches:
         empty = False

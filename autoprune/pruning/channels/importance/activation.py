@@ -13,12 +13,12 @@ from autoprune.pruning.graph import TensorDim
 
 
 def activation(subject: Subject) -> Scorer:
-    """Mean absolute activation that the layers behind the group receive."""
+    """Score by the mean absolute activation that the layers behind the group receive."""
     return _received(subject, torch.abs)
 
 
 def apoz(subject: Subject) -> Scorer:
-    """Share of these activations that are not zero (Hu et al. 2016, arXiv 1607.03250)."""
+    """Score by the share of these activations that are not zero (Hu et al. 2016, arXiv 1607.03250)."""
     return _received(subject, lambda activations: activations != 0)
 
 
@@ -38,7 +38,7 @@ def _received(subject: Subject, statistic: Callable[[torch.Tensor], torch.Tensor
 
 
 def _mean_inputs(subject: Subject, statistic: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Module name -> mean of a statistic over all that reaches it, one value an input channel, in evaluation mode."""
+    """Average a statistic of each module's inputs, one value an input channel, in evaluation mode."""
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
 

@@ -18,7 +18,7 @@ _MOST_EXAMPLES = 128
 
 
 def taylor(subject: Subject) -> Scorer:
-    """Mean over layers of the summed ``|weight * gradient|`` (Molchanov et al. 2019, arXiv 1906.10771)."""
+    """Score by the mean over layers of the summed ``|weight * gradient|`` (Molchanov et al. 2019, arXiv 1906.10771)."""
     with _gradients_free(subject.model):
         for inputs, targets in subject.batches():
             _backward(subject, inputs, targets)
@@ -31,7 +31,7 @@ def taylor(subject: Subject) -> Scorer:
 
 
 def fisher(subject: Subject) -> Scorer:
-    """Half the Fisher information of a gate on the channel: the mean over examples of its squared gradient.
+    """Score by half the Fisher information of a gate on the channel: its squared gradient, the mean over examples.
 
     The gate scales what every layer behind the group receives of the channel, so its gradient is the sum of
     ``weight * gradient`` over the channel's weights in these layers; where there are none, over the layers that make
@@ -60,7 +60,7 @@ def fisher(subject: Subject) -> Scorer:
 def _gate_gradient(
     group: DependencyGroup, parameters: dict[str, nn.Parameter], products: dict[TensorDim, torch.Tensor]
 ) -> torch.Tensor | None:
-    """Gradient of a gate on each channel, shape ``(n_channels,)``.
+    """Return the gradient of a gate on each channel, shape ``(n_channels,)``.
 
     Args:
         products: Sums of ``weight * gradient`` over each index of a dimension, those that are known already.
@@ -91,7 +91,7 @@ def _backward(subject: Subject, inputs: Inputs, targets: torch.Tensor) -> None:
 
 
 def _examples(subject: Subject) -> list[tuple[Inputs, torch.Tensor]]:
-    """At most ``_MOST_EXAMPLES`` calibration examples, each as a batch of one."""
+    """Choose at most ``_MOST_EXAMPLES`` calibration examples, each as a batch of one."""
     singles = [(batch, slice(i, i + 1)) for batch in subject.batches() for i in range(len(batch[1]))]
     chosen = singles[:: -(-len(singles) // _MOST_EXAMPLES)]
     return [tree_map_only(torch.Tensor, operator.itemgetter(one), batch) for batch, one in chosen]

@@ -10,26 +10,26 @@ from autoprune.pruning.graph import TensorDim
 
 
 def l1(subject: Subject) -> Scorer:
-    """Mean over the group's layers, norms included, of the channel's summed absolute weights."""
+    """Score by the mean over the group's layers, norms included, of the channel's summed absolute weights."""
     weights = subject.weights()
     return lambda group: mean_over(group, group.members, lambda tensor_dim: summed(weights, tensor_dim, 1))
 
 
 def l2(subject: Subject) -> Scorer:
-    """Mean over the group's layers, norms included, of the channel's summed squared weights."""
+    """Score by the mean over the group's layers, norms included, of the channel's summed squared weights."""
     weights = subject.weights()
     return lambda group: mean_over(group, group.members, lambda tensor_dim: summed(weights, tensor_dim, 2))
 
 
 def bn_scale(subject: Subject) -> Scorer:
-    """Absolute batch-norm scale (Liu et al. 2017, arXiv 1708.06519)."""
+    """Score by the absolute batch-norm scale (Liu et al. 2017, arXiv 1708.06519)."""
     norms = {name for name, module in subject.model.named_modules() if isinstance(module, _NormBase)}
     scales = {name: weight for name, weight in subject.weights().items() if name.rpartition(".")[0] in norms}
     return lambda group: mean_over(group, group.members, lambda tensor_dim: summed(scales, tensor_dim, 1))
 
 
 def fpgm(subject: Subject) -> Scorer:
-    """Sum of the distances to the layer's other filters (He et al. 2019, arXiv 1811.00250)."""
+    """Score by the summed distances to the layer's other filters (He et al. 2019, arXiv 1811.00250)."""
     weights = subject.weights()
 
     def distances(tensor_dim: TensorDim) -> torch.Tensor | None:
@@ -40,7 +40,7 @@ def fpgm(subject: Subject) -> Scorer:
 
 
 def lamp(subject: Subject) -> Scorer:
-    """Squared weights over those of all channels of the layer that are no smaller (Lee et al. 2021, arXiv 2010.07611).
+    """Score by squared weights over those of the layer's channels that are no smaller (Lee et al., arXiv 2010.07611).
 
     Of channels, where the paper has single weights; mean over layers.
     """
@@ -59,13 +59,13 @@ def lamp(subject: Subject) -> Scorer:
 
 
 def random(subject: Subject) -> Scorer:
-    """Uniform, from the seed; the groups are scored in their order."""
+    """Score uniformly at random from the seed; the groups are scored in their order."""
     generator, groups = torch.Generator().manual_seed(subject.seed), subject.groups
     drawn = {group.name: torch.rand(group.width, generator=generator, dtype=torch.float64) for group in groups}
     return lambda group: drawn[group.name]
 
 
 def _rows(weights: Mapping[str, torch.Tensor], tensor_dim: TensorDim) -> torch.Tensor | None:
-    """A weight's entries, one row an index of the dimension."""
+    """Return a weight's entries, one row an index of the dimension."""
     name, dim = tensor_dim
     return weights[name].double().movedim(dim, 0).flatten(1) if name in weights and weights[name].dim() > 1 else None

@@ -15,7 +15,7 @@ BLOCK = 128
 
 
 def obs(subject: Subject) -> Scorer:
-    """Error that is left in the outputs behind the group when channels leave one by one, the least harmful first.
+    """Score by the error left in the outputs behind the group when channels leave one by one, least harmful first.
 
     After each the layers behind the group are fitted anew, as by ``reconstruct``. A channel's score is the error once
     it has left, relative to the variance of each layer's outputs.
@@ -60,7 +60,7 @@ class _Reader:
 
     @classmethod
     def of(cls, weight: torch.Tensor, moments: InputMoments, channels: torch.Tensor) -> "_Reader | None":
-        """The layer with this weight; ``None`` where its outputs never change."""
+        """Return the layer with this weight; ``None`` where its outputs never change."""
         rows = moments.by_input(weight).reshape(-1, len(moments.mean))
         covariance = moments.covariance
         scale = covariance.diagonal().mean()
@@ -71,7 +71,7 @@ class _Reader:
         return cls(rows / variance.sqrt(), torch.linalg.inv(covariance), moments.columns(channels).flatten(1))
 
     def errors(self, channels: torch.Tensor) -> torch.Tensor:
-        """What the loss of each of these channels, one alone, would add to the error."""
+        """Return what the loss of each of these channels, one alone, would add to the error."""
         blocks = self.blocks[channels]
         weights = self.weight[:, blocks].movedim(0, -1)
         solved = torch.linalg.solve(self.inverse[blocks.unsqueeze(2), blocks.unsqueeze(1)], weights)
@@ -87,7 +87,7 @@ class _Reader:
         self.inverse.addmm_(rows.T, towards, alpha=-1)
 
     def part(self, channels: torch.Tensor) -> "_Reader":
-        """Of some channels alone, the others staying, with no more outputs than it takes for the same errors."""
+        """Restrict to some channels, the others staying, with no more outputs than it takes for the same errors."""
         blocks = self.blocks[channels]
         inputs = blocks.flatten()
         weight = torch.linalg.qr(self.weight[:, inputs], mode="r").R
@@ -95,7 +95,7 @@ class _Reader:
 
 
 def _errors(readers: Sequence[_Reader], width: int) -> torch.Tensor:
-    """The error once each channel has left, in the order in which they add least; shape ``(width,)``.
+    """Return the error once each channel has left, in the order in which they add least; shape ``(width,)``.
 
     Once some have left, the others are as a rule harder to lose. So those that would have added more than a whole block
     of others are not looked at again until the least in the block adds as much (lazy greedy: Minoux 1978).

@@ -71,7 +71,7 @@ def channel_scores(
 
 
 def inputs_on(model: nn.Module, calibration: Calibration, seed: int) -> LayerInputs:
-    """What a network's layers receive on the inputs of calibration batches."""
+    """Record what a network's layers receive on the inputs of calibration batches."""
     return LayerInputs(model, lambda: at_least_one(inputs for inputs, _ in calibration()), seed)
 
 

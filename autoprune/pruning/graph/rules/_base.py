@@ -22,11 +22,11 @@ class Call:
     shapes: tuple[tuple[int, ...], ...]
 
     def out(self, dims: Sequence[Dim], *, zero: bool, weight: bool = False) -> Value:
-        """The first result."""
+        """Return the first result."""
         return Value(self.shapes[0], tuple(dims), zero, weight)
 
     def rest(self) -> tuple[Value, ...]:
-        """Results after the first, of constant size."""
+        """Return the results after the first, of constant size."""
         return tuple(static(shape) for shape in self.shapes[1:])
 
 
@@ -49,7 +49,7 @@ def rule(*names: str) -> Callable[[RuleType], RuleType]:
 
 
 def normalised(dims: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
-    """Dimensions as non-negative numbers; none named means all."""
+    """Return dimensions as non-negative numbers; none named means all."""
     if dims is None or (isinstance(dims, list | tuple) and not dims):
         return tuple(range(ndim))
     listed = [dims] if isinstance(dims, int) else list(dims)
@@ -57,5 +57,5 @@ def normalised(dims: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
 
 
 def carried(call: Call, value: Value, dims: Sequence[Dim], *, zero: bool | None = None) -> Value:
-    """The first result, which holds a tensor's entries in another arrangement."""
+    """Return the first result, which holds a tensor's entries in another arrangement."""
     return call.out(dims, zero=value.zero if zero is None else zero, weight=value.weight)

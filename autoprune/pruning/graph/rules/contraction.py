@@ -25,7 +25,7 @@ def contract(call: Call, a: Value, dim_a: Dim, b: Value, dim_b: Dim) -> None:
 
 @rule("mm", "bmm")
 def matrix_product(call: Call, a: Value, b: Value, *_: Any) -> Value:
-    """Rows of one matrix with columns of another, for each matrix of a batch."""
+    """Multiply rows of one matrix with columns of another, for each matrix of a batch."""
     contract(call, a, a.dims[-1], b, b.dims[-2])
     if not (a.weight or b.weight):
         runs = zip((*a.shape, b.shape[-1]), (*a.dims, b.dims[-1]), strict=True)
@@ -40,7 +40,7 @@ def matrix_product(call: Call, a: Value, b: Value, *_: Any) -> Value:
 
 @rule("_grouped_mm")
 def grouped_product(call: Call, a: Value, b: Value, *_: Any, **__: Any) -> Value:
-    """Each expert's tokens with its own matrix: ``(tokens, I) x (experts, I, O)`` to ``(tokens, O)``."""
+    """Multiply each expert's tokens with its matrix: ``(tokens, I) x (experts, I, O)`` to ``(tokens, O)``."""
     if a.ndim != 2 or b.ndim != 3:
         raise NotImplementedError("neither side holds all experts' tokens")
     call.graph.block(b.dims[0], "is picked by a router")
@@ -50,33 +50,33 @@ def grouped_product(call: Call, a: Value, b: Value, *_: Any, **__: Any) -> Value
 
 @rule("addmm", "baddbmm")
 def added_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) -> Value:
-    """A product with something added."""
+    """Add something to a matrix product."""
     return _add(call, matrix_product(call, a, b), bias)
 
 
 @rule("addmv")
 def added_vector_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) -> Value:
-    """A matrix times a vector with something added."""
+    """Add something to a matrix times a vector."""
     return _add(call, vector_product(call, a, b), bias)
 
 
 @rule("mv")
 def vector_product(call: Call, a: Value, b: Value) -> Value:
-    """A matrix times a vector."""
+    """Multiply a matrix with a vector."""
     contract(call, a, a.dims[1], b, b.dims[0])
     return call.out([a.dims[0]], zero=a.zero, weight=a.weight and b.weight)
 
 
 @rule("dot")
 def dot(call: Call, a: Value, b: Value) -> Value:
-    """Two vectors."""
+    """Multiply two vectors."""
     contract(call, a, a.dims[0], b, b.dims[0])
     return call.out([], zero=True)
 
 
 @rule("linear")
 def linear(call: Call, x: Value, weight: Value, bias: Value | None = None) -> Value:
-    """A linear layer in one operation."""
+    """Apply a linear layer in one operation."""
     contract(call, x, x.dims[-1], weight, weight.dims[1])
     result = call.out([*x.dims[:-1], weight.dims[0]], zero=weight.zero and all(d is None for d in x.dims[:-1]))
     return result if bias is None else _add(call, result, bias)
@@ -84,7 +84,7 @@ def linear(call: Call, x: Value, weight: Value, bias: Value | None = None) -> Va
 
 @rule("_trilinear")
 def trilinear(call: Call, a: Value, b: Value, c: Value, *lists: Any) -> Value:
-    """``nn.Bilinear``: ``(N, I1) x (O, I1, I2) x (N, I2)`` to ``(N, O)``."""
+    """Apply ``nn.Bilinear``: ``(N, I1) x (O, I1, I2) x (N, I2)`` to ``(N, O)``."""
     if not (a.ndim == c.ndim == 2 and b.ndim == 3 and [list(x) for x in lists[:4]] == [[1, 3], [0], [1, 2], [2, 3]]):
         raise NotImplementedError("a product of three tensors in an order not known")
     contract(call, a, a.dims[1], b, b.dims[1])
@@ -98,7 +98,7 @@ def trilinear(call: Call, a: Value, b: Value, c: Value, *lists: Any) -> Value:
 @rule("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention")
 @rule("_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_attention_math")
 def attention(call: Call, query: Value, key: Value, value: Value, *args: Any, **kwargs: Any) -> tuple[Value, ...]:
-    """Attention in one operation; tensors are ``(..., heads, tokens, size of a head)``."""
+    """Attend in one operation; tensors are ``(..., heads, tokens, size of a head)``."""
     graph = call.graph
     sizes = (query.dims[-1], key.dims[-1])
     if kwargs.get("scale") is None:

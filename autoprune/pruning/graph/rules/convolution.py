@@ -26,7 +26,7 @@ def convolution(
     groups: int,
     *_: Any,
 ) -> Value:
-    """Channels of the input to channels of the output, through the weight's first two dimensions."""
+    """Convolve: input channels meet the weight's one dimension, output channels are its other."""
     for dim in weight.dims[2:]:
         call.graph.block(dim, "is the side of a kernel", quiet=True)
     for dim in x.dims[2:]:
@@ -44,7 +44,7 @@ def convolution(
 
 
 def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool) -> Dim:
-    """Either whole groups leave, or the same channels of each group.
+    """Convolve in groups: either whole groups leave, or the same channels of each group.
 
     One side of the weight holds the channels of all groups, the other those of one group, shared by all.
     """

@@ -14,19 +14,19 @@ def blank(call: Call, *_: Any, **__: Any) -> Value:
 
 @rule("ones", "full", "new_ones", "new_full", "rand", "randn")
 def filled(call: Call, *_: Any, **__: Any) -> Value:
-    """As ``blank``, but not zero."""
+    """Make a tensor as ``blank`` does, but not of zeros."""
     return _free(call, zero=False)
 
 
 @rule("zeros_like", "empty_like", "zero")
 def blank_like(call: Call, value: Value, *_: Any, **__: Any) -> Value:
-    """The size follows the given tensor."""
+    """Make a tensor of zeros whose size follows the given tensor."""
     return carried(call, value, value.dims, zero=True)
 
 
 @rule("ones_like", "full_like", "rand_like", "randn_like", "fill", "normal", "uniform")
 def filled_like(call: Call, value: Value, *_: Any, **__: Any) -> Value:
-    """The size follows the given tensor."""
+    """Make a tensor, not of zeros, whose size follows the given tensor."""
     return carried(call, value, value.dims, zero=False)
 
 

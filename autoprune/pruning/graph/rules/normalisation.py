@@ -12,7 +12,7 @@ from autoprune.pruning.graph.values import Dim, Value, static
 @rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 @rule("_batch_norm_with_update", "_batch_norm_no_update", "batch_norm", "miopen_batch_norm", "_batch_norm_impl_index")
 def batch_norm(call: Call, x: Value, *args: Any, **kwargs: Any) -> list[Value]:
-    """Each channel by itself, with its own scale, shift and statistics."""
+    """Normalise each channel by itself, with its own scale, shift and statistics."""
     channels = x.dims[1]
     zero = x.zero
     for argument in args[:4]:
@@ -28,7 +28,7 @@ def batch_norm(call: Call, x: Value, *args: Any, **kwargs: Any) -> list[Value]:
 def layer_norm(
     call: Call, x: Value, normalized_shape: Sequence[int], weight: Value | None = None, bias: Any = None, *_: Any
 ) -> list[Value]:
-    """Statistics over the last dimensions."""
+    """Normalise by statistics over the last dimensions."""
     n = len(normalized_shape)
     for dim, size in zip(x.dims[x.ndim - n :], normalized_shape, strict=True):
         call.graph.block(dim, _STATISTICS, inexact=True)
@@ -46,7 +46,7 @@ def layer_norm(
 def group_norm(
     call: Call, x: Value, weight: Any, bias: Any, n: int, c: int, pixels: int, groups: int, eps: float
 ) -> list[Value]:
-    """Statistics over each group of channels, so that whole groups can leave."""
+    """Normalise by statistics over each group of channels, so that whole groups can leave."""
     channels: Dim = x.dims[1]
     for parameter in (weight, bias):
         if isinstance(parameter, Value) and (channels is not None or parameter.live):
@@ -64,7 +64,7 @@ def group_norm(
 
 @rule("_weight_norm_interface")
 def weight_norm(call: Call, v: Value, g: Value, dim: int = 0) -> list[Value]:
-    """A weight's direction and length: rows of zeros don't change a norm."""
+    """Scale a weight's direction by its length: rows of zeros don't change a norm."""
     united = pointwise(call, v, g)
     first = united[0] if isinstance(united, list) else united
     return [Value(v.shape, first.dims, True, True), static(call.shapes[1])]

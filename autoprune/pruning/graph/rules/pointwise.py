@@ -107,19 +107,19 @@ def _zero_at_zero(func: Any, args: Any, kwargs: Any) -> bool:
     "detach", "alias", "lift_fresh", "lift", "contiguous", "view_as", "_conj", "conj", "resolve_conj", "requires_grad"
 )
 def carry(call: Call, value: Value, *_: Any, **__: Any) -> Value:
-    """The same entries."""
+    """Return the same entries."""
     return carried(call, value, value.dims)
 
 
 @rule("native_dropout", "dropout", "alpha_dropout", "feature_dropout")
 def dropout(call: Call, value: Value, *_: Any, **__: Any) -> tuple[Value, ...]:
-    """Zero stays zero."""
+    """Drop entries; zero stays zero."""
     return (carried(call, value, value.dims), *(Value(shape, value.dims, False) for shape in call.shapes[1:]))
 
 
 @rule("glu")
 def glu(call: Call, value: Value, dim: int = -1) -> Value:
-    """The first half of a dimension gated by the second."""
+    """Gate the first half of a dimension by the second."""
     dim %= value.ndim
     dims = list(value.dims)
     nodes = dims[dim]

@@ -12,20 +12,20 @@ _STATISTICS = "has statistics taken over its channels, which change when some le
 
 @rule("sum", "nansum")
 def sum_(call: Call, value: Value, dim: Any = None, keepdim: bool = False, **_: Any) -> Value:
-    """A sum loses nothing with channels that are zero."""
+    """Sum: channels that are zero add nothing."""
     return _reduce(call, value, dim, keepdim, reason=None if value.zero else _SUM)
 
 
 @rule("linalg_vector_norm", "norm")
 def vector_norm(call: Call, value: Value, ord: Any = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Value:
-    """A norm loses nothing with channels that are zero."""
+    """Take a norm: channels that are zero add nothing."""
     harmless = value.zero and isinstance(ord, int | float) and ord > 0
     return _reduce(call, value, dim, keepdim, reason=None if harmless else _SUM)
 
 
 @rule("mean", "var", "std", "amax", "amin", "prod", "logsumexp", "any", "all", "argmax", "argmin", "var_mean", "median")
 def reduce(call: Call, value: Value, dim: Any = None, *args: Any, **kwargs: Any) -> list[Value]:
-    """A reduction whose result depends on how many channels there are, or on each of them."""
+    """Reduce to a result that depends on how many channels there are, or on each of them."""
     if isinstance(dim, bool):  # var(unbiased)
         dim = None
     first = _reduce(call, value, dim, len(call.shapes[0]) == value.ndim > 0, reason=_STATISTICS, inexact=True)
@@ -35,7 +35,7 @@ def reduce(call: Call, value: Value, dim: Any = None, *args: Any, **kwargs: Any)
 
 @rule("max", "min")
 def maximum(call: Call, value: Value, other: Any = None, *args: Any, **kwargs: Any) -> list[Value]:
-    """The largest of everything or along a dimension."""
+    """Take the largest of everything or along a dimension."""
     if isinstance(other, Value):
         raise NotImplementedError
     return reduce(call, value, other)
@@ -43,14 +43,14 @@ def maximum(call: Call, value: Value, other: Any = None, *args: Any, **kwargs: A
 
 @rule("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax")
 def softmax(call: Call, value: Value, dim: int, *_: Any, **__: Any) -> Value:
-    """Shares of a whole along a dimension."""
+    """Turn a dimension into shares of a whole."""
     return _along(call, value, dim, zero=False)[0]
 
 
 @rule("cumsum", "cumprod", "sort", "argsort", "topk", "kthvalue", "logcumsumexp", "cummax", "cummin", "_fft_c2c")
 @rule("_fft_r2c", "_fft_c2r", "msort", "tensor_split")
 def along_dim(call: Call, value: Value, *args: Any, **kwargs: Any) -> list[Value]:
-    """Operations that mix the entries of a dimension."""
+    """Mix the entries of a dimension."""
     name = call.operation.name
     default = -1 if name in ("sort", "argsort", "topk", "kthvalue") else 0
     place = 1 if name in ("topk", "kthvalue") else 0
@@ -62,7 +62,7 @@ def along_dim(call: Call, value: Value, *args: Any, **kwargs: Any) -> list[Value
 
 @rule("tril", "triu", "diagonal", "linalg_inv_ex", "_linalg_det", "linalg_qr")
 def matrix(call: Call, value: Value, *args: Any, **__: Any) -> list[Value]:
-    """Operations on the last two dimensions as a matrix."""
+    """Operate on the last two dimensions as a matrix."""
     for dim in value.dims[-2:]:
         call.graph.block(dim, "is one side of a matrix that the code reads by place")
     return [
@@ -82,7 +82,7 @@ _SPATIAL = {"1d": 1, "2d": 2, "3d": 3}
 @rule("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "reflection_pad1d")
 @rule("reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d")
 def on_pixels(call: Call, value: Value, *_: Any, **__: Any) -> list[Value]:
-    """Pooling, interpolation and padding: each channel by itself."""
+    """Pool, interpolate or pad each channel by itself."""
     n = next(count for digits, count in _SPATIAL.items() if digits in call.operation.name)
     for dim in value.dims[value.ndim - n :]:
         call.graph.block(dim, "is read as the side of an image")
@@ -92,7 +92,7 @@ def on_pixels(call: Call, value: Value, *_: Any, **__: Any) -> list[Value]:
 
 @rule("grid_sampler_2d", "grid_sampler_3d", "affine_grid_generator")
 def grid_sampler(call: Call, value: Value, grid: Any, *_: Any) -> Value:
-    """Pixels looked up by coordinates, each channel by itself."""
+    """Look up pixels by coordinates, each channel by itself."""
     n_spatial = value.ndim - 2
     for dim in (*value.dims[2:], *(grid.dims if isinstance(grid, Value) else ())):
         call.graph.block(dim, "is read as coordinates of pixels")
@@ -101,7 +101,7 @@ def grid_sampler(call: Call, value: Value, grid: Any, *_: Any) -> Value:
 
 @rule("unfold")
 def unfold(call: Call, value: Value, dimension: int, size: int, step: int) -> Value:
-    """Windows sliding along a dimension."""
+    """Slide windows along a dimension."""
     dims = list(value.dims)
     call.graph.block(dims[dimension], "is cut into sliding windows")
     dims[dimension] = None

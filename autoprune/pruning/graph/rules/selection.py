@@ -11,7 +11,7 @@ from autoprune.pruning.graph.values import FIXED, Dim, Nodes, Value
 
 @rule("cat", "concat")
 def cat(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
-    """Dimensions side by side."""
+    """Concatenate along a dimension."""
     tensors = [value for value in tensors if value.shape != (0,)]
     dim %= tensors[0].ndim
     dims: list[Dim] = []
@@ -30,7 +30,7 @@ def cat(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
 
 @rule("stack")
 def stack(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
-    """Tensors side by side along a new dimension."""
+    """Stack tensors along a new dimension."""
     dims: list[Dim] = []
     for parts in zip(*(value.dims for value in tensors), strict=True):
         joined = parts[0]
@@ -44,7 +44,7 @@ def stack(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
 
 @rule("split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes", "chunk", "split_with_sizes_copy")
 def split(call: Call, value: Value, _: Any, dim: int = 0) -> list[Value]:
-    """A dimension in pieces; equal ones must keep equally many."""
+    """Split a dimension; equal pieces must keep equally many."""
     dim %= value.ndim
     sizes = [shape[dim] for shape in call.shapes]
     nodes = value.dims[dim]
@@ -63,7 +63,7 @@ def split(call: Call, value: Value, _: Any, dim: int = 0) -> list[Value]:
 
 @rule("unbind", "unbind_copy")
 def unbind(call: Call, value: Value, dim: int = 0) -> list[Value]:
-    """Each index of a dimension becomes a tensor."""
+    """Turn each index of a dimension into a tensor."""
     dim %= value.ndim
     call.graph.block(value.dims[dim], "is taken apart entry by entry")
     dims = value.dims[:dim] + value.dims[dim + 1 :]
@@ -72,7 +72,7 @@ def unbind(call: Call, value: Value, dim: int = 0) -> list[Value]:
 
 @rule("select", "select_copy")
 def select(call: Call, value: Value, dim: int, _: Any) -> Value:
-    """One index of a dimension."""
+    """Select one index of a dimension."""
     dim %= value.ndim
     call.graph.block(value.dims[dim], "has an entry picked by its number")
     return carried(call, value, value.dims[:dim] + value.dims[dim + 1 :])
@@ -80,7 +80,7 @@ def select(call: Call, value: Value, dim: int, _: Any) -> Value:
 
 @rule("slice", "slice_copy", "narrow")
 def slice_(call: Call, value: Value, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Value:
-    """A run of indices: one of equal parts, or at places that are written in the code or told by attributes."""
+    """Slice a run of indices: one of equal parts, or at places that the code fixes or attributes tell."""
     dim %= value.ndim
     size, n_taken = value.shape[dim], call.shapes[0][dim]
     nodes = value.dims[dim]
@@ -105,7 +105,7 @@ def slice_(call: Call, value: Value, dim: int = 0, start: Any = None, end: Any =
 
 @rule("constant_pad_nd", "pad")
 def constant_pad(call: Call, value: Value, pad: Sequence[int], fill: float = 0, *_: Any) -> Value:
-    """Entries around a dimension: a constant number of them, or one that an attribute tells."""
+    """Pad a dimension with a constant number of entries, or one that an attribute tells."""
     dims = list(value.dims)
     for i in range(len(pad) // 2):
         axis = value.ndim - 1 - i
@@ -124,7 +124,7 @@ def constant_pad(call: Call, value: Value, pad: Sequence[int], fill: float = 0, 
 
 
 def _padded(call: Call, nodes: Nodes, before: int, after: int) -> Nodes:
-    """Entries on both sides that can leave in pairs, so that the sides stay as alike as they are."""
+    """Pad with entries that leave in pairs, so that the sides stay as alike as they are."""
     graph = call.graph
     head, tail = graph.new_nodes(before), graph.new_nodes(after)
     n_pairs = min(before, after)
@@ -138,7 +138,7 @@ def _padded(call: Call, nodes: Nodes, before: int, after: int) -> Nodes:
 
 @rule("roll")
 def roll(call: Call, value: Value, shifts: Any, dims: Any = ()) -> Value:
-    """Indices moved round by a constant number of places."""
+    """Roll indices by a constant number of places."""
     for axis in normalised(dims, value.ndim):
         call.graph.block(value.dims[axis], "is moved round by a constant number of places")
     return carried(call, value, value.dims)
@@ -146,7 +146,7 @@ def roll(call: Call, value: Value, shifts: Any, dims: Any = ()) -> Value:
 
 @rule("embedding")
 def embedding(call: Call, weight: Value, indices: Value, *_: Any, **__: Any) -> Value:
-    """Rows looked up by number."""
+    """Look up rows by number."""
     call.graph.block(weight.dims[0], "is looked up by number", quiet=True)
     _block_all(call, indices)
     if weight.weight and weight.dims[1] is not None:
@@ -156,7 +156,7 @@ def embedding(call: Call, weight: Value, indices: Value, *_: Any, **__: Any) -> 
 
 @rule("index", "_unsafe_index")
 def index(call: Call, value: Value, indices: Sequence[Value | None]) -> Value:
-    """Entries looked up by number along some dimensions."""
+    """Look up entries by number along some dimensions."""
     indexed = [axis for axis, where in enumerate(indices) if where is not None]
     for axis in indexed:
         call.graph.block(value.dims[axis], "is looked up by number", quiet=value.weight)
@@ -172,7 +172,7 @@ def index(call: Call, value: Value, indices: Sequence[Value | None]) -> Value:
 
 @rule("index_select")
 def index_select(call: Call, value: Value, dim: int, where: Value) -> Value:
-    """Entries looked up by number along one dimension."""
+    """Look up entries by number along one dimension."""
     dim %= value.ndim
     call.graph.block(value.dims[dim], "is looked up by number", quiet=value.weight)
     _block_all(call, where)
@@ -183,7 +183,7 @@ def index_select(call: Call, value: Value, dim: int, where: Value) -> Value:
 
 @rule("gather", "take_along_dim")
 def gather(call: Call, value: Value, dim: int, where: Value, **_: Any) -> Value:
-    """Entries looked up by number, differently at each place."""
+    """Look up entries by number, differently at each place."""
     dims = list(value.dims)
     for axis in range(value.ndim):
         if axis == dim % value.ndim or value.shape[axis] != where.shape[axis]:
@@ -205,7 +205,7 @@ def _joined(parts: Sequence[Dim], sizes: Sequence[int]) -> Dim:
 
 
 def _at_least_two(call: Call, nodes: Dim) -> Dim:
-    """A dimension of size 1 broadcasts, so its one index can't leave."""
+    """Block a dimension of size 1: it broadcasts, so its one index can't leave."""
     if nodes is not None and len(nodes) < 2:
         call.graph.block(nodes, "is the only one of its kind")
         return None

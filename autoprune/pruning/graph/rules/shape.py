@@ -11,13 +11,13 @@ from autoprune.pruning.graph.values import Dim, Value
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "view_copy", "unflatten", "flatten")
 def view(call: Call, value: Value, *_: Any, **__: Any) -> Value:
-    """Entries in the same order under another shape."""
+    """Show entries in the same order under another shape."""
     return carried(call, value, call.graph.reshape(value.dims, value.shape, call.shapes[0]))
 
 
 @rule("as_strided")
 def as_strided(call: Call, value: Value, *_: Any, **__: Any) -> Value:
-    """Understood where it only adds or drops dimensions of size 1."""
+    """Restride; understood where it only adds or drops dimensions of size 1."""
     old = [(size, dim) for size, dim in zip(value.shape, value.dims, strict=True) if size != 1]
     if [size for size, _ in old] != [size for size in call.shapes[0] if size != 1]:
         raise NotImplementedError("reads memory in strides of its own")
@@ -27,13 +27,13 @@ def as_strided(call: Call, value: Value, *_: Any, **__: Any) -> Value:
 
 @rule("permute")
 def permute(call: Call, value: Value, dims: Sequence[int]) -> Value:
-    """Dimensions in another order."""
+    """Order the dimensions anew."""
     return carried(call, value, [value.dims[dim] for dim in dims])
 
 
 @rule("transpose", "transpose_copy", "swapaxes")
 def transpose(call: Call, value: Value, dim0: int, dim1: int) -> Value:
-    """Two dimensions change places."""
+    """Swap two dimensions."""
     dims = list(value.dims)
     if dims:
         dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
@@ -42,13 +42,13 @@ def transpose(call: Call, value: Value, dim0: int, dim1: int) -> Value:
 
 @rule("t", "numpy_T", "mT", "adjoint")
 def t(call: Call, value: Value) -> Value:
-    """Dimensions the other way round."""
+    """Reverse the order of the dimensions."""
     return carried(call, value, value.dims[::-1])
 
 
 @rule("unsqueeze")
 def unsqueeze(call: Call, value: Value, dim: int) -> Value:
-    """A new dimension of size 1."""
+    """Add a dimension of size 1."""
     dims = list(value.dims)
     dims.insert(dim % (value.ndim + 1), None)
     return carried(call, value, dims)
@@ -56,7 +56,7 @@ def unsqueeze(call: Call, value: Value, dim: int) -> Value:
 
 @rule("squeeze")
 def squeeze(call: Call, value: Value, dim: int | Sequence[int] | None = None) -> Value:
-    """Dimensions of size 1 go."""
+    """Drop dimensions of size 1."""
     gone = set(range(value.ndim)) if dim is None else set(normalised(dim, value.ndim))
     kept = [axis for axis in range(value.ndim) if not (axis in gone and value.shape[axis] == 1)]
     return carried(call, value, [value.dims[axis] for axis in kept])
@@ -64,7 +64,7 @@ def squeeze(call: Call, value: Value, dim: int | Sequence[int] | None = None) ->
 
 @rule("expand", "expand_copy", "broadcast_to")
 def expand(call: Call, value: Value, size: Sequence[int], **_: Any) -> Value:
-    """Dimensions of size 1 grow, and new ones stand in front; their sizes may follow a width or be constants."""
+    """Expand dimensions of size 1, and add new ones in front; their sizes may follow a width or be constants."""
     n_new = len(call.shapes[0]) - value.ndim
     dims: list[Dim] = []
     for axis, size_after in enumerate(call.shapes[0]):
@@ -75,7 +75,7 @@ def expand(call: Call, value: Value, size: Sequence[int], **_: Any) -> Value:
 
 @rule("repeat")
 def repeat(call: Call, value: Value, repeats: Sequence[int]) -> Value:
-    """The tensor laid out several times along its dimensions."""
+    """Repeat the tensor along its dimensions."""
     n_new = len(repeats) - value.ndim
     dims: list[Dim] = [None] * n_new
     for dim, times in zip(value.dims, repeats[n_new:], strict=True):
@@ -85,7 +85,7 @@ def repeat(call: Call, value: Value, repeats: Sequence[int]) -> Value:
 
 @rule("repeat_interleave")
 def repeat_interleave(call: Call, value: Value, repeats: Any, dim: int | None = None, **_: Any) -> Value:
-    """Each index several times in a row."""
+    """Repeat each index several times in a row."""
     if not isinstance(repeats, int) or dim is None:
         raise NotImplementedError("repeats an index a varying number of times")
     dims = list(value.dims)
@@ -96,7 +96,7 @@ def repeat_interleave(call: Call, value: Value, repeats: Any, dim: int | None = 
 
 @rule("pixel_shuffle")
 def pixel_shuffle(call: Call, value: Value, upscale_factor: int) -> Value:
-    """Each run of channels becomes the pixels of one: ``(C r r, H, W)`` to ``(C, H r, W r)``."""
+    """Turn each run of channels into the pixels of one: ``(C r r, H, W)`` to ``(C, H r, W r)``."""
     nodes = value.dims[-3]
     channels: Dim = None
     if nodes is not None:
@@ -111,7 +111,7 @@ def pixel_shuffle(call: Call, value: Value, upscale_factor: int) -> Value:
 
 @rule("pixel_unshuffle")
 def pixel_unshuffle(call: Call, value: Value, downscale_factor: int) -> Value:
-    """The pixels of each channel become a run of channels."""
+    """Turn the pixels of each channel into a run of channels."""
     nodes = value.dims[-3]
     _block_tail(call, value, 2)
     channels = None if nodes is None else np.repeat(nodes, downscale_factor**2)
@@ -120,7 +120,7 @@ def pixel_unshuffle(call: Call, value: Value, downscale_factor: int) -> Value:
 
 @rule("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(call: Call, value: Value, groups: int) -> Value:
-    """Channels of several groups dealt out in turn."""
+    """Deal out the channels of several groups in turn."""
     nodes = value.dims[1]
     if nodes is None:
         return carried(call, value, value.dims)
@@ -131,7 +131,7 @@ def channel_shuffle(call: Call, value: Value, groups: int) -> Value:
 
 @rule("im2col")
 def im2col(call: Call, value: Value, kernel_size: Sequence[int], *_: Any, **__: Any) -> Value:
-    """Each channel becomes a run of entries, one for each place of the kernel."""
+    """Turn each channel into a run of entries, one for each place of the kernel."""
     _block_tail(call, value, 2)
     nodes = value.dims[-3]
     n_places = kernel_size[0] * kernel_size[1]
@@ -140,20 +140,20 @@ def im2col(call: Call, value: Value, kernel_size: Sequence[int], *_: Any, **__: 
 
 @rule("flip")
 def flip(call: Call, value: Value, dims: Sequence[int]) -> Value:
-    """Indices the other way round."""
+    """Reverse the indices of dimensions."""
     flipped = normalised(dims, value.ndim)
     return carried(call, value, [d[::-1] if i in flipped and d is not None else d for i, d in enumerate(value.dims)])
 
 
 @rule("view_as_real")
 def view_as_real(call: Call, value: Value) -> Value:
-    """A new last dimension of real and imaginary parts."""
+    """Add a last dimension of real and imaginary parts."""
     return carried(call, value, [*value.dims, None])
 
 
 @rule("view_as_complex")
 def view_as_complex(call: Call, value: Value) -> Value:
-    """The last dimension holds real and imaginary parts."""
+    """Read the last dimension as real and imaginary parts."""
     call.graph.block(value.dims[-1], "is read as real and imaginary parts")
     return carried(call, value, value.dims[:-1])
 
