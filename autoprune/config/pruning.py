@@ -1,5 +1,7 @@
 """The `pruning` section of a space file: the three methods, their ratios, and what differs for some layers."""
 
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
@@ -11,8 +13,6 @@ from autoprune.config.searchable import Number, Range, Searchable, endpoints, se
 from autoprune.config.strict import Mistake, StrictModel, all_of, mistakes_of
 from autoprune.training.schedules.parameters import ParameterSpec
 from autoprune.trial import WeightPattern, WeightScope
-
-METHODS = ("neuron", "layer", "weight")
 
 Ratio = Annotated[Searchable, searchable(ParameterSpec("float", low=0, high=1, high_open=True))]
 _RATIO: TypeAdapter[Any] = TypeAdapter(Ratio)
@@ -80,7 +80,7 @@ class _RatioPerLayer(StrictModel):
         return self
 
 
-class NeuronMethod(_RatioPerLayer):
+class NeuronSettings(_RatioPerLayer):
     """Remove channels and neurons, with a ratio for every group.
 
     With ``hidden_sizes``, channels over which a norm takes its statistics are groups too. With ``reconstruct``, the
@@ -95,7 +95,7 @@ class NeuronMethod(_RatioPerLayer):
     hidden_sizes: bool = False
 
 
-class LayerMethod(StrictModel):
+class LayerSettings(StrictModel):
     """Remove whole residual blocks, the least important first.
 
     Importance is the rise of the loss without the block, or the angle by which the block turns its input.
@@ -107,7 +107,7 @@ class LayerMethod(StrictModel):
     layers: Annotated[dict[str, Literal["skip"]], BeforeValidator(_check_patterns)] = Field(default_factory=dict)
 
 
-class WeightMethod(_RatioPerLayer):
+class WeightSettings(_RatioPerLayer):
     """Set single weights to zero, by magnitude; a ``pattern`` other than ``none`` gives the ratio of every layer."""
 
     method: Literal["weight"]
@@ -141,10 +141,10 @@ class WeightMethod(_RatioPerLayer):
         return self
 
 
-Method = told_apart_by(
-    "method",
-    METHODS,
-    Annotated[NeuronMethod, Tag("neuron")]
-    | Annotated[LayerMethod, Tag("layer")]
-    | Annotated[WeightMethod, Tag("weight")],
-)
+SETTINGS = (NeuronSettings, LayerSettings, WeightSettings)
+"""The sections that a space file may hold under `pruning`, each named by its key `method`."""
+
+METHODS: tuple[str, ...] = tuple(get_args(section.model_fields["method"].annotation)[0] for section in SETTINGS)
+
+_TAGGED: list[Any] = [Annotated[section, Tag(name)] for section, name in zip(SETTINGS, METHODS, strict=True)]
+Method = told_apart_by("method", METHODS, reduce(or_, _TAGGED))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from autoprune.pruning.methods import PRUNING_METHODS
 from autoprune.pruning.plan import PruningPlan
 from autoprune.trial import PruningConfig, TrialConfig, TrialResult
 
@@ -34,16 +35,4 @@ def nearest_parent(
 
 
 def _holds(wider: TrialResult, wider_pruning: PruningConfig, narrower: PruningConfig, plan: PruningPlan) -> bool:
-    if not set(wider.removed_blocks) <= set(narrower.removed_blocks):
-        return False
-    if any(ratio > narrower.weight_ratios.get(name, 0.0) for name, ratio in wider_pruning.weight_ratios.items()):
-        return False
-    if wider_pruning.weight_ratios and wider_pruning.weight_scope not in ("layer", narrower.weight_scope):
-        return False  # ranked together, single parameters may have lost more than their ratios
-    if wider_pruning.weight_ratios and wider_pruning.weight_pattern == "none" != narrower.weight_pattern:
-        return False  # zeros that fell anywhere are not those of a pattern
-    gone = tuple(f"{block}." for block in narrower.removed_blocks)
-    return all(
-        group.name.startswith(gone) or wider.kept[group.name] >= narrower.widths.get(group.name, group.width)
-        for group in plan.groups
-    )
+    return all(method.can_follow(wider, wider_pruning, narrower, plan) for method in PRUNING_METHODS.values())

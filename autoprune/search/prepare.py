@@ -20,6 +20,7 @@ from autoprune.errors import AutopruneError, ConfigError, StudyError, TaskError,
 from autoprune.files import replacing
 from autoprune.formats.saved_model import describe, load_model, save_model
 from autoprune.pruning.channels.ranking import kept_scores
+from autoprune.pruning.methods import PRUNING_METHODS
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan, rank_blocks, rank_blocks_by_angle
 from autoprune.search.constraints import CostConstraints
@@ -164,9 +165,8 @@ def in_file(space_file: Path) -> Iterator[None]:
 
 def check_prunable(checked: ValidatedSpace) -> None:
     """Raise ConfigError if none of the space file's methods has anything to prune in this network."""
-    found = {"neuron": checked.plan.groups, "layer": checked.plan.blocks, "weight": checked.plan.weight_layers}
     methods = [block.method for block in checked.spec.pruning]
-    if not any(found[method] for method in methods):
+    if not any(PRUNING_METHODS[method].prunable(checked.plan) for method in methods):
         raise ConfigError(
             [f"pruning: nothing of this network can be pruned by {' or '.join(methods)}. `autoprune plan` says why."]
         )

@@ -41,7 +41,7 @@ from autoprune.trial import (
     to_dict,
 )
 from autoprune.worker.limits import Limits, TrialTimeout
-from autoprune.worker.pruner import TrialCuts
+from autoprune.worker.pruner import TrialPruner
 from autoprune.worker.task_meter import task_meter
 
 N_PROBED = 512
@@ -169,7 +169,7 @@ class _Run:
             parent = result_from_dict(self.folder.read_json(self.folder.record(parent_run))["result"])
             parent_widths = dict(parent.kept)
             self.lineage += parent.epochs_lineage
-        self.cuts = TrialCuts(
+        self.pruner = TrialPruner(
             self.task,
             self.plan,
             config.pruning,
@@ -183,16 +183,16 @@ class _Run:
         self.folder.bring_training(self.config.run)
         checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.run))
         if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
-            model = load_model(self.folder.model(self.config.parent_run), self.task.build_model).to(self.worker.device)
-            ceilings = {} if self.is_replicate else self.worker.spec.constraints.ceilings
-            if ceilings or not self.cuts.is_gradual:
-                pruned = self.cuts.cut_all(model)
+            model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
+            ceilings = {} if self.config.is_replicate else self.worker.spec.constraints.ceilings
+            if ceilings or not self.pruner.is_gradual:
+                pruned = self.pruner.prune_at_once(model)
                 broken = self._broken_ceiling(pruned, ceilings)
                 if broken is not None:
                     yield TrialResult(self.config.run, "infeasible", seed=self.config.seed, error=broken)
                     return
-            if self.cuts.is_gradual:
-                self.cuts.begin_gradually(model)
+            if self.pruner.is_gradual:
+                self.pruner.begin_gradually(model)
             else:
                 model = pruned
             trainer = self._trainer(model)
@@ -201,8 +201,8 @@ class _Run:
             yield report_from_dict(checkpoint["report"])
         while trainer.epoch < self.config.epochs:
             yield self._epoch(trainer)
-        if self.cuts.is_gradual:
-            self._cut_gradually(trainer, 1.0)  # the cuts that came due within the last step
+        if self.pruner.is_gradual:
+            self._prune_gradually(trainer, 1.0)  # what came due within the last step
         yield self._finish(trainer)
 
     def _trainer(self, model: nn.Module) -> Trainer:
@@ -220,8 +220,8 @@ class _Run:
             reference_batch_size=training.reference_batch_size,
             precision=self.worker.precision,
             distillation=self._distillation(),
-            before_step=(lambda progress: self._cut_gradually(trainer, progress)) if self.cuts.is_gradual else None,
-            after_step=self.cuts.apply_masks,
+            before_step=(lambda progress: self._prune_gradually(trainer, progress)) if self.pruner.is_gradual else None,
+            after_step=self.pruner.after_step,
         )
         return trainer
 
@@ -231,8 +231,8 @@ class _Run:
         dense = load_model(self.folder.dense, self.task.build_model).to(self.worker.device)
         return Distillation(self.worker.precision.to_training_layout(dense), self.config.distillation)
 
-    def _cut_gradually(self, trainer: Trainer, progress: float) -> None:
-        if self.cuts.cut_due(trainer, progress):
+    def _prune_gradually(self, trainer: Trainer, progress: float) -> None:
+        if self.pruner.prune_due(trainer, progress):
             self.cost = None
 
     def _epoch(self, trainer: Trainer) -> EpochReport:
@@ -251,10 +251,9 @@ class _Run:
             lr=metrics.lr,
             batch_size=metrics.batch_size,
             train_time_s=self.train_time_s,
-            kept=self.cuts.kept,
-            removed_blocks=self.cuts.removed_blocks,
             cost=self.cost,
             device_batch=trainer.micro_batch_size,
+            **self.pruner.outcome(),
         )
         self._save_checkpoint(trainer, report)
         return report
@@ -299,15 +298,14 @@ class _Run:
             accuracy=validation.accuracy,
             loss=validation.loss,
             cost=cost,
-            kept=self.cuts.kept,
-            removed_blocks=self.cuts.removed_blocks,
-            left_dense=self.cuts.left_dense(model),
+            left_dense=self.pruner.left_dense(model),
             epochs=self.config.epochs,
             epochs_lineage=self.lineage,
             train_time_s=self.train_time_s,
             seed=self.config.seed,
             accuracy_test=test.accuracy if test else None,
             device_batch=trainer.micro_batch_size,
+            **self.pruner.outcome(),
         )
         record = {"config": to_dict(self.config), "result": to_dict(result)}
         if not self.is_replicate:  # nothing is cut from a replicate
@@ -349,7 +347,7 @@ class _Run:
             "report": to_dict(report),
             "architecture": asdict(self._architecture(trainer.model)),
             "train_time_s": self.train_time_s,
-        } | self.cuts.state_dict()
+        } | self.pruner.state_dict()
         with self.folder.writing():
             save_checkpoint(self.folder.training_checkpoint(self.config.run), state)
         self.folder.keep_training(self.config.run)
@@ -358,6 +356,6 @@ class _Run:
         architecture = Architecture(**checkpoint["architecture"])
         trainer = self._trainer(rebuild(self.task.build_model(), architecture))
         trainer.load_state_dict(checkpoint["trainer"])
-        self.cuts.load_state_dict(trainer.model, checkpoint)
+        self.pruner.load_state_dict(trainer.model, checkpoint)
         self.train_time_s = checkpoint["train_time_s"]
         return trainer

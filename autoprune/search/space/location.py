@@ -1,22 +1,15 @@
 """Where a trial of another space, over the same network, lies in this one."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial
 
-from autoprune.config.dimension import Dimension
 from autoprune.search.space.dimension import distribution
 from autoprune.search.space.space import DISTILLATION, TEMPERATURE, SearchSpace
-from autoprune.trial import PruningConfig, Scalar, TrialConfig
-
-RATIO = "neuron.ratio."
-"""Prefix of the dimensions that widths are given by."""
-
-WEIGHT_RATIO = "weight.ratio."
+from autoprune.trial import Scalar, TrialConfig
 
 
 @dataclass(frozen=True)
@@ -45,13 +38,16 @@ def locate(space: SearchSpace, config: TrialConfig) -> Location:
         config: Of a network with the same groups and blocks; its ``params`` may be those of another space.
     """
     dimensions = space.dimensions()
-    wanted = dict(_values(space, dimensions, config))
+    wanted = dict(_values(space, config))
     held = [each for each in dimensions if each.name in wanted and each.holds(wanted[each.name])]
     params = {each.name: wanted[each.name] for each in held}
     trial = FixedTrial({each.name: params.get(each.name, space.first_guess(each)) for each in dimensions})
     found = space.suggest(trial, config.seed)
-    depth = _depth(found.pruning) == _depth(config.pruning)
-    cut = depth and _widths(space, found.pruning) == _widths(space, config.pruning)
+    same = {
+        name: part.structure(found.pruning) == part.structure(config.pruning) for name, part in space.methods.items()
+    }
+    cut = all(same.values())
+    depth = all(equal for name, equal in same.items() if name != "neuron")
     whole = cut and _training(found) == _training(config)
     if whole:
         params = {name: params[name] for name in trial.params}
@@ -59,7 +55,7 @@ def locate(space: SearchSpace, config: TrialConfig) -> Location:
     return Location(params, distributions, whole, cut, depth)
 
 
-def _values(space: SearchSpace, dimensions: list[Dimension], config: TrialConfig) -> Iterator[tuple[str, Any]]:
+def _values(space: SearchSpace, config: TrialConfig) -> Iterator[tuple[str, Any]]:
     """The configuration as values by the names that a space gives them, for all that it might search."""
     pruning = config.pruning
     yield "epochs", config.epochs
@@ -73,35 +69,8 @@ def _values(space: SearchSpace, dimensions: list[Dimension], config: TrialConfig
     ):
         yield family, kind
         yield from ((f"{family}.{kind}.{name}", value) for name, value in params.items())
-    yield "neuron.criterion", pruning.criterion
-    yield "weight.pattern", pruning.weight_pattern
-    yield "weight.scope", pruning.weight_scope
-    yield "weight.ratio", max(pruning.weight_ratios.values(), default=0.0)
-    for dimension in dimensions:
-        name, asked = dimension.name, config.params.get(dimension.name)
-        if name.startswith(WEIGHT_RATIO):
-            yield name, pruning.weight_ratios.get(f"{name.removeprefix(WEIGHT_RATIO)}.weight", 0.0)
-        elif name.startswith(RATIO):
-            group = name.removeprefix(RATIO)
-            width = _widths(space, pruning)[group]
-            same = asked is not None and dimension.holds(asked) and space.width(group, float(asked)) == width
-            ratio = asked if same else space.ratios_of(group).get(width)
-            if ratio is not None:
-                yield name, ratio
-        elif name == "layer.ratio":
-            ratios = [dimension.at(float(place)) for place in np.linspace(0.0, 1.0, 101)]
-            ratios = [asked, *ratios] if asked is not None and dimension.holds(asked) else ratios
-            removed = set(pruning.removed_blocks)
-            yield from [(name, ratio) for ratio in ratios if set(space.removed_blocks(float(ratio))) == removed][:1]
-
-
-def _widths(space: SearchSpace, pruning: PruningConfig) -> dict[str, int]:
-    return {**space.plan.group_widths, **pruning.widths}
-
-
-def _depth(pruning: PruningConfig) -> tuple[Any, ...]:
-    weights: Mapping[str, float] = pruning.weight_ratios
-    return set(pruning.removed_blocks), weights, (pruning.weight_scope, pruning.weight_pattern) if weights else None
+    for part in space.methods.values():
+        yield from part.values_of(pruning, config.params)
 
 
 def _training(config: TrialConfig) -> tuple[Any, ...]:

@@ -1,16 +1,18 @@
 """SearchConfig + PruningPlan -> suggest(optuna trial) -> TrialConfig."""
 
-import fnmatch
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from optuna.trial import BaseTrial
 
 from autoprune.config import SearchConfig
-from autoprune.config.dimension import Dimension, Value, ends, highest, value_of
+from autoprune.config.dimension import Dimension, ends, highest, value_of
 from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import ConfigError
+from autoprune.pruning.methods import PRUNING_METHODS, MethodSpace
+from autoprune.pruning.methods.layer import LayerSpace
+from autoprune.pruning.methods.neuron import RATIO, NeuronSpace
 from autoprune.pruning.plan import PruningPlan
 from autoprune.search.space.dimension import kinds_of, pick
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
@@ -21,8 +23,6 @@ from autoprune.trial import (
     Scalar,
     ScheduleConfig,
     TrialConfig,
-    WeightPattern,
-    WeightScope,
 )
 
 SETTLING = ("one_cycle", "cosine", "polynomial", "exponential", "step")
@@ -31,9 +31,6 @@ SETTLING = ("one_cycle", "cosine", "polynomial", "exponential", "step")
 DISTILLATION, TEMPERATURE = "distillation.weight", "distillation.temperature"
 """Names of the dimensions of distillation."""
 
-PATTERN_RATIO = 0.5
-"""Share of the weights that the 2:4 pattern zeroes."""
-
 
 class SearchSpace:
     """All that a study searches over, for one network.
@@ -41,6 +38,9 @@ class SearchSpace:
     Args:
         spec: The space file.
         plan: What of the network can be pruned.
+
+    Attributes:
+        methods: Name -> part of the space, for every pruning method; one that the file does not use has no dimensions.
 
     Raises:
         ConfigError: If a layer pattern of the space file matches nothing in the plan.
@@ -57,23 +57,15 @@ class SearchSpace:
         self._gradual = value_of("gradual_pruning", training.gradual_pruning)
         self._distillation = value_of(DISTILLATION, training.distillation.weight)
         self._temperature = value_of(TEMPERATURE, training.distillation.temperature) if self._distillation else 0.0
-        neuron, layer, weight = spec.method("neuron"), spec.method("layer"), spec.method("weight")
-        self._groups = {group.name: group for group in plan.groups}
         problems: list[str] = []
-        ratio_rules = self._rules(neuron, list(self._groups), problems)
-        self._ratios = _per_layer("neuron", neuron, ratio_rules)
-        self._criterion = value_of("neuron.criterion", neuron.criterion) if self._ratios else "l2"
-        self._reconstruct = neuron.reconstruct if self._ratios else False
-        block_rules = self._rules(layer, list(plan.block_names), problems)
-        self._blocks = [name for name, rule in block_rules.items() if rule != "skip"]
-        self._block_ratio = value_of("layer.ratio", layer.ratio) if self._blocks else 0.0
-        weight_rules = self._rules(weight, [name.removesuffix(".weight") for name in plan.weight_layers], problems)
-        self._weight_ratios = _per_layer("weight", weight, weight_rules)
-        self._pattern = value_of("weight.pattern", weight.pattern) if self._weight_ratios else "none"
-        self._scope = value_of("weight.scope", weight.scope) if self._weight_ratios else "layer"
-        self._global_ratio = value_of("weight.ratio", weight.ratio) if self._weight_ratios else 0.0
+        self.methods = {
+            name: method.space(spec.method(name), plan, problems) for name, method in PRUNING_METHODS.items()
+        }
         if problems:
             raise ConfigError(problems)
+        parts = self.methods.values()
+        self._neuron = next(part for part in parts if isinstance(part, NeuronSpace))
+        self._layer = next(part for part in parts if isinstance(part, LayerSpace))
 
     def dimensions(self) -> list[Dimension]:
         """Every dimension of the space, conditional ones included."""
@@ -86,13 +78,7 @@ class SearchSpace:
             found += [
                 value for kind in family.kinds.values() for value in kind.values() if isinstance(value, Dimension)
             ]
-        values = [self._criterion, *self._ratios.values(), self._block_ratio, self._pattern]
-        if "none" in ends(self._pattern):
-            scopes = ends(self._scope)
-            values += [self._scope]
-            values += self._weight_ratios.values() if "layer" in scopes else []
-            values += [self._global_ratio] if scopes != ["layer"] else []
-        return found + [value for value in values if isinstance(value, Dimension)]
+        return found + [dimension for part in self.methods.values() for dimension in part.dimensions()]
 
     def suggest(self, trial: BaseTrial, seed: int) -> TrialConfig:
         """Ask for every value that applies, and build the trial's configuration (without its parent)."""
@@ -101,22 +87,10 @@ class SearchSpace:
         lr_kind, lr_params = self._lr.suggest(trial)
         batch_kind, batch_params = self._batch_size.suggest(trial)
         distillation = self._suggest_distillation(trial)
-        ratios = {group: float(pick(ratio, trial)) for group, ratio in self._ratios.items()}
-        criterion = str(pick(self._criterion, trial))
-        removed = self.removed_blocks(float(pick(self._block_ratio, trial)))
-        pattern = cast(WeightPattern, pick(self._pattern, trial))
-        scope = cast(WeightScope, pick(self._scope, trial)) if pattern == "none" else "layer"
-        weight_ratios = self._suggest_weight_ratios(trial, scope, pattern)
-        pruning = PruningConfig(
-            widths={group: self.width(group, ratio) for group, ratio in ratios.items()},
-            criterion=criterion,
-            reconstruct=self._reconstruct,
-            removed_blocks=removed,
-            weight_ratios={name: ratio for name, ratio in weight_ratios.items() if ratio > 0},
-            weight_scope=scope,
-            weight_pattern=pattern,
-            gradual_share=float(pick(self._gradual, trial)),
-        )
+        pruned: dict[str, Any] = {}
+        for part in self.methods.values():
+            pruned |= part.suggest(lambda value: pick(value, trial))
+        pruning = PruningConfig(**pruned, gradual_share=float(pick(self._gradual, trial)))
         return TrialConfig(
             run=trial.number,
             seed=seed,
@@ -131,20 +105,11 @@ class SearchSpace:
 
     def width(self, group: str, ratio: float) -> int:
         """Channels that a group keeps at a ratio: a multiple of ``round_to``, at least one, at most all channels."""
-        return self._groups[group].width_at(1.0 - ratio, self.spec.round_to)
+        return self._neuron.width(group, ratio)
 
     def ratios_of(self, group: str) -> dict[int, Scalar]:
         """Every width that a group can be given, widest first, with a ratio that gives it."""
-        ratio = self._ratios.get(group, 0.0)
-        if not isinstance(ratio, Dimension):
-            return {self.width(group, float(ratio)): ratio}
-        if isinstance(ratio.domain, list) or ratio.domain.step is not None:
-            ratios = ratio.every_value()
-        else:
-            dense, step = self._groups[group].width, self._groups[group].multiple_of(self.spec.round_to)
-            widest, narrowest = (self.width(group, float(end)) for end in (ratio.domain.low, ratio.domain.high))
-            ratios = [ratio.nearest(1 - width / dense) for width in (*range(widest, narrowest, -step), narrowest)]
-        return {self.width(group, float(value)): value for value in sorted(ratios)}
+        return self._neuron.ratios_of(group)
 
     def applies(self, name: str, params: Mapping[str, Scalar]) -> bool:
         """Whether a dimension is asked for when the others have these values."""
@@ -154,12 +119,8 @@ class SearchSpace:
         if name == TEMPERATURE:
             weight = params.get(DISTILLATION, self._distillation)
             return isinstance(weight, Dimension) or float(weight) > 0
-        if name == "weight.scope" or name.startswith("weight.ratio"):
-            if params.get("weight.pattern", self._pattern) != "none":
-                return False
-            per_layer = params.get("weight.scope", self._scope) == "layer"
-            return name == "weight.scope" or per_layer == (name != "weight.ratio")
-        return True
+        part = self._method_of(name)
+        return part is None or part.applies(name, params)
 
     def ladder(self, n_steps: int) -> dict[float, dict[str, Scalar]]:
         """Parameters of uniform candidates: one neuron ratio for all groups, all else as :meth:`first_guess` has it.
@@ -168,7 +129,7 @@ class SearchSpace:
             Ratio -> parameters, for ``n_steps`` ratios evenly spaced up to the greatest that the space allows, without
             those whose network comes out as one before them.
         """
-        ratios = [value for value in self._ratios.values() if isinstance(value, Dimension)]
+        ratios = [value for value in self._neuron.ratios.values() if isinstance(value, Dimension)]
         if not ratios:
             return {}
         steps: dict[float, dict[str, Scalar]] = {}
@@ -176,7 +137,7 @@ class SearchSpace:
         for ratio in np.linspace(0.0, max(map(highest, ratios)), n_steps + 1)[1:]:
             params = self._uniform(float(ratio))
             widths = {
-                group: self.width(group, float(params.get(f"neuron.ratio.{group}", 0.0))) for group in self._ratios
+                group: self.width(group, float(params.get(f"{RATIO}{group}", 0.0))) for group in self._neuron.ratios
             }
             if widths not in seen:
                 seen.append(widths)
@@ -191,35 +152,14 @@ class SearchSpace:
 
     def removed_blocks(self, ratio: float | None = None) -> tuple[str, ...]:
         """The blocks that are removed at a share of them, the least important first; ``None`` is the fixed share."""
-        if ratio is None:
-            ratio = 0.0 if isinstance(self._block_ratio, Dimension) else float(self._block_ratio)
-        return tuple(sorted(self._blocks[: round(ratio * len(self._blocks))]))
+        return self._layer.removed_blocks(ratio)
 
     def smallest(self) -> PruningConfig:
         """The most pruned network that the space holds."""
-        return PruningConfig(
-            widths={group: self.width(group, highest(ratio)) for group, ratio in self._ratios.items()},
-            removed_blocks=self.removed_blocks(highest(self._block_ratio)),
-        )
-
-    def _rules(self, block: Any, names: list[str], problems: list[str]) -> dict[str, Any]:
-        """Layer name -> the last rule of a method's ``layers`` whose pattern matches it, or ``None``.
-
-        A layer that can't be pruned anyway may be skipped.
-        """
-        if block is None:
-            return {}
-        rules: dict[str, Any] = dict.fromkeys(names)
-        left_out = [item.module for item in self.plan.left_out]
-        for pattern, rule in block.layers.items():
-            matched = fnmatch.filter(names, pattern)
-            if not matched and not (rule == "skip" and fnmatch.filter(left_out, pattern)):
-                problems.append(
-                    f"pruning ({block.method}).layers: '{pattern}' matches none of the layers that can be pruned: "
-                    f"{', '.join(names) or 'there are none'}."
-                )
-            rules.update(dict.fromkeys(matched, rule))
-        return rules
+        pruned: dict[str, Any] = {}
+        for part in self.methods.values():
+            pruned |= part.smallest()
+        return PruningConfig(**pruned)
 
     def first_guess(self, dimension: Dimension) -> Scalar:
         """The value that a person would try first, without layer and weight pruning.
@@ -228,10 +168,11 @@ class SearchSpace:
         training settle, and as much distillation as there may be.
         """
         name, domain = dimension.name, dimension.domain
-        if name in ("layer.ratio", "gradual_pruning") or name.startswith("weight.ratio"):
+        part = self._method_of(name)
+        if part is not None:
+            return part.first_guess(dimension)
+        if name == "gradual_pruning":
             return dimension.nearest(0.0)
-        if name == "weight.pattern":
-            return "none" if isinstance(domain, list) and "none" in domain else dimension.middle()
         if name == "lr_schedule" and isinstance(domain, list):
             return next((kind for kind in SETTLING if kind in domain), domain[0])
         if name == DISTILLATION:
@@ -245,24 +186,11 @@ class SearchSpace:
     def _uniform(self, ratio: float) -> dict[str, Scalar]:
         return {
             dimension.name: dimension.nearest(ratio)
-            if dimension.name.startswith("neuron.ratio.")
+            if dimension.name.startswith(RATIO)
             else self.first_guess(dimension)
             for dimension in self.dimensions()
         }
 
-    def _suggest_weight_ratios(self, trial: BaseTrial, scope: str, pattern: str) -> dict[str, float]:
-        if pattern != "none":
-            return dict.fromkeys((f"{name}.weight" for name in self._weight_ratios), PATTERN_RATIO)
-        if scope != "layer":
-            ratio = float(pick(self._global_ratio, trial))
-            return {f"{name}.weight": ratio for name in self._weight_ratios}
-        return {f"{name}.weight": float(pick(ratio, trial)) for name, ratio in self._weight_ratios.items()}
-
-
-def _per_layer(method: str, block: Any, rules: Mapping[str, Any]) -> dict[str, Value]:
-    """The ratio of every layer that is not skipped."""
-    return {
-        name: value_of(f"{method}.ratio.{name}", block.ratio if rule is None else block.ratio_under(rule))
-        for name, rule in rules.items()
-        if rule != "skip"
-    }
+    def _method_of(self, name: str) -> MethodSpace | None:
+        """The part of the pruning method that a dimension belongs to; ``None`` if it belongs to none."""
+        return self.methods.get(name.partition(".")[0])

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.config.dimension import Dimension
+from autoprune.pruning.methods.neuron import RATIO
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
 from autoprune.search.samplers.cost_aware.history import TrainedModel
 from autoprune.search.samplers.cost_aware.initial_design import DesignTrial, InitialDesign
 from autoprune.search.samplers.cost_aware.settings import CandidateSettings
 from autoprune.search.samplers.cost_aware.width_paths import WidthPath, WidthPaths
-from autoprune.search.space import RATIO, SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]

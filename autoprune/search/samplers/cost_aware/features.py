@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from autoprune.config.dimension import Dimension
+from autoprune.pruning.methods.neuron import RATIO
 from autoprune.search.samplers.cost_aware.history import TrainedModel
 from autoprune.search.samplers.cost_aware.settings import FeatureSettings
 from autoprune.search.samplers.cost_aware.width_paths import WidthPaths
-from autoprune.search.space import RATIO, SearchSpace
+from autoprune.search.space import SearchSpace
 from autoprune.trial import Scalar
 
 Floats = npt.NDArray[np.float64]
