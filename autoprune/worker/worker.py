@@ -183,8 +183,8 @@ class _Run:
         self.folder.bring_training(self.config.run)
         checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.run))
         if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
-            model = load_model(self.folder.model(self.config.parent), self.task.build_model).to(self.worker.device)
-            ceilings = {} if self.config.is_replicate else self.worker.spec.constraints.ceilings
+            model = load_model(self.folder.model(self.config.parent_run), self.task.build_model).to(self.worker.device)
+            ceilings = {} if self.is_replicate else self.worker.spec.constraints.ceilings
             if ceilings or not self.pruner.is_gradual:
                 pruned = self.pruner.prune_at_once(model)
                 broken = self._broken_ceiling(pruned, ceilings)
