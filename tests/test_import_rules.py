@@ -98,11 +98,17 @@ def test_packages_that_only_some_rooms_know(package: str, rooms: set[str]) -> No
     assert {room_of(importer) for importer, _, imported in IMPORTS if imported.split(".")[0] == package} <= rooms
 
 
-def test_ray_is_known_to_two_files() -> None:
+def test_ray_is_known_to_three_files() -> None:
     assert {importer for importer, _, imported in IMPORTS if imported.split(".")[0] == "ray"} <= {
+        "autoprune.engines.ray_private",
         "autoprune.engines.ray_start",
         "autoprune.engines.ray_tune",
     }
+
+
+def test_one_file_leans_on_private_parts_of_ray() -> None:
+    modules = {importer for importer, _, imported in IMPORTS if imported.startswith("ray.") and "._" in imported}
+    assert modules == {"autoprune.engines.ray_private"}
 
 
 def test_of_the_study_only_its_storage_knows_optuna() -> None:

@@ -1,4 +1,4 @@
-"""Where trials run: in this process (inline), or on Ray Tune. Only the modules ray_start and ray_tune load Ray."""
+"""Where trials run: in this process (inline), or on Ray Tune. Only the files named ray_* know Ray."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ def load_engine(name: str, address: str | None = None) -> "Engine":
         # Read when Ray is imported: its processes listen on loopback only, for which `_node_ip_address` alone is not
         # enough. A Ray that is joined has the addresses of its nodes.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does, but not while other threads run: see ray_start
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does, but not while other threads run: see ray_private
     return partial(_run, *ENGINES[name], **({} if address is None else {"address": address}))
 
 

@@ -1,44 +1,15 @@
 """A Ray for this process alone, started early: it takes seconds, in which all else is loaded."""
 
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from importlib import import_module
 
-# Read when Ray is imported. It prints nothing of its own, keeps no state on disk (the study is the truth), and leaves
-# Ctrl-C to the driver. What is left of it when it had to be killed ends after seconds, not after a minute.
-os.environ |= {
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
-    "RAY_idle_worker_killing_time_threshold_ms": "600000",  # a worker counts as idle while it loads
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    # What the worker processes of a Ray that this process starts load before they are given a trial.
-    "RAY_preload_python_modules": "autoprune.engines.ray_tune,autoprune.worker",
-}
+from autoprune.engines import ray_private  # first: it sets what Ray reads when it is imported
 
-# What numpy, scikit-learn, Ray and its Tune would add while several threads run, here or in the workers. An added
-# variable may move all of them, and a thread that reads one from C at that moment ends the process with a segmentation
-# fault; one that is there is changed in place.
-os.environ |= {
-    "OPENBLAS_MAIN_FREE": "1",
-    "KMP_DUPLICATE_LIB_OK": "True",
-    "KMP_INIT_AT_FORK": "FALSE",
-    "PYTHONBREAKPOINT": "",
-    "TUNE_MAX_PENDING_TRIALS_PG": "auto",
-    "TUNE_ORIG_WORKING_DIR": "",
-} | os.environ
-
+# isort: split
 import ray
-from ray._private import parameter
 
 from autoprune.search.signals import Preempted, raise_when_preempted
 
@@ -51,7 +22,7 @@ def start(workers: int) -> None:
     if ray.is_initialized():
         return
     try:
-        with _without_what_nobody_reads():
+        with ray_private.without_monitors():
             ray.init(
                 address="local",
                 num_cpus=workers,
@@ -62,18 +33,6 @@ def start(workers: int) -> None:
             )
     except SystemExit:  # Ray's own SIGTERM handler, in place until the search takes the signal over again
         raise Preempted from None
-
-
-@contextmanager
-def _without_what_nobody_reads() -> Iterator[None]:
-    """Start no monitor of an autoscaler and none of logs, two Python processes; ``ray.init`` gives no choice."""
-    kind = parameter.RayParams  # the types: Ray says that its flag is a text, and a partial stands in for the class
-    fewer = partial(kind, no_monitor=True, include_log_monitor=False)  # type: ignore[arg-type]
-    parameter.RayParams = fewer  # type: ignore[assignment, misc]
-    try:
-        yield
-    finally:
-        parameter.RayParams = kind  # type: ignore[misc]
 
 
 @contextmanager

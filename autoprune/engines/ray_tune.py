@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from autoprune.engines import ray_start  # first: it sets what Ray reads when it is imported
+from autoprune.engines import ray_private, ray_start  # first: they set what Ray reads when it is imported
 
 # isort: split
 import ray
 from ray import tune
 from ray.exceptions import RayTaskError
-from ray.tune.execution import class_cache
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -53,9 +51,9 @@ def run_ray(driver: JobSource, study: PreparedStudy, places: WorkerResources, ad
         if address is None:
             _check_custom(places)
             ray_start.start(places.workers)  # with one CPU for each worker, however many threads that has
-            _use_the_processes_that_are_ready()
+            ray_private.use_the_processes_that_are_ready()
         workers = places.workers if address is None else _join(address, driver, places)
-        TuneController._maybe_reuse_cached_actor = _reuse_free_worker_unless_one_starts  # type: ignore[method-assign, assignment]
+        ray_private.leave_a_trial_to_the_worker_that_starts_for_it()
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # else the processes start one after the other
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the driver tells what failed, and why
         driver.hold_signals()  # Ray has put its own SIGTERM handler in place
@@ -98,31 +96,6 @@ def _check_custom(places: WorkerResources) -> None:
             "this search starts a Ray of its own, which has none. Leave resources.custom out, or start Ray with "
             "`ray start --resources` and give --address."
         )
-
-
-def _use_the_processes_that_are_ready() -> None:
-    """Have Tune put trials into Ray's processes as they are.
-
-    It asks for processes with environment variables of its own, which Ray then starts anew. Those of a Ray that this
-    process started have its environment.
-    """
-    class_cache.DEFAULT_ENV_VARS.clear()
-    class_cache.ENV_VARS_TO_PROPAGATE.clear()
-
-
-_reuse_free_worker = TuneController._maybe_reuse_cached_actor
-
-
-def _reuse_free_worker_unless_one_starts(controller: TuneController, trial: Trial) -> bool:
-    """In the place of Tune's own: leave a trial to the worker that is being started for it.
-
-    Tune gives the trial to the next worker that is free, and ends the one that starts. So with trials shorter than the
-    start of a worker, one that has died would never be replaced.
-    """
-    worker = controller._trial_to_actor.get(trial)
-    if worker is not None and controller._actor_manager.is_actor_started(worker):  # it has its resources
-        return False
-    return _reuse_free_worker(controller, trial)
 
 
 def _join(address: str, driver: JobSource, places: WorkerResources) -> int:
