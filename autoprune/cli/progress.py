@@ -8,16 +8,23 @@ from rich.live import Live
 from rich.text import Text
 
 from autoprune.report.tables import front_table
-from autoprune.search.driver import Driver
-from autoprune.search.replication.replication import Replication, ReplicationStatus
+from autoprune.search.callbacks import (
+    Callback,
+    ReplicateFront,
+    ReplicationStatus,
+    RunningReplication,
+    RunningStudy,
+    RunTrials,
+    Stage,
+)
 from autoprune.study.status import SearchProgress
-from autoprune.trial import EpochReport
+from autoprune.trial import EpochReport, TrialConfig, TrialResult
 
 REDRAW_INTERVAL_S = 0.25
 LINE_INTERVAL_S = 10.0
 
 
-class Progress:
+class Progress(Callback):
     """Shows how a study stands, as it changes.
 
     Args:
@@ -29,7 +36,7 @@ class Progress:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._shown_at = 0.0
         self._shown_ended = 0
-        self._stage = ""
+        self._stage: Stage | None = None
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -42,30 +49,44 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def stage(self, what: str) -> None:
+    def on_stage(self, stage: Stage) -> None:
         """Say what is being done before or after the trials."""
+        before, self._stage = self._stage, stage
         self._shown_ended = 0
         if self._live:
-            self._live.update(Text(f"{what} ..."), refresh=True)
-        elif what.split(":")[0] != self._stage or time.monotonic() - self._shown_at >= LINE_INTERVAL_S:
-            self._stage = what.split(":")[0]
+            self._live.update(Text(f"{stage} ..."), refresh=True)
+        elif type(stage) is not type(before) or time.monotonic() - self._shown_at >= LINE_INTERVAL_S:
             self._shown_at = time.monotonic()
-            self._line(what)
+            self._line(str(stage))
 
-    def update(self, driver: Driver) -> None:
-        """Show the study's state, if it is time."""
+    def on_trial_start(self, config: TrialConfig) -> None:
+        self._update()
+
+    def on_epoch(self, report: EpochReport) -> None:
+        self._update()
+
+    def on_trial_end(self, config: TrialConfig, result: TrialResult) -> None:
+        self._update()
+
+    def _update(self) -> None:
+        """Show how the stage that runs jobs stands, if it is time."""
+        if isinstance(self._stage, RunTrials):
+            self._show_trials(self._stage.study)
+        elif isinstance(self._stage, ReplicateFront):
+            self._show_replicates(self._stage.replication)
+
+    def _show_trials(self, study: RunningStudy) -> None:
         now = time.monotonic()
-        if not self._is_time(now, driver.n_ended, last=driver.is_complete):
+        if not self._is_time(now, study.n_ended, last=study.is_complete):
             return
-        status = driver.status()
+        status = study.status()
         if self._live:
-            self._live.update(_panel(driver, status), refresh=True)
+            self._live.update(_panel(study, status), refresh=True)
         else:
             self._line(_counts(status))
 
-    def certification(self, certification: Replication) -> None:
-        """Show how the certification of the front stands, if it is time."""
-        now, status = time.monotonic(), certification.status()
+    def _show_replicates(self, replication: RunningReplication) -> None:
+        now, status = time.monotonic(), replication.status()
         if not self._is_time(now, status.n_ended, last=status.n_ended == status.n_replicates):
             return
         if self._live:
@@ -87,13 +108,13 @@ class Progress:
         self._console.print(text, highlight=False, soft_wrap=True)
 
 
-def _panel(driver: Driver, status: SearchProgress) -> RenderableType:
+def _panel(study: RunningStudy, status: SearchProgress) -> RenderableType:
     parts: list[RenderableType] = [Text(_counts(status))]
     for number, report in status.running.items():
         parts.append(_run(f"trial {number}", report))
     if status.front:
-        frame = driver.frame()
-        parts.append(front_table(frame[frame["on_front"]], driver.dense, driver.spec.objectives))
+        frame = study.frame()
+        parts.append(front_table(frame[frame["on_front"]], study.dense, study.spec.objectives))
     return Group(*parts)
 
 

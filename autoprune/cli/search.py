@@ -77,9 +77,7 @@ def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, e
             results,
             engine,
             trials,
-            progress.stage,
-            progress.update,
-            progress.certification,
+            [progress],
         )
     driver = outcome.driver
     _print_front(console, outcome.session, driver)

@@ -4,7 +4,7 @@ import bisect
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +15,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.cost.table import CostTable
+from autoprune.search.callbacks import Callback, Callbacks
 from autoprune.search.constraints import CostConstraints
 from autoprune.search.failure_limit import FailureLimit
 from autoprune.search.parents import nearest_parent
@@ -73,7 +74,7 @@ class Driver:
         folder: The study's folder, with its dense and plan stages done.
         n_trials: Trials that the study is to reach, from now on; ``None`` leaves it at what was said last, at first the
             space file's number.
-        on_change: Called after every change, for a progress display.
+        callbacks: Told of every trial and of the front.
         sampler_settings: What the sampler ``cost_aware`` is tuned by, in place of its own numbers.
 
     Raises:
@@ -87,20 +88,20 @@ class Driver:
         table: CostTable,
         dense: DenseReference,
         n_trials: int | None = None,
-        on_change: Callable[["Driver"], None] = lambda _: None,
+        callbacks: Sequence[Callback] = (),
         sampler_settings: CostAwareSettings | None = None,
     ) -> None:
         self.folder, self.space, self.spec = folder, space, space.spec
         self.table, self.dense = table, dense
         self.stopped_because: str | None = None
-        self._on_change = on_change
+        self._callbacks = Callbacks(callbacks)
         self._ceilings = CostConstraints(self.spec, table, dense)
         self._started = time.monotonic()
         self._n_told_now = 0
         self._failure_limit = FailureLimit(self.spec.search.max_failures)
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, EpochReport | None] = {}
-        self._configs: dict[int, TrialConfig] = {}
+        self._configs: dict[RunId, TrialConfig] = {}
         self._rungs = Rungs()
         self._critical = SignalGuard()
         self._start = start_name(self.spec, space.plan)
@@ -141,7 +142,11 @@ class Driver:
         and replaced.
         """
         if self._sensitivity_jobs.n_left:
-            return None if self.stopped_because else self._sensitivity_jobs.next()
+            job = None if self.stopped_because else self._sensitivity_jobs.next()
+            if job is not None:
+                self._configs[job.run] = job
+                self._callbacks.on_trial_start(job)
+            return job
         while self.stopped_because is None and self._wants_another:
             with self._critical:
                 number = self._next_number()
@@ -153,10 +158,13 @@ class Driver:
                 self._running[trial.number], self._reports[trial.number] = trial, None
                 config = self._configure(trial)
                 broken = self._ceilings.broken_by(config.pruning)
-                if broken is None:
-                    self._on_change(self)
-                    return config
-                self._tell(TrialResult(config.number, "infeasible", seed=config.seed, error=broken), measured=False)
+                if broken is not None:
+                    result = TrialResult(config.number, "infeasible", seed=config.seed, error=broken)
+                    self._tell(result, measured=False)
+            if broken is None:
+                self._callbacks.on_trial_start(config)
+                return config
+            self._callbacks.on_trial_end(config, result)
         return None
 
     def report(self, report: EpochReport) -> bool:
@@ -173,7 +181,7 @@ class Driver:
             self._running[number].set_user_attr(CURVE, curve)
         self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
         goes_on = not (self.spec.search.stop_early and should_stop(self._rungs, number))
-        self._on_change(self)
+        self._callbacks.on_epoch(report)
         return goes_on
 
     def end_early(self, run: RunId) -> None:
@@ -205,12 +213,15 @@ class Driver:
         if isinstance(result.run, SensitivityJob):
             with self._critical:
                 self._sensitivity_jobs.take(result)
-            self._on_change(self)
+            self._callbacks.on_trial_end(self._configs.pop(result.run), result)
             return
+        config, front = self._configs[result.number], set(self.front.members)
         with self._critical:
-            self._tell(result, measured=True)
+            result = self._tell(result, measured=True)
             self._tables.write_now_and_then()
-        self._on_change(self)
+        self._callbacks.on_trial_end(config, result)
+        if front != self.front.members.keys():
+            self._callbacks.on_front(tuple(self.front.members.values()))
 
     def fail(self, run: RunId, error: str) -> None:
         """Tell the study that a trial's worker ended without a result."""
@@ -235,6 +246,7 @@ class Driver:
         """Put a running trial back in the queue, to go on from its last epoch next time."""
         if isinstance(run, SensitivityJob):
             self._sensitivity_jobs.release(run)
+            self._configs.pop(run, None)
             return
         number = trial_number(run)
         with self._critical:
@@ -349,7 +361,8 @@ class Driver:
         trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
         return config
 
-    def _tell(self, result: TrialResult, *, measured: bool) -> None:
+    def _tell(self, result: TrialResult, *, measured: bool) -> TrialResult:
+        """Write down how a trial ended; gives the result as it counts."""
         number = result.number
         if result.state == "finished" and any(v != v for v in self.front.values(result)):
             result = TrialResult(number, "failed", seed=result.seed, error="an objective is not a number")
@@ -365,6 +378,7 @@ class Driver:
         self._n_told_now += result.state != "infeasible"
         self.stopped_because = self._failure_limit.after(result, measured=measured) or self.stopped_because
         self._take_in(self._configs.pop(number), result)
+        return result
 
     def _tell_optuna(self, result: TrialResult) -> None:
         values = self.front.values(result) if result.state == "finished" else None

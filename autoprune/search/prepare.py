@@ -3,7 +3,7 @@
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.methods import PRUNING_METHODS
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan, rank_blocks, rank_blocks_by_angle
+from autoprune.search.callbacks import SILENT, Callback, MeasureDense, RankBlocks, TrainDense
 from autoprune.search.constraints import CostConstraints
 from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import load_sampler
@@ -200,7 +201,7 @@ def prepare_study(
     checked: ValidatedSpace,
     folder: StudyFolder,
     places: WorkerResources,
-    on_stage: Callable[[str], None] = lambda _: None,
+    callback: Callback = SILENT,
 ) -> PreparedStudy:
     """Make a study ready for trials, or ready again; what is there already is kept.
 
@@ -209,7 +210,7 @@ def prepare_study(
     Args:
         checked: The space file, with the study's plan if it has one.
         places: Where to train, and with how many threads every latency of the study is measured.
-        on_stage: Told, in a few words, what is being done.
+        callback: Told what is being done.
 
     Raises:
         AutopruneError: If the space file, the task or the folder can't be used.
@@ -227,10 +228,10 @@ def prepare_study(
             handle.write(space)
     if not folder.reference.exists():
         with in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."):
-            _dense_stage(checked, folder, places.device, places.threads, on_stage)
+            _dense_stage(checked, folder, places.device, places.threads, callback)
     if not folder.plan.exists():
         if spec.method("layer") is not None:
-            on_stage("ranking the blocks")
+            callback.on_stage(RankBlocks())
         with in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."):
             model = load_model(folder.dense, task.build_model)
             plan = rank_plan(spec, task, plan, model, places.device)
@@ -296,7 +297,7 @@ def _dense_stage(
     folder: StudyFolder,
     device: torch.device,
     threads: int,
-    on_stage: Callable[[str], None],
+    callback: Callback,
 ) -> None:
     """Train the dense network unless it is trained already, then measure it and keep it."""
     spec, task, model = checked.spec, checked.task, checked.model
@@ -304,8 +305,8 @@ def _dense_stage(
     if not checked.trained:
         epochs = spec.dense.epochs
         for epoch, accuracy in _train_dense(spec, task, model, folder, device):
-            on_stage(f"training the dense network: epoch {epoch} of {epochs}, accuracy {accuracy:.4f}")
-    on_stage("measuring the dense network")
+            callback.on_stage(TrainDense(epoch, epochs, accuracy))
+    callback.on_stage(MeasureDense())
     model.to(device)
     validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
     architecture = describe(model, model, spec.task.model)

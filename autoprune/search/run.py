@@ -1,6 +1,6 @@
 """A whole search: check, prepare, run trials on an engine, and read the test split at the end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from autoprune.config import SpaceFile
 from autoprune.errors import UnwritableError
 from autoprune.files import remove_unfinished
+from autoprune.search.callbacks import (
+    Callback,
+    Callbacks,
+    EvaluateFront,
+    ReplicateFront,
+    RunTrials,
+    TakeOverTrials,
+)
 from autoprune.search.driver import Driver
 from autoprune.search.final_evaluation import evaluate_on_test
 from autoprune.search.job_source import JobSource
@@ -73,9 +81,7 @@ def run_search(
     results: Path,
     engine: Engine,
     n_trials: int | None = None,
-    on_stage: Callable[[str], None] = lambda _: None,
-    on_change: Callable[[Driver], None] = lambda _: None,
-    on_replication: Callable[[Replication], None] = lambda _: None,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Run the study of a space file, or go on with it, until it has its trials or a signal comes.
 
@@ -87,16 +93,16 @@ def run_search(
         space: The space file, read before or to be read.
         results: Folder that holds the studies.
         n_trials: Trials that the study is to reach; ``None`` takes the space file's.
-        on_stage: Told, in a few words, what is done before and after the trials.
-        on_change: Told of every change while trials run.
-        on_replication: Told of every change while the front is certified.
+        callbacks: Told of all that happens, in this order.
 
     Raises:
         AutopruneError: If the space file, the task, the study or the folder can't be used.
     """
     with handlers_restored():
         file = space if isinstance(space, SpaceFile) else read_space(space)
-        return _run_search(file, results, engine, n_trials, on_stage, on_change, on_replication)
+        outcome = _run_search(file, results, engine, n_trials, Callbacks(callbacks))
+        Callbacks(callbacks).on_end(outcome)
+    return outcome
 
 
 def _run_search(
@@ -104,9 +110,7 @@ def _run_search(
     results: Path,
     engine: Engine,
     n_trials: int | None,
-    on_stage: Callable[[str], None],
-    on_change: Callable[[Driver], None],
-    on_replication: Callable[[Replication], None],
+    callback: Callback,
 ) -> Outcome:
     spec = file.config
     folder = StudyFolder(results / spec.study)
@@ -127,20 +131,20 @@ def _run_search(
     folder.create()
     with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
-        session = prepare_study(checked, folder, places, on_stage)
+        session = prepare_study(checked, folder, places, callback)
         if source is not None:
-            on_stage(f"taking over {len(source.trials)} trials of {source.folder.root}")
+            callback.on_stage(TakeOverTrials(len(source.trials), source.folder.root))
             with in_file(file.path):
                 take_over(source, session, places)
-        driver = Driver(folder, session.space, session.table, session.dense, n_trials, on_change)
+        driver = Driver(folder, session.space, session.table, session.dense, n_trials, [callback])
         was_complete = driver.is_complete
         certification, interrupt = None, None
         if not was_complete:
-            on_stage("starting the trials")
+            callback.on_stage(RunTrials(driver))
             interrupt = _run_until_interrupt(engine, driver, session, places)
         driver.interrupt()
         if interrupt is None and driver.stopped_because is None:
-            on_stage("reading the test split for the front")
+            callback.on_stage(EvaluateFront())
             front = driver.frame()
             with in_stage("reading the test split", "No trial is lost; the same command goes on."):
                 evaluate_on_test(
@@ -150,9 +154,9 @@ def _run_search(
                 folder.bring(number)
             driver.write()
             if spec.certify is not None:
-                certification = _replication(driver, spec.certify.seeds, on_replication)
+                certification = _replication(driver, spec.certify.seeds, callback)
                 if not certification.is_complete:
-                    on_stage("certifying the front")
+                    callback.on_stage(ReplicateFront(certification))
                     interrupt = _run_until_interrupt(engine, certification, session, places)
                 driver.write()
     return Outcome(session, driver, was_complete, interrupt, certification)
@@ -182,7 +186,7 @@ def _run_until_interrupt(
     return None
 
 
-def _replication(driver: Driver, n_seeds: int, on_change: Callable[[Replication], None]) -> Replication:
+def _replication(driver: Driver, n_seeds: int, callback: Callback) -> Replication:
     configs = ((trial.number, config_of(trial)) for trial in driver.study.get_trials(deepcopy=False))
     trials = {number: config for number, config in configs if config is not None}
-    return Replication(driver.folder, driver.spec, driver.front.members, trials, n_seeds, on_change)
+    return Replication(driver.folder, driver.spec, driver.front.members, trials, n_seeds, [callback])

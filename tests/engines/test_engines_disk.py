@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from changes import OnChange
 from engines_cli import searching
 from tiny import copy_study
 
@@ -111,7 +112,7 @@ def test_a_disk_that_is_full_at_any_time(trained_tiny: Path, small_disk: Path, n
             fill(small_disk)
 
     with pytest.raises(UnwritableError, match=r"can't be written: .*(No space left|disk is full).*free space"):
-        run_search(space, folder.root.parent, run_in_process, on_change=on_change)
+        run_search(space, folder.root.parent, run_in_process, callbacks=[OnChange(on_change)])
     assert_nothing_is_half_written(folder)
     with pytest.raises(UnwritableError, match=r"can't be written: .*(No space left|disk is full)"):
         run_search(space, folder.root.parent, run_in_process)
@@ -132,7 +133,7 @@ def test_a_folder_that_turns_read_only(
             sealed(folders)
 
     with pytest.raises(UnwritableError, match=r"tiny: the study can't be written: .*make it writable"):
-        run_search(space, folder.root.parent, run_in_process, on_change=on_change)
+        run_search(space, folder.root.parent, run_in_process, callbacks=[OnChange(on_change)])
     assert_nothing_is_half_written(folder)
     assert chattr("-i", folders)
     told = values(folder)

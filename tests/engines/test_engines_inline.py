@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from changes import OnChange
 
 from autoprune.engines import ENGINES, load_engine
 from autoprune.engines.inline import run_inline
@@ -26,7 +27,9 @@ def run(session: PreparedStudy, cut_at: int | None = None) -> pd.DataFrame:
         if n_changes == cut_at:
             raise KeyboardInterrupt
 
-    driver = Driver(session.folder, session.space, session.table, session.dense, on_change=on_change)
+    changes = OnChange(on_change)
+    driver = Driver(session.folder, session.space, session.table, session.dense, callbacks=[changes])
+    changes.driver = driver
     try:
         run_inline(driver, Worker(session.folder))
     except KeyboardInterrupt:
@@ -67,11 +70,14 @@ def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tiny_study: Callab
         if epochs == [1, 2] and driver is cut:
             raise KeyboardInterrupt
 
-    cut = Driver(session.folder, session.space, session.table, session.dense, on_change=on_change)
+    changes = OnChange(on_change)
+    cut = Driver(session.folder, session.space, session.table, session.dense, callbacks=[changes])
+    changes.driver = cut
     with pytest.raises(KeyboardInterrupt):
         run_inline(cut, Worker(session.folder))
     cut.interrupt()
-    driver = Driver(session.folder, session.space, session.table, session.dense, on_change=on_change)
+    driver = Driver(session.folder, session.space, session.table, session.dense, callbacks=[changes])
+    changes.driver = driver
     run_inline(driver, Worker(session.folder))
     assert epochs == [1, 2, 2, 3, 4], "an epoch that may not have been heard is told again, not trained again"
     assert driver.frame()["epochs"].tolist() == [4]

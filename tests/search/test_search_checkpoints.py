@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from changes import OnChange
 from shared_folders import build_once
 from tiny import TINY_SPACE, brief_latencies, copy_study, merged, tiny_folder, write_space
 
@@ -137,13 +138,13 @@ def test_a_certification_goes_on_where_the_folder_has_no_copies(make: Make, plac
         if any(name.endswith(".training") for name in kept(place)) and certification.status().n_finished >= 2:
             raise KeyboardInterrupt
 
-    folder = search(space, 5, on_replication=on_replication).session.folder
+    folder = search(space, 5, callbacks=[OnChange(on_replicates=on_replication)]).session.folder
     (amid,) = [name for name in kept(place) if name.endswith(".training")]
     assert amid.startswith("certification/")
     for path in folder.certification.iterdir():
         if path.suffix != ".json":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    outcome = search(space, 5, on_replication=lambda each: seen.append(each.status().n_ended))
+    outcome = search(space, 5, callbacks=[OnChange(on_replicates=lambda each: seen.append(each.status().n_ended))])
     assert outcome.certification is not None
     assert outcome.certification.is_complete
     assert outcome.certification.status().n_failed == 0
@@ -270,7 +271,7 @@ def test_a_place_lost_amid_a_search_stops_it_and_no_trial_has_failed(
 
     expected = f"search.checkpoints: '{place.as_uri()}' can't be used: .*the same command goes on"
     with pytest.raises(UnwritableError, match=expected):
-        search(space, on_change=on_change)
+        search(space, callbacks=[OnChange(on_change)])
     with pytest.raises(StudyError, match=expected):
         search(space)
     place.unlink()

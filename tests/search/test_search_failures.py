@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from changes import OnChange
 from tiny import TINY_TASK, write_space
 
 from autoprune.engines.inline import run_in_process
@@ -61,7 +62,7 @@ def test_a_results_folder_that_vanishes_is_told_in_one_line(tmp_path: Path) -> N
             shutil.rmtree(tmp_path / "results")
 
     with pytest.raises(StudyError, match=r"can't be written: .*\. Put the folder back, make it"):
-        run_search(space, tmp_path / "results", run_in_process, on_change=vanish)
+        run_search(space, tmp_path / "results", run_in_process, callbacks=[OnChange(vanish)])
 
 
 def test_the_number_of_trials_asked_for_last_is_kept(tiny_study: Callable[..., PreparedStudy]) -> None:

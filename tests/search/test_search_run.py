@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from changes import OnChange
 
 from autoprune.engines import load_engine
 from autoprune.errors import StudyError, TaskError
@@ -31,10 +32,10 @@ def run(tiny_study: Callable[..., PreparedStudy]) -> Run:
 
 
 def test_a_study_is_run_kept_and_extended(run: Run) -> None:
-    stages: list[str] = []
-    outcome = run(n_trials=3, on_stage=stages.append)
+    heard = OnChange()
+    outcome = run(n_trials=3, callbacks=[heard])
     assert (outcome.interrupted, outcome.was_complete, outcome.driver.n_told) == (False, False, 3)
-    assert stages == ["starting the trials", "reading the test split for the front"]
+    assert heard.stages == ["starting the trials", "reading the test split for the front"]
     folder = outcome.session.folder
     trials, front = pd.read_parquet(folder.trials), pd.read_parquet(folder.front)
     assert trials["number"].tolist() == [0, 1, 2]
@@ -77,7 +78,7 @@ def test_ctrl_c_leaves_a_study_that_goes_on(run: Run) -> None:
         if driver.n_told == 2:
             raise KeyboardInterrupt
 
-    outcome = run(n_trials=4, on_change=press)
+    outcome = run(n_trials=4, callbacks=[OnChange(press)])
     assert outcome.interrupted
     assert [trial.state.name for trial in outcome.driver.study.trials].count("RUNNING") == 0
     front = pd.read_parquet(outcome.session.folder.front)
@@ -106,16 +107,16 @@ def test_a_finished_study_is_certified_when_the_space_file_says_so(
         if certification.status().n_finished == 1:
             raise KeyboardInterrupt
 
-    cut = run(n_trials=3, on_replication=press)
+    cut = run(n_trials=3, callbacks=[OnChange(on_replicates=press)])
     assert cut.was_complete
     assert cut.interrupted
     assert pd.read_parquet(folder.front)["lineage.runs"].sum() == 1
 
-    stages: list[str] = []
+    heard = OnChange()
     n_tested_before = n_tested(folder)
-    outcome = run(n_trials=3, on_stage=stages.append)
+    outcome = run(n_trials=3, callbacks=[heard])
     assert (outcome.interrupted, outcome.stopped_because) == (False, None)
-    assert stages == ["reading the test split for the front", "certifying the front"]
+    assert heard.stages == ["reading the test split for the front", "certifying the front"]
     n_read = outcome.session.task.data.test.n_read  # type: ignore[attr-defined]
     assert n_read == 150 * (n_tested(folder) - n_tested_before)  # by the replicates only
     pd.testing.assert_frame_equal(pd.read_parquet(folder.trials), trials)

@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from changes import OnChange
 from optuna.trial import TrialState
 from safetensors.torch import load_file, save_file
 from test_search_tree import TREE
@@ -182,7 +183,7 @@ def test_cut_off_anywhere_it_ends_as_if_it_had_not_been(
             raise KeyboardInterrupt
 
     other = Path(shutil.copytree(tree.root, tmp_path / "other"))
-    assert warm(tree, TREE, 4, "cut", on_change=press).interrupted
+    assert warm(tree, TREE, 4, "cut", callbacks=[OnChange(press)]).interrupted
     space = (tmp_path / "cut" / "space.yaml").read_text()
     tree.root.rename(tree.root.with_name("moved"))  # all is taken over: the other study is not needed any more
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from changes import OnChange
 from optuna.exceptions import StorageInternalError
 from tiny import write_space
 
@@ -160,4 +161,4 @@ def test_a_database_lost_amid_a_search_stops_it(tmp_path: Path, brief_latency: N
 
     expected = f"^{re.escape(url)}: the study can't be written: .*. Start the database again; then the same command"
     with pytest.raises(StudyError, match=expected):
-        run_search(space, tmp_path / "results", run_in_process, on_change=vanish)
+        run_search(space, tmp_path / "results", run_in_process, callbacks=[OnChange(vanish)])

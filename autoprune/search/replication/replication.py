@@ -2,40 +2,17 @@
 
 import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from autoprune.config import SearchConfig
+from autoprune.search.callbacks import Callback, Callbacks, ReplicationStatus
 from autoprune.search.replication.replicates import replicates_of
 from autoprune.search.signals import SignalGuard
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import ancestors
 from autoprune.trial import EpochReport, RunId, TrialConfig, TrialResult, result_from_dict, to_dict
-
-
-@dataclass(frozen=True)
-class ReplicationStatus:
-    """How a certification stands.
-
-    Attributes:
-        n_replicates: Replicates in all.
-        n_lost: Replicates that can't be run, as an ancestor failed with their seed.
-        running: Replicate -> its last epoch report, ``None`` before the first.
-        time_left_s: Estimate from the pace since the first epoch of this command; ``None`` before the second.
-    """
-
-    n_replicates: int
-    n_finished: int
-    n_failed: int
-    n_lost: int
-    running: Mapping[RunId, EpochReport | None]
-    time_left_s: float | None
-
-    @property
-    def n_ended(self) -> int:
-        """Replicates of which nothing more is to come."""
-        return self.n_finished + self.n_failed + self.n_lost
 
 
 class Replication:
@@ -48,7 +25,7 @@ class Replication:
     Args:
         front: Numbers of the front's trials, all of which have ended.
         trials: Configurations of these and of all their ancestors, by number.
-        on_change: Called after every change, for a progress display.
+        callbacks: Told of every replicate.
 
     Attributes:
         stopped_because: Why no more are given out: ``search.max_failures`` in a row failed. No single one is to
@@ -62,11 +39,11 @@ class Replication:
         front: Collection[int],
         trials: Mapping[int, TrialConfig],
         n_seeds: int,
-        on_change: Callable[["Replication"], None] = lambda _: None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.folder, self.spec = folder, spec
         self.stopped_because: str | None = None
-        self._on_change = on_change
+        self._callbacks = Callbacks(callbacks)
         self._replicates = replicates_of(front, trials, n_seeds, spec.search.seed)
         self._parents = {run: config.parent_run for run, config in self._replicates.items()}
         self._ended: dict[RunId, TrialResult] = {}
@@ -92,8 +69,9 @@ class Replication:
         for run, config in self._replicates.items():
             if run in wanted and run not in self._running and self._can_start(config):
                 self._running[run] = None
-                self._on_change(self)
-                return replace(config, with_test=config.with_test and run not in self._ended)
+                config = replace(config, with_test=config.with_test and run not in self._ended)
+                self._callbacks.on_trial_start(config)
+                return config
         return None
 
     def report(self, report: EpochReport) -> bool:
@@ -103,7 +81,7 @@ class Replication:
             self._first_epoch_at = time.monotonic()
         else:
             self._n_epochs_since += 1
-        self._on_change(self)
+        self._callbacks.on_epoch(report)
         return True
 
     def end_early(self, run: RunId) -> None:
@@ -124,7 +102,7 @@ class Replication:
             for each in {run, self._parents[run]} - needed:
                 if each is not None:
                     self._forget(each)
-        self._on_change(self)
+        self._callbacks.on_trial_end(self._replicates[run], result)
 
     def fail(self, run: RunId, error: str) -> None:
         """Write down that a replicate's worker ended without a result."""

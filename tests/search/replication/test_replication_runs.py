@@ -6,10 +6,12 @@ from itertools import cycle
 from typing import Any
 
 import pytest
+from changes import OnChange
 from replication_lineages import TRIALS, LoggingWorker, names, replication_of
 
 from autoprune.engines.inline import run_inline
 from autoprune.search.prepare import PreparedStudy
+from autoprune.search.replication.replication import Replication
 from autoprune.study.replication import replicate_results
 from autoprune.trial import EpochReport, Replicate, TrialConfig, TrialResult
 from autoprune.worker import Worker
@@ -179,8 +181,8 @@ def test_what_nobody_needs_any_more_is_deleted(tiny_study: MakeStudy) -> None:
 def test_it_tells_how_long_it_will_take(tiny_study: MakeStudy) -> None:
     seen: list[Any] = []
     session = tiny_study()
-    certification = replication_of(session, n_seeds=1, front=(0,))
-    certification._on_change = lambda told: seen.append(told.status())
+    heard = OnChange(on_replicates=lambda told: seen.append(told.status()))
+    certification = heard.replication = Replication(session.folder, session.spec, [0], TRIALS, 1, [heard])
     config = certification.suggest()
     assert config is not None
     for event in Worker(session.folder).run(config):
