@@ -13,9 +13,9 @@ from autoprune.errors import PruningError, describe_error
 from autoprune.network.call import Inputs, call_model, plain_inputs, to_device
 from autoprune.network.device import device_of
 from autoprune.network.modes import eval_mode
-from autoprune.network.without_dynamo import EagerMode, call_eagerly
+from autoprune.network.without_dynamo import DispatchModeWithoutDynamo, call_without_dynamo
 
-call_eagerly(_FlopCounterMode.__torch_dispatch__)
+call_without_dynamo(_FlopCounterMode.__torch_dispatch__)
 
 
 def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
@@ -70,7 +70,7 @@ def attribute_macs(
     return of_owner, of_module
 
 
-class _Computed(EagerMode):
+class _Computed(DispatchModeWithoutDynamo):
     """Knows the owners of owned tensors and of tensors of the same shape that are computed from these alone."""
 
     def __init__(self, owner_of: Callable[[torch.Tensor], str | None]) -> None:

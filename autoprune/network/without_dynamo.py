@@ -17,15 +17,15 @@ _METHODS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
 @cache
-def eager(kind: type[Optimizer]) -> type[Optimizer]:
-    """The same kind of optimizer with its methods unwrapped."""
+def optimizer_without_dynamo(kind: type[Optimizer]) -> type[Optimizer]:
+    """Return the same kind of optimizer with its methods unwrapped."""
     methods: dict[str, Any] = {name: getattr(getattr(Optimizer, name), "__wrapped__", None) for name in _METHODS}
     step = getattr(kind.step, "__wrapped__", None)
     methods["step"] = torch.no_grad()(step) if step is not None else None
     return type(kind.__name__, (kind,), {name: method for name, method in methods.items() if method is not None})
 
 
-class EagerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class DispatchModeWithoutDynamo(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A dispatch mode whose handler is not wrapped."""
 
     @classmethod
@@ -33,7 +33,7 @@ class EagerMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
 
-def call_eagerly(wrapper: Callable[..., Any]) -> None:
+def call_without_dynamo(wrapper: Callable[..., Any]) -> None:
     """Let a wrapper call its function as it is, by the mark that the wrapper leaves on it in its first call."""
     function = getattr(wrapper, "__wrapped__", None)
     if function is not None and not hasattr(function, "__dynamo_disable"):

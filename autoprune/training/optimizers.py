@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from autoprune.config.optimizers import OPTIMIZERS
-from autoprune.network.without_dynamo import eager
+from autoprune.network.without_dynamo import optimizer_without_dynamo
 from autoprune.training.schedules.parameters import resolve_params
 from autoprune.trial import OptimizerConfig
 
@@ -36,5 +36,5 @@ def build_optimizer(
         settings |= {"momentum": momentum, "nesterov": params["nesterov"] and momentum > 0}
     else:
         settings["betas"] = (params["beta1"], params["beta2"])
-    optimizer: torch.optim.Optimizer = eager(_KINDS[config.name])(parameters, **settings)
+    optimizer: torch.optim.Optimizer = optimizer_without_dynamo(_KINDS[config.name])(parameters, **settings)
     return optimizer

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoprune.cost.flops import count_macs
-from autoprune.network.without_dynamo import eager
+from autoprune.network.without_dynamo import optimizer_without_dynamo
 
 SEARCH = """
 import sys
@@ -43,12 +43,12 @@ import sys
 import torch
 from torch import nn
 from autoprune.cost.flops import count_macs
-from autoprune.network.without_dynamo import EagerMode, eager
+from autoprune.network.without_dynamo import DispatchModeWithoutDynamo, optimizer_without_dynamo
 
 def check(part):
     assert "torch._dynamo" not in sys.modules, f"torch {torch.__version__} loads its compiler in spite of {part}"
 
-class Passing(EagerMode):
+class Passing(DispatchModeWithoutDynamo):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return func(*args, **(kwargs or {}))
 
@@ -56,16 +56,16 @@ net = nn.Linear(3, 2)
 check("nothing: import alone")
 with Passing():
     net(torch.ones(1, 3))
-check("EagerMode")
+check("DispatchModeWithoutDynamo")
 assert count_macs(net, torch.ones(1, 3)) == 6
-check("call_eagerly")
+check("call_without_dynamo")
 for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
-    optimizer = eager(kind)(net.parameters(), lr=0.1)
+    optimizer = optimizer_without_dynamo(kind)(net.parameters(), lr=0.1)
     optimizer.zero_grad()
     net(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     optimizer.load_state_dict(optimizer.state_dict())
-    check(f"eager({kind.__name__})")
+    check(f"optimizer_without_dynamo({kind.__name__})")
 """
 
 
@@ -87,7 +87,8 @@ def test_an_optimizer_does_what_torchs_own_does(kind: type[torch.optim.Optimizer
     models = [nn.Linear(4, 3)]
     models.append(copy.deepcopy(models[0]))
     optimizers: list[Any] = [
-        each(model.parameters(), lr=0.1, **settings) for each, model in zip((kind, eager(kind)), models, strict=True)
+        each(model.parameters(), lr=0.1, **settings)
+        for each, model in zip((kind, optimizer_without_dynamo(kind)), models, strict=True)
     ]
     inputs = torch.randn(8, 4)
     for step in range(5):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from autoprune.network.without_dynamo import EagerMode
+from autoprune.network.without_dynamo import DispatchModeWithoutDynamo
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Trace:
         return kept[::-1]
 
 
-class _TraceRecorder(EagerMode):
+class _TraceRecorder(DispatchModeWithoutDynamo):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
