@@ -135,7 +135,7 @@ class _Preflight:
         asked = {group.name: "left alone as asked" for group in analysis.groups if any(map(self.skip, group.makers))}
         analysis = analysis.without_groups(asked)
         for channels in analysis.unprunable:
-            self.add_unprunable(channels.module, channels.account)
+            self.add_unprunable(channels.module, channels.description)
         return analysis
 
     def prove_blocks(self, analysis: Analysis) -> list[Block]:

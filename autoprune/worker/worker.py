@@ -145,9 +145,9 @@ class Worker:
         widths = dict(config.pruning.widths)
         if widths:
             ((group, width),) = widths.items()
-            accuracy = self.meter.point(group, width).accuracy
+            accuracy = self.meter.measure_point(group, width).accuracy
         else:
-            accuracy = self.meter.dense_accuracy()
+            accuracy = self.meter.measure_dense_accuracy()
         return TrialResult(config.run, "finished", accuracy=accuracy, kept=widths, seed=config.seed)
 
 

@@ -131,5 +131,5 @@ class HeadwiseMaxViT(RelativePositionalMultiHeadAttention):  # type: ignore[misc
         """Attend, shape ``(batch, groups, tokens, channels)``."""
         q, k, v = self.to_qkv(x).view(*x.shape[:3], 3, self.n_heads, self.head_dim).permute(3, 0, 1, 4, 2, 5)
         scores = q @ (k * self.scale_factor).transpose(-2, -1) + self.get_relative_positional_bias()
-        out: torch.Tensor = self.merge((scores.softmax(-1) @ v).transpose(2, 3).flatten(3))
+        out: torch.Tensor = self.merge_dims((scores.softmax(-1) @ v).transpose(2, 3).flatten(3))
         return out

@@ -44,7 +44,9 @@ def with_holders(model: nn.Module, sizes: Sequence[CountedSize], slicing: Collec
 def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[str, set[int]]) -> None:
     """Set the attributes whose values changed by pruning."""
     modules = dict(model.named_modules())
-    changes = [(size, size.after(gone)) for size in sizes if size.module in modules]  # else a removed block took it
+    changes = [
+        (size, size.size_after(gone)) for size in sizes if size.module in modules
+    ]  # else a removed block took it
     changed = [(size, after) for size, after in changes if after != size.size]
     before: dict[tuple[str, str], int] = {}  # several sizes may share an attribute
     for size, after in sorted(changed, key=lambda change: change[0].kind):

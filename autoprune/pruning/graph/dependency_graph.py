@@ -103,7 +103,7 @@ class DependencyGraph:
         self.n_nodes += size
         return nodes
 
-    def connect(self, a: Nodes, b: Nodes) -> None:
+    def connect_nodes(self, a: Nodes, b: Nodes) -> None:
         """Connect the nodes at the same place: they leave together."""
         if a is b:
             return
@@ -117,7 +117,7 @@ class DependencyGraph:
         for one, other in ((a, b), (b, a)):
             meets_fixed = one == FIXED
             if meets_fixed.any():
-                self.block(other[meets_fixed], "meets channels whose number is constant (padding)")
+                self.block_dim(other[meets_fixed], "meets channels whose number is constant (padding)")
         self.edges.append((a, b))
 
     def connect_dims(self, a: Dim, b: Dim, reason: str = "meets a dimension whose size is constant") -> Dim:
@@ -129,12 +129,12 @@ class DependencyGraph:
         if a is None or b is None:
             live = b if a is None else a
             if live is not None:
-                self.block(live, reason)
+                self.block_dim(live, reason)
             return live
-        self.connect(a, b)
+        self.connect_nodes(a, b)
         return b if a.min() >= self.n_own > b.min() else a
 
-    def block(self, dim: Dim, reason: str, *, quiet: bool = False, inexact: bool = False) -> None:
+    def block_dim(self, dim: Dim, reason: str, *, quiet: bool = False, inexact: bool = False) -> None:
         """Keep nodes from leaving, and say why."""
         if dim is not None:
             self.blockers.append((dim, Blocker(self.operation, self.module, reason, quiet, inexact)))
@@ -144,7 +144,7 @@ class DependencyGraph:
         if dim is not None and size > 1 and not _is_tiled(dim):
             self.size_constraints.append(SizeConstraint(self.module, size, dim, kind))
 
-    def choose(self, n_options: int, default: int, owner: str | None = None) -> int:
+    def choose_option(self, n_options: int, default: int, owner: str | None = None) -> int:
         """Decide between options; layers of the same class decide alike."""
         owner_class = owner or self._module_types.get(self.module, self.module)
         place = owner or self.module
@@ -157,38 +157,38 @@ class DependencyGraph:
 
     def choose_slices(self) -> bool:
         """Decide whether the places at which a module slices follow its attributes."""
-        return self.choose(2, 0, SLICES + self._module_types.get(self.module, self.module)) == 1
+        return self.choose_option(2, 0, SLICES + self._module_types.get(self.module, self.module)) == 1
 
-    def merge(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
+    def merge_dims(self, dims: Sequence[Dim], shape: Sequence[int]) -> Dim:
         """Return the nodes of several dimensions flattened into one."""
         live = [axis for axis, dim in enumerate(dims) if dim is not None and dim.min() < self.n_own]
         for axis, dim in enumerate(dims):
             if axis not in live:
-                self.block(dim, "is flattened together with other channels", quiet=True)
+                self.block_dim(dim, "is flattened together with other channels", quiet=True)
         if not live:
             return None
         widest = max(live, key=lambda axis: shape[axis])
         for axis in live:
             if axis != widest:
-                self.block(dims[axis], "is flattened together with other channels")
+                self.block_dim(dims[axis], "is flattened together with other channels")
         nodes = dims[widest]
         assert nodes is not None
         lined_up = nodes.reshape([-1 if axis == widest else 1 for axis in range(len(shape))])
         return np.broadcast_to(lined_up, tuple(shape)).reshape(-1)
 
-    def split(self, dim: Dim, shape: Sequence[int]) -> tuple[Dim, ...]:
+    def split_dim(self, dim: Dim, shape: Sequence[int]) -> tuple[Dim, ...]:
         """Split the nodes of one dimension into several, of which one alone can go on shrinking."""
         if dim is None:
             return (None,) * len(shape)
         grid = dim.reshape(tuple(shape))
         varying = [axis for axis in range(len(shape)) if (grid != grid.take([0], axis=axis)).any()]
         if not varying or grid.min() >= self.n_own:
-            self.block(dim, "is cut up by the code", quiet=True)
+            self.block_dim(dim, "is cut up by the code", quiet=True)
             return (None,) * len(shape)
-        axis = varying[0] if len(varying) == 1 else varying[self.choose(len(varying), 0)]
+        axis = varying[0] if len(varying) == 1 else varying[self.choose_option(len(varying), 0)]
         line = grid[tuple(slice(None) if other == axis else 0 for other in range(len(shape)))]
         if len(varying) > 1:
-            self.connect(grid, line.reshape([-1 if other == axis else 1 for other in range(len(shape))]))
+            self.connect_nodes(grid, line.reshape([-1 if other == axis else 1 for other in range(len(shape))]))
         last = axis == len(shape) - 1
         self.constrain_size(shape[axis], line, "count" if not last else "part" if len(varying) > 1 else "width")
         return tuple(line if other == axis else None for other in range(len(shape)))
@@ -196,9 +196,9 @@ class DependencyGraph:
     def tie_parts(self, dim: Nodes, n_parts: int) -> None:
         """Connect equal parts of a dimension, index by index: the code splits it, so they must keep equally many."""
         parts = dim.reshape(n_parts, -1)
-        self.connect(parts, parts[:1])
+        self.connect_nodes(parts, parts[:1])
 
-    def reshape(self, dims: Sequence[Dim], old: Sequence[int], new: Sequence[int]) -> tuple[Dim, ...]:
+    def reshape_dims(self, dims: Sequence[Dim], old: Sequence[int], new: Sequence[int]) -> tuple[Dim, ...]:
         """Return the nodes of a tensor seen in another shape."""
         result: list[Dim] = [None] * len(new)
         i = j = 0
@@ -217,8 +217,8 @@ class DependencyGraph:
             news = [axis for axis in range(start_j, j) if new[axis] != 1]
             if not olds or all(dims[axis] is None for axis in olds):
                 continue
-            flat = self.merge([dims[axis] for axis in olds], [old[axis] for axis in olds])
-            parts = (flat,) if len(news) == 1 else self.split(flat, [new[axis] for axis in news])
+            flat = self.merge_dims([dims[axis] for axis in olds], [old[axis] for axis in olds])
+            parts = (flat,) if len(news) == 1 else self.split_dim(flat, [new[axis] for axis in news])
             for axis, part in zip(news, parts, strict=True):
                 result[axis] = part
             if len(news) == 1 and dims[olds[0]] is not None:

@@ -87,4 +87,4 @@ def _narrowed_size(size: CountedSize, stays: Mapping[str, Indices]) -> CountedSi
 
 def _narrowed_product(product: Product, stays: Mapping[str, Indices]) -> Product:
     n_removed = {name: int((~mask).sum()) for name, mask in stays.items()}
-    return replace(product, runs=tuple(Run(run.after(n_removed), run.losses) for run in product.runs))
+    return replace(product, runs=tuple(Run(run.size_after(n_removed), run.losses) for run in product.runs))

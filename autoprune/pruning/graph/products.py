@@ -19,7 +19,7 @@ class Run:
     size: int
     losses: tuple[tuple[str, int], ...]
 
-    def after(self, n_removed: Mapping[str, int]) -> int:
+    def size_after(self, n_removed: Mapping[str, int]) -> int:
         """Return the size when so many channels of each group have left."""
         return self.size - sum(entries * n_removed.get(group, 0) for group, entries in self.losses)
 

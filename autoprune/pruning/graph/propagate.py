@@ -56,7 +56,7 @@ def propagate(
         graph.module, graph.operation = "", "output"
         for ref in trace.outputs:
             for dim in values.get(ref.id, static(ref.shape)).dims:
-                graph.block(dim, "is the network's output")
+                graph.block_dim(dim, "is the network's output")
     return graph, own
 
 
@@ -82,7 +82,7 @@ def _step(graph: DependencyGraph, values: dict[int, Value], operation: Operation
         reason = f"goes through an operation that is not understood ({type(error).__name__}: {error})"
         for _, value in inputs:
             for dim in value.dims:
-                graph.block(dim, reason)
+                graph.block_dim(dim, reason)
         return
     given = {ref.id for ref, _ in inputs}
     for ref, value in zip(operation.results, results, strict=False):

@@ -26,7 +26,7 @@ class CountedSize:
     channels: tuple[tuple[str, Indices], ...]
     holders: tuple[tuple[str, str], ...] = ()
 
-    def after(self, removed: Mapping[str, set[int]]) -> int:
+    def size_after(self, removed: Mapping[str, set[int]]) -> int:
         """Return the size after channels have left."""
         lost = 0
         for group, indices in self.channels:

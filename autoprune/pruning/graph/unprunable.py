@@ -31,10 +31,10 @@ class UnprunableChannels:
     width: int
 
     def __str__(self) -> str:
-        return f"{self.module}: {self.account}"
+        return f"{self.module}: {self.description}"
 
     @property
-    def account(self) -> str:
+    def description(self) -> str:
         """The reason, fit to stand behind the module's name."""
         part = "" if self.n_channels == self.width else f"{self.n_channels} of {self.width} channels: "
         if self.operation == "proof":

@@ -69,11 +69,11 @@ class SensitivityMeter:
         self._example_inputs, self._criterion, self._loss, self._seed = example_inputs, criterion, loss, seed
         self._calibration = calibration
 
-    def dense_accuracy(self) -> float:
+    def measure_dense_accuracy(self) -> float:
         """Measure the accuracy that the points compare with: of the dense network, recalibrated like a pruned one."""
         return self._accuracy({})
 
-    def point(self, group: str, width: int) -> SensitivityPoint:
+    def measure_point(self, group: str, width: int) -> SensitivityPoint:
         """Prune one group to a width and measure the accuracy.
 
         Raises:
@@ -108,10 +108,10 @@ def measure_map(
         round_to: As there; holds for the widths that the map proposes.
         on_point: Told of every point measured.
     """
-    dense_accuracy = meter.dense_accuracy()
+    dense_accuracy = meter.measure_dense_accuracy()
     found = []
     for group, width in points:
-        found.append(meter.point(group, width))
+        found.append(meter.measure_point(group, width))
         on_point(found[-1])
     return map_of(meter.plan, dense_accuracy, found, round_to, meter.examples_per_point * (1 + len(found)))
 

@@ -55,7 +55,7 @@ def output(model: nn.Module, inputs: Any) -> torch.Tensor:
 
 
 def product_macs(analysis: Analysis, n_removed: Mapping[str, int]) -> int:
-    return sum(math.prod(run.after(n_removed) for run in product.runs) for product in analysis.products)
+    return sum(math.prod(run.size_after(n_removed) for run in product.runs) for product in analysis.products)
 
 
 def counted_products(model: nn.Module, inputs: Any) -> int:

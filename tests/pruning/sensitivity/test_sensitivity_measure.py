@@ -83,7 +83,7 @@ def test_a_point_is_that_of_the_cut_done_by_hand(trained: tuple[Task, nn.Sequent
         model, make_plan(model, task.example_inputs(2)), task, n_examples=600, n_recalibration=256, seed=3
     )
     expected = judged_by_hand(cut_by_hand(model, width), inputs, targets, others)
-    measured = meter.dense_accuracy() if width == 8 else meter.point("conv", width).accuracy
+    measured = meter.measure_dense_accuracy() if width == 8 else meter.measure_point("conv", width).accuracy
     assert measured == pytest.approx(expected, abs=1e-6)
     assert meter.examples_per_point == 856
 
@@ -119,7 +119,7 @@ def test_criteria_that_need_data(trained: tuple[Task, nn.Sequential], criterion:
     task, model = trained
     plan = make_plan(model, task.example_inputs(2))
     meter = task_meter(model, plan, task, criterion=criterion, n_examples=200, n_recalibration=100)
-    assert 0 < meter.point("conv", 4).accuracy <= 1
+    assert 0 < meter.measure_point("conv", 4).accuracy <= 1
     assert meter.examples_per_point == 200 + 2 * 100
     with pytest.raises(PruningError, match="needs calibration batches"):
         autoprune.plan(model, task.example_inputs(2)).sensitivity(lambda _: 0.0, criterion=criterion)
@@ -147,11 +147,11 @@ def test_out_of_memory_is_as_smaller_batches_beforehand(
     task, model = trained
     plan = make_plan(model, task.example_inputs(2))
     hungry = nn.Sequential(OrderedDict([*copy.deepcopy(model).named_children(), ("hungry", Hungry())]))
-    found = task_meter(hungry, plan, task).point("conv", 3)
+    found = task_meter(hungry, plan, task).measure_point("conv", 3)
     recalibration = [size for size in Hungry.sizes if size > 2][:34]
     assert recalibration == [64, 32, *[16] * 32]
     monkeypatch.setattr("autoprune.worker.task_meter.BATCH", 16)
-    assert found == task_meter(model, plan, task).point("conv", 3)
+    assert found == task_meter(model, plan, task).measure_point("conv", 3)
 
 
 def test_a_network_without_batch_norm_costs_no_recalibration() -> None:
@@ -161,7 +161,7 @@ def test_a_network_without_batch_norm_costs_no_recalibration() -> None:
     task = Task(lambda: model, Data(split, split, split), cross_entropy, accuracy)
     meter = task_meter(model, make_plan(model, task.example_inputs(2)), task, n_examples=80)
     assert meter.examples_per_point == 80
-    assert 0 <= meter.point("0", 2).accuracy <= 1
+    assert 0 <= meter.measure_point("0", 2).accuracy <= 1
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,6 @@ def test_a_width_that_a_group_can_t_have(trained: tuple[Task, nn.Sequential]) ->
     inputs = torch.randn(2, 1, 8, 8)
     meter = SensitivityMeter(model, make_plan(model, inputs), judge, example_inputs=inputs)
     with pytest.raises(PruningError, match=r"widths\['conv'\]: 1 <= channels to keep <= 8"):
-        meter.point("conv", 9)
+        meter.measure_point("conv", 9)
     with pytest.raises(PruningError, match="unknown group 'convv'"):
-        meter.point("convv", 4)
+        meter.measure_point("convv", 4)

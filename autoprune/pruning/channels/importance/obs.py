@@ -70,7 +70,7 @@ class _Reader:
             return None
         return cls(rows / variance.sqrt(), torch.linalg.inv(covariance), moments.columns(channels).flatten(1))
 
-    def errors(self, channels: torch.Tensor) -> torch.Tensor:
+    def added_errors(self, channels: torch.Tensor) -> torch.Tensor:
         """Return what the loss of each of these channels, one alone, would add to the error."""
         blocks = self.blocks[channels]
         weights = self.weight[:, blocks].movedim(0, -1)
@@ -78,7 +78,7 @@ class _Reader:
         added: torch.Tensor = (weights * solved).sum((1, 2))
         return added
 
-    def lose(self, channels: torch.Tensor) -> None:
+    def remove_inputs(self, channels: torch.Tensor) -> None:
         """Take channels out, and fit the others."""
         lost = self.blocks[channels].flatten()
         rows = self.inverse[lost]
@@ -86,7 +86,7 @@ class _Reader:
         self.weight.addmm_(self.weight[:, lost], towards, alpha=-1)
         self.inverse.addmm_(rows.T, towards, alpha=-1)
 
-    def part(self, channels: torch.Tensor) -> "_Reader":
+    def for_channels(self, channels: torch.Tensor) -> "_Reader":
         """Restrict to some channels, the others staying, with no more outputs than it takes for the same errors."""
         blocks = self.blocks[channels]
         inputs = blocks.flatten()
@@ -103,14 +103,14 @@ def _errors(readers: Sequence[_Reader], width: int) -> torch.Tensor:
     scores, error = torch.zeros(width, dtype=torch.float64), 0.0
     present = torch.arange(width)
     while len(present):
-        added = torch.stack([reader.errors(present) for reader in readers]).sum(0)
+        added = torch.stack([reader.added_errors(present) for reader in readers]).sum(0)
         order = added.argsort(stable=True)
         block, others = present[order[:BLOCK]], order[BLOCK:]
         bound = float(added[others[0]]) if len(others) else float("inf")
-        parts = [reader.part(block) for reader in readers]
+        parts = [reader.for_channels(block) for reader in readers]
         left, lost = torch.arange(len(block)), torch.tensor([], dtype=torch.long)
         while len(left):
-            added = torch.stack([part.errors(left) for part in parts]).sum(0)
+            added = torch.stack([part.added_errors(left) for part in parts]).sum(0)
             least = int(added.argmin())
             if len(lost) and added[least] > bound:
                 break
@@ -120,9 +120,9 @@ def _errors(readers: Sequence[_Reader], width: int) -> torch.Tensor:
             left, lost = left[left != channel], torch.cat([lost, block[channel]])
             if len(left):
                 for part in parts:
-                    part.lose(channel)
+                    part.remove_inputs(channel)
         present = present[~torch.isin(present, lost)]
         if len(present):
             for reader in readers:
-                reader.lose(lost)
+                reader.remove_inputs(lost)
     return scores

@@ -21,11 +21,11 @@ class Call:
     operation: Operation
     shapes: tuple[tuple[int, ...], ...]
 
-    def out(self, dims: Sequence[Dim], *, zero: bool, weight: bool = False) -> Value:
+    def first_result(self, dims: Sequence[Dim], *, zero: bool, weight: bool = False) -> Value:
         """Return the first result."""
         return Value(self.shapes[0], tuple(dims), zero, weight)
 
-    def rest(self) -> tuple[Value, ...]:
+    def other_results(self) -> tuple[Value, ...]:
         """Return the results after the first, of constant size."""
         return tuple(static(shape) for shape in self.shapes[1:])
 
@@ -58,4 +58,4 @@ def normalised(dims: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
 
 def carried(call: Call, value: Value, dims: Sequence[Dim], *, zero: bool | None = None) -> Value:
     """Return the first result, which holds a tensor's entries in another arrangement."""
-    return call.out(dims, zero=value.zero if zero is None else zero, weight=value.weight)
+    return call.first_result(dims, zero=value.zero if zero is None else zero, weight=value.weight)

@@ -17,7 +17,7 @@ def contract(call: Call, a: Value, dim_a: Dim, b: Value, dim_b: Dim) -> None:
         return
     live = call.graph.connect_dims(dim_a, dim_b, "is multiplied with a dimension whose size is constant")
     if not ((a.zero and a.live) or (b.zero and b.live)):
-        call.graph.block(live, _NOT_ZERO)
+        call.graph.block_dim(live, _NOT_ZERO)
     for value, dim in ((a, dim_a), (b, dim_b)):
         if value.weight and dim is not None:
             call.graph.consumed.append(dim)
@@ -35,7 +35,7 @@ def matrix_product(call: Call, a: Value, b: Value, *_: Any) -> Value:
         batch.append(call.graph.connect_dims(dim_a, dim_b) if dim_a is not None or dim_b is not None else None)
     shared_zero = (a.zero or b.zero) if any(dim is not None for dim in batch) else True
     zero = shared_zero and (a.dims[-2] is None or a.zero) and (b.dims[-1] is None or b.zero)
-    return call.out([*batch, a.dims[-2], b.dims[-1]], zero=zero, weight=a.weight and b.weight)
+    return call.first_result([*batch, a.dims[-2], b.dims[-1]], zero=zero, weight=a.weight and b.weight)
 
 
 @rule("_grouped_mm")
@@ -43,9 +43,9 @@ def grouped_product(call: Call, a: Value, b: Value, *_: Any, **__: Any) -> Value
     """Multiply each expert's tokens with its matrix: ``(tokens, I) x (experts, I, O)`` to ``(tokens, O)``."""
     if a.ndim != 2 or b.ndim != 3:
         raise NotImplementedError("neither side holds all experts' tokens")
-    call.graph.block(b.dims[0], "is picked by a router")
+    call.graph.block_dim(b.dims[0], "is picked by a router")
     contract(call, a, a.dims[1], b, b.dims[1])
-    return call.out([a.dims[0], b.dims[2]], zero=b.zero and (a.dims[0] is None or a.zero))
+    return call.first_result([a.dims[0], b.dims[2]], zero=b.zero and (a.dims[0] is None or a.zero))
 
 
 @rule("addmm", "baddbmm")
@@ -64,21 +64,21 @@ def added_vector_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) 
 def vector_product(call: Call, a: Value, b: Value) -> Value:
     """Multiply a matrix with a vector."""
     contract(call, a, a.dims[1], b, b.dims[0])
-    return call.out([a.dims[0]], zero=a.zero, weight=a.weight and b.weight)
+    return call.first_result([a.dims[0]], zero=a.zero, weight=a.weight and b.weight)
 
 
 @rule("dot")
 def dot(call: Call, a: Value, b: Value) -> Value:
     """Multiply two vectors."""
     contract(call, a, a.dims[0], b, b.dims[0])
-    return call.out([], zero=True)
+    return call.first_result([], zero=True)
 
 
 @rule("linear")
 def linear(call: Call, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """Apply a linear layer in one operation."""
     contract(call, x, x.dims[-1], weight, weight.dims[1])
-    result = call.out([*x.dims[:-1], weight.dims[0]], zero=weight.zero and all(d is None for d in x.dims[:-1]))
+    result = call.first_result([*x.dims[:-1], weight.dims[0]], zero=weight.zero and all(d is None for d in x.dims[:-1]))
     return result if bias is None else _add(call, result, bias)
 
 
@@ -89,7 +89,7 @@ def trilinear(call: Call, a: Value, b: Value, c: Value, *lists: Any) -> Value:
         raise NotImplementedError("a product of three tensors in an order not known")
     contract(call, a, a.dims[1], b, b.dims[1])
     contract(call, c, c.dims[1], b, b.dims[2])
-    return call.out([None, b.dims[0]], zero=b.zero)
+    return call.first_result([None, b.dims[0]], zero=b.zero)
 
 
 @rule(
@@ -103,10 +103,10 @@ def attention(call: Call, query: Value, key: Value, value: Value, *args: Any, **
     sizes = (query.dims[-1], key.dims[-1])
     if kwargs.get("scale") is None:
         for dim in sizes:
-            graph.block(dim, "is the size of a head, whose root scales the attention")
+            graph.block_dim(dim, "is the size of a head, whose root scales the attention")
     contract(call, query, query.dims[-1], key, key.dims[-1])
     for dim in (query.dims[-2], key.dims[-2], value.dims[-2]):
-        graph.block(dim, "has its entries compared with each other")
+        graph.block_dim(dim, "has its entries compared with each other")
     batch: list[Dim] = list(query.dims[:-2])
     for place in range(-query.ndim, -2):
         for other in (key, value):
@@ -120,13 +120,13 @@ def attention(call: Call, query: Value, key: Value, value: Value, *args: Any, **
     if isinstance(bias, Value):
         for place in range(-bias.ndim, 0):
             if place >= -2:
-                graph.block(bias.dims[place], "has its entries compared with each other")
+                graph.block_dim(bias.dims[place], "has its entries compared with each other")
             elif bias.shape[place] > 1:
                 graph.connect_dims(batch[place + 2], bias.dims[place], "meets a mask whose size is constant")
     shared = (*zip(query.shape[:-2], batch, strict=True), (query.shape[-2], None), (key.shape[-2], None))
     for size, dim in ((query.shape[-1], query.dims[-1]), (value.shape[-1], value.dims[-1])):
         graph.products.append((graph.module, (*shared, (size, dim))))
-    return (call.out([*batch, None, value.dims[-1]], zero=value.zero), *call.rest())
+    return (call.first_result([*batch, None, value.dims[-1]], zero=value.zero), *call.other_results())
 
 
 def _add(call: Call, product: Value, bias: Value) -> Value:

@@ -28,9 +28,9 @@ def convolution(
 ) -> Value:
     """Convolve: input channels meet the weight's one dimension, output channels are its other."""
     for dim in weight.dims[2:]:
-        call.graph.block(dim, "is the side of a kernel", quiet=True)
+        call.graph.block_dim(dim, "is the side of a kernel", quiet=True)
     for dim in x.dims[2:]:
-        call.graph.block(dim, "is read as the side of an image")
+        call.graph.block_dim(dim, "is read as the side of an image")
     inner, outer = (0, 1) if transposed else (1, 0)
     if groups == 1:
         contract(call, x, x.dims[1], weight, weight.dims[inner])
@@ -40,7 +40,7 @@ def convolution(
     zero = weight.zero and (bias is None or bias.zero)
     if bias is not None and (channels is not None or bias.dims[0] is not None):
         channels = call.graph.connect_dims(channels, bias.dims[0])
-    return call.out([x.dims[0], channels, *[None] * (weight.ndim - 2)], zero=zero)
+    return call.first_result([x.dims[0], channels, *[None] * (weight.ndim - 2)], zero=zero)
 
 
 def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool) -> Dim:
@@ -58,20 +58,20 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
             source = graph.connect_dims(source, spread)
         spread = np.tile(shared, groups) if shared is not None else None
     if source is None or (spread is None and n_out > 1):
-        graph.block(shared, _GROUPS)
+        graph.block_dim(shared, _GROUPS)
         if spread is not None and n_out > 1:
             graph.tie_parts(spread, groups)
         elif spread is not None:
-            graph.block(spread, _GROUPS)
+            graph.block_dim(spread, _GROUPS)
         return spread
     by_group = n_in == 1 or n_out == 1 or _whole_groups(call, groups, n_in, n_out)
     if by_group:
         heads = source.reshape(groups, n_in)[:, 0]
-        graph.connect(source.reshape(groups, n_in), heads[:, None])
-        graph.block(shared, "is the size of a group", quiet=True)
+        graph.connect_nodes(source.reshape(groups, n_in), heads[:, None])
+        graph.block_dim(shared, "is the size of a group", quiet=True)
         graph.constrain_size(groups, heads, "count")
         if spread is not None and not transposed:
-            graph.connect(spread.reshape(groups, n_out), heads[:, None])
+            graph.connect_nodes(spread.reshape(groups, n_out), heads[:, None])
         return np.repeat(heads, n_out)
     _tie_shared(call, source, shared, groups, transposed)
     if spread is not None:
@@ -81,11 +81,11 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
 
 def _whole_groups(call: Call, groups: int, n_in: int, n_out: int) -> bool:
     finest_is_groups = groups >= min(n_in, n_out)
-    return call.graph.choose(2, 0 if finest_is_groups else 1, owner=f"{CONVOLUTION}{call.graph.module}") == 0
+    return call.graph.choose_option(2, 0 if finest_is_groups else 1, owner=f"{CONVOLUTION}{call.graph.module}") == 0
 
 
 def _tie_shared(call: Call, source: Nodes, shared: Dim, groups: int, transposed: bool) -> None:
     call.graph.tie_parts(source, groups)
     if not transposed and shared is not None:
-        call.graph.connect(source[: len(source) // groups], shared)
+        call.graph.connect_nodes(source[: len(source) // groups], shared)
         call.graph.consumed.append(shared)

@@ -34,7 +34,7 @@ def _free(call: Call, zero: bool) -> Value:
     dims = [call.graph.new_dim(size) for size in call.shapes[0]]
     for dim, size in zip(dims, call.shapes[0], strict=True):
         call.graph.constrain_size(size, dim)
-    return call.out(dims, zero=zero)
+    return call.first_result(dims, zero=zero)
 
 
 CREATES = frozenset(

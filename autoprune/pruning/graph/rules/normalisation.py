@@ -31,7 +31,7 @@ def layer_norm(
     """Normalise by statistics over the last dimensions."""
     n = len(normalized_shape)
     for dim, size in zip(x.dims[x.ndim - n :], normalized_shape, strict=True):
-        call.graph.block(dim, _STATISTICS, inexact=True)
+        call.graph.block_dim(dim, _STATISTICS, inexact=True)
         call.graph.constrain_size(size, dim)
     result = x
     for parameter in (weight, bias):
@@ -53,10 +53,10 @@ def group_norm(
             channels = call.graph.connect_dims(channels, parameter.dims[0])
     if channels is not None:
         if groups == 1:
-            call.graph.block(channels, _STATISTICS, inexact=True)
+            call.graph.block_dim(channels, _STATISTICS, inexact=True)
         else:
             grid = channels.reshape(groups, -1)
-            call.graph.connect(grid, grid[:, :1])
+            call.graph.connect_nodes(grid, grid[:, :1])
             call.graph.constrain_size(groups, grid[:, 0], "count")
     dims = (x.dims[0], channels, *x.dims[2:])
     return [Value(call.shapes[0], dims, x.zero), *(static(shape) for shape in call.shapes[1:])]

@@ -63,7 +63,7 @@ def pointwise(call: Call, *args: Any, **kwargs: Any) -> Value | list[Value]:
             dim = call.graph.connect_dims(dim, other, "meets a tensor whose size is constant")
         dims.append(dim)
     weight = all(value.weight for value in operands)
-    result = call.out(dims, zero=_stays_zero(call, args, kwargs), weight=weight)
+    result = call.first_result(dims, zero=_stays_zero(call, args, kwargs), weight=weight)
     return [result] if len(call.shapes) == 1 else [result, *(Value(s, result.dims, False) for s in call.shapes[1:])]
 
 

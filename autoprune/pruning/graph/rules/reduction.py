@@ -64,7 +64,7 @@ def along_dim(call: Call, value: Value, *args: Any, **kwargs: Any) -> list[Value
 def matrix(call: Call, value: Value, *args: Any, **__: Any) -> list[Value]:
     """Operate on the last two dimensions as a matrix."""
     for dim in value.dims[-2:]:
-        call.graph.block(dim, "is one side of a matrix that the code reads by place")
+        call.graph.block_dim(dim, "is one side of a matrix that the code reads by place")
     return [
         Value(shape, value.dims[: value.ndim - 2] + (None,) * (len(shape) - value.ndim + 2), False)
         for shape in call.shapes
@@ -85,7 +85,7 @@ def on_pixels(call: Call, value: Value, *_: Any, **__: Any) -> list[Value]:
     """Pool, interpolate or pad each channel by itself."""
     n = next(count for digits, count in _SPATIAL.items() if digits in call.operation.name)
     for dim in value.dims[value.ndim - n :]:
-        call.graph.block(dim, "is read as the side of an image")
+        call.graph.block_dim(dim, "is read as the side of an image")
     dims = value.dims[: value.ndim - n] + (None,) * n
     return [Value(shape, dims, value.zero) for shape in call.shapes]
 
@@ -95,7 +95,7 @@ def grid_sampler(call: Call, value: Value, grid: Any, *_: Any) -> Value:
     """Look up pixels by coordinates, each channel by itself."""
     n_spatial = value.ndim - 2
     for dim in (*value.dims[2:], *(grid.dims if isinstance(grid, Value) else ())):
-        call.graph.block(dim, "is read as coordinates of pixels")
+        call.graph.block_dim(dim, "is read as coordinates of pixels")
     return carried(call, value, [*value.dims[:2], *[None] * n_spatial])
 
 
@@ -103,7 +103,7 @@ def grid_sampler(call: Call, value: Value, grid: Any, *_: Any) -> Value:
 def unfold(call: Call, value: Value, dimension: int, size: int, step: int) -> Value:
     """Slide windows along a dimension."""
     dims = list(value.dims)
-    call.graph.block(dims[dimension], "is cut into sliding windows")
+    call.graph.block_dim(dims[dimension], "is cut into sliding windows")
     dims[dimension] = None
     return carried(call, value, [*dims, None])
 
@@ -111,7 +111,7 @@ def unfold(call: Call, value: Value, dimension: int, size: int, step: int) -> Va
 def _along(call: Call, value: Value, dim: Any, *, zero: bool) -> list[Value]:
     dims = list(value.dims)
     for axis in normalised(dim, value.ndim):
-        call.graph.block(dims[axis], "has its entries compared with each other", inexact=False)
+        call.graph.block_dim(dims[axis], "has its entries compared with each other", inexact=False)
         dims[axis] = None
     return [Value(shape, tuple(dims), zero, value.weight) for shape in call.shapes]
 
@@ -132,8 +132,8 @@ def _reduce(
             dims.append(nodes)
             continue
         if reason is not None:
-            call.graph.block(nodes, reason, inexact=inexact)
+            call.graph.block_dim(nodes, reason, inexact=inexact)
         if keepdim:
             dims.append(None)
     zero = value.zero
-    return call.out(dims, zero=zero, weight=value.weight)
+    return call.first_result(dims, zero=zero, weight=value.weight)

@@ -25,7 +25,9 @@ def cat(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
             if joined is not None or part is not None:
                 joined = call.graph.connect_dims(joined, part)
         dims.append(joined)
-    return call.out(dims, zero=all(value.zero or not value.live for value in tensors), weight=_all_weights(tensors))
+    return call.first_result(
+        dims, zero=all(value.zero or not value.live for value in tensors), weight=_all_weights(tensors)
+    )
 
 
 @rule("stack")
@@ -39,7 +41,7 @@ def stack(call: Call, tensors: Sequence[Value], dim: int = 0) -> Value:
                 joined = call.graph.connect_dims(joined, part)
         dims.append(joined)
     dims.insert(dim % (len(dims) + 1), None)
-    return call.out(dims, zero=all(value.zero for value in tensors), weight=_all_weights(tensors))
+    return call.first_result(dims, zero=all(value.zero for value in tensors), weight=_all_weights(tensors))
 
 
 @rule("split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes", "chunk", "split_with_sizes_copy")
@@ -65,7 +67,7 @@ def split(call: Call, value: Value, _: Any, dim: int = 0) -> list[Value]:
 def unbind(call: Call, value: Value, dim: int = 0) -> list[Value]:
     """Turn each index of a dimension into a tensor."""
     dim %= value.ndim
-    call.graph.block(value.dims[dim], "is taken apart entry by entry")
+    call.graph.block_dim(value.dims[dim], "is taken apart entry by entry")
     dims = value.dims[:dim] + value.dims[dim + 1 :]
     return [Value(shape, dims, value.zero, value.weight) for shape in call.shapes]
 
@@ -74,7 +76,7 @@ def unbind(call: Call, value: Value, dim: int = 0) -> list[Value]:
 def select(call: Call, value: Value, dim: int, _: Any) -> Value:
     """Select one index of a dimension."""
     dim %= value.ndim
-    call.graph.block(value.dims[dim], "has an entry picked by its number")
+    call.graph.block_dim(value.dims[dim], "has an entry picked by its number")
     return carried(call, value, value.dims[:dim] + value.dims[dim + 1 :])
 
 
@@ -99,7 +101,7 @@ def slice_(call: Call, value: Value, dim: int = 0, start: Any = None, end: Any =
         dims[dim] = _at_least_two(call, nodes[first : first + n_taken])
         call.graph.constrain_size(n_taken, dims[dim])
     else:
-        call.graph.block(nodes, "is sliced at places that the code fixes")
+        call.graph.block_dim(nodes, "is sliced at places that the code fixes")
     return carried(call, value, dims)
 
 
@@ -114,9 +116,9 @@ def constant_pad(call: Call, value: Value, pad: Sequence[int], fill: float = 0, 
         if nodes is None or (before == 0 and after == 0):
             continue
         if before < 0 or after < 0:
-            call.graph.block(nodes, "is cropped at places that the code fixes")
+            call.graph.block_dim(nodes, "is cropped at places that the code fixes")
             dims[axis] = None
-        elif call.graph.choose(2, 0) == 0:
+        elif call.graph.choose_option(2, 0) == 0:
             dims[axis] = np.pad(nodes, (before, after), constant_values=FIXED)
         else:
             dims[axis] = _padded(call, nodes, before, after)
@@ -129,8 +131,8 @@ def _padded(call: Call, nodes: Nodes, before: int, after: int) -> Nodes:
     head, tail = graph.new_nodes(before), graph.new_nodes(after)
     n_pairs = min(before, after)
     if n_pairs:
-        graph.connect(head[:n_pairs], tail[:n_pairs])
-        graph.block(np.concatenate([head[n_pairs:], tail[n_pairs:]]), "is padded unequally")
+        graph.connect_nodes(head[:n_pairs], tail[:n_pairs])
+        graph.block_dim(np.concatenate([head[n_pairs:], tail[n_pairs:]]), "is padded unequally")
         graph.constrain_size(before, head, "padding")
     graph.constrain_size(before + after, np.concatenate([head, tail]), "padding")
     return np.concatenate([head, nodes, tail])
@@ -140,18 +142,18 @@ def _padded(call: Call, nodes: Nodes, before: int, after: int) -> Nodes:
 def roll(call: Call, value: Value, shifts: Any, dims: Any = ()) -> Value:
     """Roll indices by a constant number of places."""
     for axis in normalised(dims, value.ndim):
-        call.graph.block(value.dims[axis], "is moved round by a constant number of places")
+        call.graph.block_dim(value.dims[axis], "is moved round by a constant number of places")
     return carried(call, value, value.dims)
 
 
 @rule("embedding")
 def embedding(call: Call, weight: Value, indices: Value, *_: Any, **__: Any) -> Value:
     """Look up rows by number."""
-    call.graph.block(weight.dims[0], "is looked up by number", quiet=True)
+    call.graph.block_dim(weight.dims[0], "is looked up by number", quiet=True)
     _block_all(call, indices)
     if weight.weight and weight.dims[1] is not None:
         call.graph.produced.append(weight.dims[1])
-    return call.out([*(None for _ in indices.shape), weight.dims[1]], zero=weight.zero)
+    return call.first_result([*(None for _ in indices.shape), weight.dims[1]], zero=weight.zero)
 
 
 @rule("index", "_unsafe_index")
@@ -159,7 +161,7 @@ def index(call: Call, value: Value, indices: Sequence[Value | None]) -> Value:
     """Look up entries by number along some dimensions."""
     indexed = [axis for axis, where in enumerate(indices) if where is not None]
     for axis in indexed:
-        call.graph.block(value.dims[axis], "is looked up by number", quiet=value.weight)
+        call.graph.block_dim(value.dims[axis], "is looked up by number", quiet=value.weight)
         where = indices[axis]
         if where is not None:
             _block_all(call, where)
@@ -174,7 +176,7 @@ def index(call: Call, value: Value, indices: Sequence[Value | None]) -> Value:
 def index_select(call: Call, value: Value, dim: int, where: Value) -> Value:
     """Look up entries by number along one dimension."""
     dim %= value.ndim
-    call.graph.block(value.dims[dim], "is looked up by number", quiet=value.weight)
+    call.graph.block_dim(value.dims[dim], "is looked up by number", quiet=value.weight)
     _block_all(call, where)
     dims = list(value.dims)
     dims[dim] = None
@@ -187,8 +189,8 @@ def gather(call: Call, value: Value, dim: int, where: Value, **_: Any) -> Value:
     dims = list(value.dims)
     for axis in range(value.ndim):
         if axis == dim % value.ndim or value.shape[axis] != where.shape[axis]:
-            call.graph.block(value.dims[axis], "is looked up by number")
-            call.graph.block(where.dims[axis], "is looked up by number")
+            call.graph.block_dim(value.dims[axis], "is looked up by number")
+            call.graph.block_dim(where.dims[axis], "is looked up by number")
             dims[axis] = None
         elif dims[axis] is not None or where.dims[axis] is not None:
             dims[axis] = call.graph.connect_dims(dims[axis], where.dims[axis])
@@ -207,7 +209,7 @@ def _joined(parts: Sequence[Dim], sizes: Sequence[int]) -> Dim:
 def _at_least_two(call: Call, nodes: Dim) -> Dim:
     """Block a dimension of size 1: it broadcasts, so its one index can't leave."""
     if nodes is not None and len(nodes) < 2:
-        call.graph.block(nodes, "is the only one of its kind")
+        call.graph.block_dim(nodes, "is the only one of its kind")
         return None
     return nodes
 
@@ -218,4 +220,4 @@ def _all_weights(values: Sequence[Value]) -> bool:
 
 def _block_all(call: Call, value: Value) -> None:
     for dim in value.dims:
-        call.graph.block(dim, "is used as a number to look up by")
+        call.graph.block_dim(dim, "is used as a number to look up by")

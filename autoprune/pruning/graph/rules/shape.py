@@ -12,7 +12,7 @@ from autoprune.pruning.graph.values import Dim, Value
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "view_copy", "unflatten", "flatten")
 def view(call: Call, value: Value, *_: Any, **__: Any) -> Value:
     """Show entries in the same order under another shape."""
-    return carried(call, value, call.graph.reshape(value.dims, value.shape, call.shapes[0]))
+    return carried(call, value, call.graph.reshape_dims(value.dims, value.shape, call.shapes[0]))
 
 
 @rule("as_strided")
@@ -101,10 +101,10 @@ def pixel_shuffle(call: Call, value: Value, upscale_factor: int) -> Value:
     channels: Dim = None
     if nodes is not None:
         runs = nodes.reshape(-1, upscale_factor**2)
-        call.graph.connect(runs, runs[:, :1])
+        call.graph.connect_nodes(runs, runs[:, :1])
         channels = runs[:, 0] if len(runs) > 1 else None
         if channels is None:
-            call.graph.block(nodes, "become the pixels of one channel")
+            call.graph.block_dim(nodes, "become the pixels of one channel")
     _block_tail(call, value, 2)
     return carried(call, value, [*value.dims[:-3], channels, None, None])
 
@@ -154,10 +154,10 @@ def view_as_real(call: Call, value: Value) -> Value:
 @rule("view_as_complex")
 def view_as_complex(call: Call, value: Value) -> Value:
     """Read the last dimension as real and imaginary parts."""
-    call.graph.block(value.dims[-1], "is read as real and imaginary parts")
+    call.graph.block_dim(value.dims[-1], "is read as real and imaginary parts")
     return carried(call, value, value.dims[:-1])
 
 
 def _block_tail(call: Call, value: Value, n: int) -> None:
     for dim in value.dims[value.ndim - n :]:
-        call.graph.block(dim, "is read as the side of an image")
+        call.graph.block_dim(dim, "is read as the side of an image")
