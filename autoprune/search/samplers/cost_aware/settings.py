@@ -14,8 +14,8 @@ class InitialDesignSettings:
     """The first trials of a tree: a descent in cost from the widest network to the smallest one."""
 
     enabled: bool = True
-    """Whether the initial design is run. Its plan also sets the least epochs of later candidates, so it is made
-    anyway."""
+    """Whether the trials of the initial design are run. It is planned in any case, because its plan also sets the least
+    epochs of later candidates."""
 
     budget_share: float = 0.3
     """Share of the study's epochs that the descent may take, in (0, 1). The rest is left for choices by the model."""
@@ -28,8 +28,8 @@ class InitialDesignSettings:
     """Steps per square root of the descent's epochs. So a larger budget buys both more steps and longer ones."""
 
     first_share: float = 0.8
-    """Share of the dense cost that the first step leaves, in (0, 1]. So the first cut is one that a network recovers
-    from within few epochs."""
+    """Share of the dense cost that the first step leaves, in (0, 1]. A network recovers from such a cut within few
+    epochs."""
 
     min_last_share: float = 1e-3
     """Share of the dense cost below which no step goes, in (0, 1). It keeps the logarithm of the cost finite."""
@@ -39,8 +39,8 @@ class InitialDesignSettings:
     matter more on a linear axis."""
 
     cut_strength: float = 0.5
-    """How strongly a step follows the sensitivity map: 0 is the uniform cut, 1 the one that follows the map. Halfway
-    a wrong map does limited harm."""
+    """How strongly a step follows the sensitivity map: 0 is the uniform path, 1 the sensitive path. Halfway, an error
+    of the map does limited harm."""
 
     extra_narrow_epochs: float = 2.0
     """Epochs of the narrow half of the steps beyond those of the first one, as a multiple of the latter. Narrow
@@ -120,8 +120,8 @@ class CandidateSettings:
     recover."""
 
     min_epochs_share: float = 0.5
-    """Share of the epochs that the initial design gives a cost, below which no candidate of a tree of that cost is
-    trained. Shorter trials say little about a network's accuracy."""
+    """Least epochs of a candidate of a tree, as a share of the epochs that the initial design gives its cost. Shorter
+    trials say little about what a network can reach."""
 
     n_mutated_groups: float = 2.0
     """Groups that a mutation changes on average, beyond the one that it always changes. So most of a good network stays
@@ -132,11 +132,11 @@ class CandidateSettings:
 
     max_mutation_factor: float = 1.7
     """Greatest factor on a mutated width where candidates may be wider than what they are drawn from; in a tree it
-    is 1. It is about as far above 1 as the least factor is below."""
+    is 1. It is as far above 1 as the least factor is below."""
 
     fill_jitter: float = 0.4
-    """Standard deviation of the log of a factor on each width of a filling candidate. So its groups differ by half of
-    their width, as those of the front do."""
+    """Standard deviation of the natural log of a factor on each width of a filling candidate. A factor of 1.5 is then
+    one deviation, so that filling candidates leave the width paths."""
 
     front_training_probability: float = 0.3
     """Probability of copying the training of a random network of the front instead of the picked network's, in [0, 1].
@@ -189,22 +189,22 @@ class FeatureSettings:
     """Weights that bring the features of a candidate to about unit size."""
 
     octaves_per_unit: float = 3.0
-    """Halvings of the cost that make one unit. Most spaces end after three to seven halvings."""
+    """Halvings of the cost that make one unit. With three of them, most spaces span one to two units."""
 
     drop_weight: float = 2.0
-    """Units per unit of accuracy that the sensitivity map expects to be lost. The loss matters more than a single
-    width."""
+    """Units for an expected loss of all accuracy (1.0), by the sensitivity map. The expected loss matters more than a
+    single width."""
 
     max_expected_drop: float = 2.0
-    """Drop in accuracy at which the sum over the map is cut off. A network that loses all twice is no worse than one
-    that loses all once."""
+    """Expected drop, in units of accuracy, above which all drops count alike. No network can lose more than all of its
+    accuracy."""
 
     training_weight: float = 2.0
     """Units that the range of a training dimension spans. Training matters more than a single width."""
 
     width_weight: float = 0.5
-    """Units of one halving of the widths of all groups, in root mean square. Single widths have little weight, because
-    there are many of them and their total cost is a feature of its own."""
+    """Euclidean length, over all groups, of the features of one halving of every width. Single widths have little
+    weight, because there are many of them, and the cost is a feature of its own."""
 
     min_cut_octaves: float = 0.01
     """Halvings of the cost from which on a trial counts as a cut of its parent. Less is rounding."""
@@ -215,11 +215,12 @@ class AccuracyModelSettings:
     """The Gaussian process that predicts accuracies."""
 
     max_fitted: int = 150
-    """Trials that the kernel's parameters are fitted on, the latest ones. The time of the fit grows with their cube."""
+    """Latest trials that the kernel's parameters are fitted on. The time of the fit grows with the cube of their
+    number."""
 
     max_conditioned: int = 500
-    """Trials that a prediction takes into account, the latest ones. The time of a prediction grows with their
-    square."""
+    """Latest trials that a prediction takes into account. The time of a prediction grows with the square of their
+    number."""
 
     likelihood_tolerance: float = 1e-4
     """Relative rise of the log likelihood below which the fit of the kernel's parameters ends. At scikit-learn's own
@@ -247,8 +248,8 @@ class AccuracyModelSettings:
     """Least unit of that axis, as a share of the dense accuracy. Smaller differences are noise."""
 
     matern_length: float = 3.0
-    """Length of the Matern kernel at which its fit starts, in units of the features. A trial then tells of others
-    that differ in several features."""
+    """Length of the Matern kernel at which its fit starts, in units of the features. At this length, trials that differ
+    by a unit in several features still inform one another."""
 
     matern_length_bounds: tuple[float, float] = (0.5, 30.0)
     """Least and greatest length of the Matern kernel. Below, trials would tell nothing of one another; above, the
@@ -259,8 +260,8 @@ class AccuracyModelSettings:
     optimization."""
 
     linear_variance: float = 0.1
-    """Variance of the linear trend at which its fit starts, as a share of the targets' variance. A trend explains less
-    than the Matern kernel."""
+    """Variance of the linear trend at which its fit starts, as a share of the targets' variance. It starts below the
+    Matern kernel's, which is 1, because the trend is the cruder part."""
 
     linear_offset_bounds: tuple[float, float] = (1e-2, 1e2)
     """Least and greatest offset of the linear trend, in units of the features. The range is wide enough not to bind."""
@@ -270,8 +271,8 @@ class AccuracyModelSettings:
     is wide enough not to bind."""
 
     noise_variance: float = 0.1
-    """Variance of the noise of a trial at which its fit starts, as a share of the targets' variance. A seed decides
-    about that much of an accuracy."""
+    """Variance of a trial's noise at which its fit starts, as a share of the targets' variance. It is a usual start;
+    the fit moves it."""
 
     noise_variance_bounds: tuple[float, float] = (1e-3, 10.0)
     """Least and greatest variance of the noise, as shares of the targets' variance. Below, the fit would interpolate
@@ -294,16 +295,16 @@ class AcquisitionSettings:
     """Share of the cost that an imagined step keeps, in (0, 1). It is about a step of the initial design."""
 
     look_ahead_strength: float = 0.7
-    """How strongly an imagined step follows the sensitivity map: 0 is the uniform cut, 1 the one that follows the map.
-    It is the mean of what descending candidates draw."""
+    """How strongly an imagined step follows the sensitivity map: 0 is the uniform path, 1 the sensitive path. It is the
+    mean of what descending candidates draw."""
 
     max_front: int = 40
     """Points of the front that divide the cost axes, where there are several axes; with one axis all points do. The
     number of cells grows with their number to the power of the axes."""
 
     floor_accuracy_share: float = 0.5
-    """Share of the dense accuracy below which a network is worth nothing, where the space file limits no drop. Nobody
-    ships such a network, so hypervolume below it is not sought."""
+    """Share of the dense accuracy below which a network is worth nothing, where the space file limits no drop. Few
+    would use a network that lost half of its accuracy."""
 
     floor_drop_factor: float = 2.0
     """Multiple of the drop that the space file allows, below which a network is worth nothing. A network somewhat below
