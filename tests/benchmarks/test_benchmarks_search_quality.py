@@ -18,7 +18,7 @@ from autoprune.search.samplers.cost_aware.settings import (
     CandidateSettings,
     InitialDesignSettings,
 )
-from autoprune.trial import OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig
+from autoprune.trial import OptimizerConfig, PruningConfig, RunId, ScheduleConfig, SensitivityJob, TrialConfig
 from benchmarks.search_quality import __main__ as command
 from benchmarks.search_quality import measures, results
 from benchmarks.search_quality.lab import CountingWorker, Lab
@@ -47,10 +47,10 @@ def lab(work: Path, tmp_path: Path) -> Callable[..., Lab]:
     return make
 
 
-def config_of(number: int, epochs: int) -> TrialConfig:
+def config_of(run: RunId, epochs: int) -> TrialConfig:
     batch_size = ScheduleConfig("constant", {"size": 64})
-    rate = ScheduleConfig("constant", {"lr": 0.1})
-    return TrialConfig(number, 0, epochs, OptimizerConfig("sgd", {}), rate, batch_size, PruningConfig())
+    lr = ScheduleConfig("constant", {"lr": 0.1})
+    return TrialConfig(run, 0, epochs, OptimizerConfig("sgd", {}), lr, batch_size, PruningConfig())
 
 
 def test_hypervolume_is_what_is_worked_out_by_hand() -> None:
@@ -89,7 +89,7 @@ def test_a_trial_is_shortened_to_what_is_left_and_chains_count_once(lab: Callabl
 def test_a_probe_costs_the_examples_it_reads(lab: Callable[..., Lab]) -> None:
     made = lab(budget=5)
     worker: CountingWorker = made.worker
-    list(worker.run(config_of(-1, epochs=0)))
+    list(worker.run(config_of(SensitivityJob(0), epochs=0)))
     n_train = len(made.task.data.train)
     # Of few training images a quarter is judged, and an eighth recalibrates the batch norm.
     assert worker.spent == pytest.approx((n_train // 4 + n_train // 8) / n_train)
