@@ -60,7 +60,7 @@ def kept_scores(model: nn.Module, plan: PruningPlan) -> dict[str, list[float]]:
     """
     try:
         scores = global_scores(model, plan, "l2")
-    except PruningError:  # the next cut will say what it is
+    except PruningError:  # the next pruning will say why
         return {}
     return {name: [float(f"{score:.5g}") for score in values.sort().values.tolist()] for name, values in scores.items()}
 
