@@ -21,8 +21,9 @@ class WeightMasks:
     With pattern ``"2:4"``, the two smallest of every four consecutive input channels (input features, for a linear
     layer) go, for each output channel and each place in the kernel, which is the order that NVIDIA's sparse tensor
     cores take. A ratio below one half takes the smallest of those weights only, so that gradual pruning ends in the
-    pattern and prunes nothing else. A parameter that the pattern does not fit is left dense and has no mask: one of another layer than a linear layer or a convolution (transposed ones are others), or one whose input
-    size, divided by the convolution's groups, is not a multiple of four.
+    pattern and prunes nothing else. A parameter that the pattern does not fit is left dense and has no mask: one of
+    another layer than a linear layer or a convolution (transposed ones are others), or one whose input size, divided by
+    the convolution's groups, is not a multiple of four.
 
     Args:
         ratios: Parameter name -> share of its present weights to zero, in [0, 1). Names that the network lacks,
