@@ -177,6 +177,12 @@ def test_reading_a_space_file_is_light() -> None:
     assert loaded_after("import autoprune.config") & {"torch", "ray", "optuna", "pandas", "numpy"} == set()
 
 
+def test_making_a_search_space_loads_no_torch() -> None:
+    loaded = loaded_after("import autoprune.search.space")
+    assert "optuna" in loaded
+    assert loaded & {"torch", "ray"} == set()
+
+
 def test_ray_can_be_started_before_all_else_is_loaded() -> None:
     loaded = loaded_after("import autoprune.engines.ray_start")
     assert "ray" in loaded

@@ -3,14 +3,16 @@
 import fnmatch
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from autoprune.config.dimension import Dimension, Pick, Value, value_of
-from autoprune.pruning.apply import Pruned
 from autoprune.pruning.plan import PruningPlan
 from autoprune.trial import PruningConfig, Scalar, TrialResult
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autoprune.pruning.apply import Pruned
 
 
 class MethodSpace(ABC):
@@ -68,7 +70,7 @@ class MethodInTrial(ABC):
         """Return the fields of :class:`PruningConfig` that are due after a share, in [0, 1], of gradual pruning."""
 
     @abstractmethod
-    def apply(self, pruned: Pruned, pruning: PruningConfig) -> None:
+    def apply(self, pruned: "Pruned", pruning: PruningConfig) -> None:
         """Do the method's own part on a network whose channels and blocks are gone, and note what it has lost."""
 
     @abstractmethod
@@ -76,10 +78,10 @@ class MethodInTrial(ABC):
         """Return what a trial's checkpoint needs of it; no two methods share a key."""
 
     @abstractmethod
-    def load_state_dict(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, model: "nn.Module", state: Mapping[str, Any]) -> None:
         """Go on with a network as it was when the state was taken."""
 
-    def begin_gradually(self, model: nn.Module) -> None:  # noqa: B027 - most methods need nothing here
+    def begin_gradually(self, model: "nn.Module") -> None:  # noqa: B027 - most methods need nothing here
         """Note what the network has lost already, where gradual pruning begins."""
 
     def after_step(self) -> None:  # noqa: B027 - most methods need nothing here
@@ -89,7 +91,7 @@ class MethodInTrial(ABC):
         """Return fields that :class:`EpochReport` and :class:`TrialResult` share: what the network has and lacks."""
         return {}
 
-    def left_dense(self, model: nn.Module) -> tuple[str, ...]:
+    def left_dense(self, model: "nn.Module") -> tuple[str, ...]:
         """Return the parameters that the method was to prune and could not."""
         return ()
 

@@ -1,18 +1,21 @@
 """Layer pruning: whole residual blocks leave, the least important first."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from autoprune.config.constraints import COSTS
 from autoprune.config.dimension import Dimension, Pick, Value, highest, value_of
 from autoprune.config.pruning import LayerSettings
-from autoprune.pruning.apply import Pruned
 from autoprune.pruning.methods._base import MethodInTrial, MethodSpace, PruningMethod, dimensions_among
 from autoprune.pruning.plan import PruningPlan
 from autoprune.trial import PruningConfig, Scalar, TrialResult
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autoprune.pruning.apply import Pruned
 
 
 class LayerSpace(MethodSpace):
@@ -69,7 +72,7 @@ class LayerInTrial(MethodInTrial):
     def at(self, share: float) -> dict[str, Any]:
         return {"removed_blocks": self._pruning.removed_blocks}
 
-    def apply(self, pruned: Pruned, pruning: PruningConfig) -> None:
+    def apply(self, pruned: "Pruned", pruning: PruningConfig) -> None:
         self._removed = pruned.removed_blocks
 
     def outcome(self) -> dict[str, Any]:
@@ -78,7 +81,7 @@ class LayerInTrial(MethodInTrial):
     def state_dict(self) -> dict[str, Any]:
         return {"removed_blocks": list(self._removed)}
 
-    def load_state_dict(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, model: "nn.Module", state: Mapping[str, Any]) -> None:
         self._removed = tuple(state["removed_blocks"])
 
 

@@ -1,18 +1,20 @@
 """Neuron pruning: channels, neurons and heads leave, with a ratio for every group."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from autoprune.config.constraints import COSTS
 from autoprune.config.dimension import Dimension, Pick, Value, highest, value_of
 from autoprune.config.pruning import NeuronSettings
-from autoprune.pruning.apply import Pruned
 from autoprune.pruning.channels.gradual import gradual_widths
 from autoprune.pruning.methods._base import MethodInTrial, MethodSpace, PruningMethod, dimensions_among
 from autoprune.pruning.plan import PruningPlan
 from autoprune.trial import PruningConfig, Scalar, TrialResult
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autoprune.pruning.apply import Pruned
 
 RATIO = "neuron.ratio."
 """Prefix of the dimensions that widths are given by."""
@@ -91,7 +93,7 @@ class NeuronInTrial(MethodInTrial):
         widths = gradual_widths(self._parent_widths, final.widths, share)
         return {"widths": widths, "criterion": final.criterion, "reconstruct": final.reconstruct}
 
-    def apply(self, pruned: Pruned, pruning: PruningConfig) -> None:
+    def apply(self, pruned: "Pruned", pruning: PruningConfig) -> None:
         self._kept = pruned.widths
 
     def outcome(self) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class NeuronInTrial(MethodInTrial):
     def state_dict(self) -> dict[str, Any]:
         return {"kept": dict(self._kept)}
 
-    def load_state_dict(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, model: "nn.Module", state: Mapping[str, Any]) -> None:
         self._kept = state["kept"]
 
 

@@ -1,18 +1,23 @@
 """Weight pruning: single weights are set to zero and kept there while training."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, cast
 
 from autoprune.config.dimension import Dimension, Pick, Value, ends, highest, value_of
 from autoprune.config.pruning import WeightSettings
-from autoprune.pruning.apply import Pruned
 from autoprune.pruning.channels.gradual import gradual_weight_ratios
 from autoprune.pruning.methods._base import MethodInTrial, MethodSpace, PruningMethod, dimensions_among
 from autoprune.pruning.plan import PruningPlan
-from autoprune.pruning.weights import N_GROUP, N_LOST, WeightMasks
 from autoprune.trial import PruningConfig, Scalar, TrialResult, WeightPattern, WeightScope
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from autoprune.pruning.apply import Pruned
+    from autoprune.pruning.weights import WeightMasks
+
+PATTERN_RATIO = 0.5
+"""Share of the weights that the 2:4 pattern zeroes."""
 
 
 class WeightSpace(MethodSpace):
@@ -56,7 +61,7 @@ class WeightSpace(MethodSpace):
 
     def _fields(self, pattern: WeightPattern, scope: WeightScope, of: Callable[[Value], float]) -> dict[str, Any]:
         if pattern != "none":
-            ratios = dict.fromkeys(self._ratios, N_LOST / N_GROUP)
+            ratios = dict.fromkeys(self._ratios, PATTERN_RATIO)
         elif scope != "layer":
             ratios = dict.fromkeys(self._ratios, of(self._global_ratio))
         else:
@@ -102,7 +107,7 @@ class WeightInTrial(MethodInTrial):
         self._masks: WeightMasks | None = None
         self._parent_ratios: dict[str, float] = {}
 
-    def begin_gradually(self, model: nn.Module) -> None:
+    def begin_gradually(self, model: "nn.Module") -> None:
         self._masks = None
         self._parent_ratios = _zero_shares(model, self._pruning.weight_ratios)
 
@@ -114,7 +119,9 @@ class WeightInTrial(MethodInTrial):
             "weight_pattern": final.weight_pattern,
         }
 
-    def apply(self, pruned: Pruned, pruning: PruningConfig) -> None:
+    def apply(self, pruned: "Pruned", pruning: PruningConfig) -> None:
+        from autoprune.pruning.weights import WeightMasks  # loads torch
+
         self._masks = (
             WeightMasks(pruned.model, pruning.weight_ratios, pruning.weight_scope, pruning.weight_pattern)
             if pruning.weight_ratios
@@ -126,7 +133,7 @@ class WeightInTrial(MethodInTrial):
         if self._masks is not None:
             self._masks.apply_()
 
-    def left_dense(self, model: nn.Module) -> tuple[str, ...]:
+    def left_dense(self, model: "nn.Module") -> tuple[str, ...]:
         """Return the parameters that were to lose weights and have no mask, as the pattern does not fit them."""
         masks = self._masks.masks if self._masks else {}
         present = dict(model.named_parameters(remove_duplicate=False))
@@ -135,7 +142,9 @@ class WeightInTrial(MethodInTrial):
     def state_dict(self) -> dict[str, Any]:
         return {"masks": self._masks.masks if self._masks else {}, "parent_weight_ratios": self._parent_ratios}
 
-    def load_state_dict(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, model: "nn.Module", state: Mapping[str, Any]) -> None:
+        from autoprune.pruning.weights import WeightMasks  # loads torch
+
         if state["masks"]:
             self._masks = WeightMasks.from_masks(model, state["masks"])
         self._parent_ratios = state["parent_weight_ratios"]
@@ -168,7 +177,7 @@ class WeightPruning(PruningMethod):
         return not (before and parent_pruning.weight_pattern == "none" != pruning.weight_pattern)
 
 
-def _zero_shares(model: nn.Module, at_most: Mapping[str, float]) -> dict[str, float]:
+def _zero_shares(model: "nn.Module", at_most: Mapping[str, float]) -> dict[str, float]:
     """Parameter name -> share of its single weights that are zero, for the parameters named in ``at_most``."""
     return {
         name: min(at_most[name], float((parameter == 0).float().mean()))
