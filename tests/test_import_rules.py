@@ -191,11 +191,20 @@ def test_ray_can_be_started_before_all_else_is_loaded() -> None:
 
 def test_status_and_pareto_are_light() -> None:
     loaded = loaded_after(
-        "import autoprune.study.status, autoprune.study.tables\n"
+        "import autoprune.study.reader\n"
         "import autoprune.report.rungs, autoprune.report.lineage, autoprune.report.tables"
     )
+    assert "pandas" in loaded
+    assert loaded & {"torch", "optuna", "ray", "scipy", "matplotlib"} == set()
+    loaded = loaded_after("import autoprune.study.status, autoprune.study.optuna_storage")
     assert "optuna" in loaded
     assert loaded & {"torch", "ray", "scipy", "matplotlib"} == set()
+
+
+@pytest.mark.parametrize("verb", ["pareto", "show", "status", "export"])
+def test_a_verb_that_reads_a_study_knows_its_reader_only(verb: str) -> None:
+    imported = {name for importer, _, name in OWN if importer == f"autoprune.cli.{verb}"}
+    assert {name for name in imported if room_of(name) in ("study", "search", "config")} == {"autoprune.study.reader"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["search", "--help"], ["export", "--help"], ["plan", "--help"]])

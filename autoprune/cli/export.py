@@ -19,22 +19,18 @@ def export(
     """Export a network; every format is loaded again and its output compared before it is kept."""
     from rich.console import Console
 
-    from autoprune.config import load_config
     from autoprune.export import export_trial
     from autoprune.export.manifest import FILE_NAME
     from autoprune.report.tables import front_table
-    from autoprune.study.dense_reference import DenseReference
-    from autoprune.study.folder import StudyFolder
-    from autoprune.study.tables import DENSE, known_test_accuracy, with_test_accuracy
+    from autoprune.study.reader import StudyReader
 
-    studied = StudyFolder.existing(study)
-    result, folder, manifest = export_trial(studied, select, out, formats)
+    opened = StudyReader(study)
+    result, folder, manifest = export_trial(opened, select, out, formats)
     console = Console(highlight=False)
-    trials = studied.read_frame(studied.trials)
-    row = with_test_accuracy(studied, trials[trials["number"] == result.number])
-    dense = DenseReference.read(studied)
-    dense_test = known_test_accuracy(studied).get(DENSE)
-    console.print(front_table(row, dense, load_config(studied.space).objectives, dense_test=dense_test))
+    trials = opened.frame()
+    row = trials[trials["number"] == result.number]
+    dense_test = opened.test_accuracy(None)
+    console.print(front_table(row, opened.dense, opened.config.objectives, dense_test=dense_test))
     for name, record in manifest.formats.items():
         batch = "" if record.batch == "dynamic" else f", for a batch of {record.batch} only"
         console.print(

@@ -16,25 +16,18 @@ def show(
 
     from rich.console import Console
 
-    from autoprune.config import load_config
-    from autoprune.pruning.plan import PruningPlan
     from autoprune.report.lineage import steps_table, widths_table
-    from autoprune.study.dense_reference import DenseReference
-    from autoprune.study.folder import StudyFolder
-    from autoprune.study.lineage import lineage_steps
-    from autoprune.study.optuna_storage import load_study
+    from autoprune.study.reader import StudyReader
 
-    folder = StudyFolder.existing(study)
-    spec = load_config(folder.space)
-    trials = load_study(folder, spec.search.storage, spec.study).get_trials(deepcopy=False)
-    steps = lineage_steps(folder, spec, trials, trial)
-    epochs, epochs_dense = steps[-1]["epochs_lineage"], DenseReference.read(folder).epochs
+    opened = StudyReader(study)
+    steps = opened.lineage(trial)
+    epochs, epochs_dense = steps[-1]["epochs_lineage"], opened.dense.epochs
     if as_json:
         print(json.dumps({"epochs_lineage": epochs, "epochs_dense": epochs_dense, "lineage": steps}, indent=1))
         return
     console = Console(highlight=False)
-    console.print(steps_table(steps, spec.objectives))
+    console.print(steps_table(steps, opened.config.objectives))
     console.print(f"epochs of the trials: {epochs}; of the dense network before them: {epochs_dense}")
-    widths = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"]).group_widths
+    widths = opened.plan.group_widths
     if widths:
         console.print(widths_table(steps, widths))

@@ -17,10 +17,9 @@ def status(
     from rich.console import Console
 
     from autoprune.report.rungs import rungs_table
-    from autoprune.study.folder import StudyFolder
-    from autoprune.study.status import status_of
+    from autoprune.study.reader import StudyReader
 
-    summary = status_of(StudyFolder.existing(study))
+    summary = StudyReader(study).status()
     if as_json:
         print(json.dumps(asdict(summary), indent=1))
         return

@@ -120,7 +120,7 @@ def _run_search(
         if spec.search.storage is not None:
             Database.named(spec.search.storage).check()
         source = find_source(spec, file.base_dir, folder)
-    checked = validate_space(file, folder.plan, source.folder.dense if source else None)
+    checked = validate_space(file, folder.plan, source.study.network_folder(None) if source else None)
     with in_file(file.path):
         check_prunable(checked)
         if source is not None:
@@ -133,7 +133,7 @@ def _run_search(
         remove_unfinished(folder.root)
         session = prepare_study(checked, folder, places, callback)
         if source is not None:
-            callback.on_stage(TakeOverTrials(len(source.trials), source.folder.root))
+            callback.on_stage(TakeOverTrials(len(source.trials), source.study.root))
             with in_file(file.path):
                 take_over(source, session, places)
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, [callback])

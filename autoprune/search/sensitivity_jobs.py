@@ -1,6 +1,6 @@
 """The sensitivity map of a study, measured by the workers before its first trials."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from autoprune.pruning.sensitivity.map import SensitivityPoint
 from autoprune.pruning.sensitivity.measure import map_of, points_to_measure
@@ -25,13 +25,7 @@ class SensitivityJobs:
 
     def __init__(self, folder: StudyFolder, space: SearchSpace, *, wanted: bool) -> None:
         self._folder, self._space = folder, space
-        searched = {group for group in space.plan.group_widths if len(space.ratios_of(group)) > 1}
-        self._points: list[tuple[str, int] | None] = [None]
-        self._points += [
-            point for point in points_to_measure(space.plan, KEPT_SHARES, space.spec.round_to) if point[0] in searched
-        ]
-        if not wanted or len(self._points) == 1:
-            self._points = []
+        self._points = _points_of(space) if wanted else []
         self._measured: dict[int, float] = {}
         if self._points and folder.sensitivity.exists():
             self._measured = {int(index): value for index, value in folder.read_json(folder.sensitivity).items()}
@@ -64,9 +58,15 @@ class SensitivityJobs:
         """Put a job that was interrupted back."""
         self._running.discard(job.index)
 
-    def adopt(self, other: "SensitivityJobs") -> None:
-        """Take over the figures of another study of the same dense network, if it has measured every point of these."""
-        known = {other._points[index]: accuracy for index, accuracy in other._measured.items()}
+    def adopt(self, space: SearchSpace, measured: Mapping[int, float]) -> None:
+        """Take over the figures of another study of the same dense network, if it has measured every point of these.
+
+        Args:
+            space: The other study's.
+            measured: Its figures, by the points' places.
+        """
+        points = _points_of(space)
+        known = {points[index]: accuracy for index, accuracy in measured.items() if index < len(points)}
         if self._points and known.keys() >= set(self._points):
             self._measured = {index: known[point] for index, point in enumerate(self._points)}
             self._folder.write_json(self._folder.sensitivity, self._measured)
@@ -83,3 +83,11 @@ class SensitivityJobs:
         found = map_of(self._space.plan, self._measured[0], points, self._space.spec.round_to)
         searched = {point.group for point in found.points}
         return lambda group, width: found.dense_accuracy - found.accuracy(group, width) if group in searched else 0.0
+
+
+def _points_of(space: SearchSpace) -> list[tuple[str, int] | None]:
+    """List what is measured: ``None`` for the dense network, then groups at a width; nothing if none is searched."""
+    searched = {group for group in space.plan.group_widths if len(space.ratios_of(group)) > 1}
+    every = points_to_measure(space.plan, KEPT_SHARES, space.spec.round_to)
+    points = [point for point in every if point[0] in searched]
+    return [None, *points] if points else []

@@ -5,10 +5,8 @@ as they take any. Nothing of the other study is changed, and it may be searched 
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,24 +15,23 @@ from typing import Any
 import optuna
 import torch
 from optuna.samplers import NSGAIIISampler, NSGAIISampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
-from autoprune.config import SearchConfig, differences, load_config
+from autoprune.config import SearchConfig, differences
 from autoprune.config.paths import expand
 from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
-from autoprune.formats.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE, load_model
+from autoprune.formats.saved_model import load_model
 from autoprune.pruning.apply import prune
-from autoprune.pruning.plan import PruningPlan
 from autoprune.search.prepare import PreparedStudy, ValidatedSpace
 from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import ladder_steps, start_name, wants_sensitivity
 from autoprune.search.sensitivity_jobs import SensitivityJobs
 from autoprune.search.space import SearchSpace, locate
-from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
-from autoprune.study.optuna_storage import open_study, read_study
+from autoprune.study.optuna_storage import open_study
+from autoprune.study.reader import StudyReader, StudyTrial
 from autoprune.study.records import (
     CONFIG,
     CONSTRAINT,
@@ -44,8 +41,6 @@ from autoprune.study.records import (
     PARENT,
     RESULT,
     SOURCE,
-    config_of,
-    result_of,
     source_of,
 )
 from autoprune.trial import Cost, PruningConfig, TrialResult, to_dict
@@ -70,11 +65,8 @@ class Source:
         trials: The finished ones, by number.
     """
 
-    folder: StudyFolder
-    spec: SearchConfig
-    dense: DenseReference
-    plan: PruningPlan
-    trials: tuple[FrozenTrial, ...]
+    study: StudyReader
+    trials: tuple[StudyTrial, ...]
 
 
 def find_source(spec: SearchConfig, base_dir: Path, folder: StudyFolder) -> Source | None:
@@ -105,27 +97,23 @@ def find_source(spec: SearchConfig, base_dir: Path, folder: StudyFolder) -> Sour
         raise StudyError(f"{WHERE}: {named} is this study itself. Name another one, or give this one another name.")
     if not (root / "space.yaml").is_file():
         raise StudyError(f"{WHERE}: {named} is not a study: it holds no space.yaml. Name one such as results/NAME.")
-    other = StudyFolder(root.resolve())
-    other_spec = load_config(other.space)
-    other.keep_elsewhere(other_spec.search.checkpoints, other_spec.study)
-    changed = [line for line in differences(other_spec, spec) if line.startswith(SAME_TASK)]
+    study = StudyReader(root.resolve(), read_only=True)
+    changed = [line for line in differences(study.config, spec) if line.startswith(SAME_TASK)]
     if changed:
         raise StudyError(
             f"{WHERE}: {named} has another task ({'; '.join(changed)}), so its accuracies or networks don't belong "
             "here. Name a study of the same model, data and metric."
         )
-    if not (other.reference.exists() and other.plan.exists()):
+    if not study.is_ready:
         raise StudyError(f"{WHERE}: {named} has no trials yet. Run its search first.")
     try:
-        study = read_study(other, other_spec.search.storage, other_spec.study)
+        ended = [trial for trial in study.trials if trial.has_ended]
     except StudyError as error:
         raise StudyError(f"{WHERE}: {error}") from None
-    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    finished = tuple(trial for trial in ended if getattr(result_of(trial), "state", None) == "finished")
+    finished = tuple(trial for trial in ended if trial.result is not None and trial.result.state == "finished")
     if not finished:
         raise StudyError(f"{WHERE}: no trial of {named} has finished yet. Wait for one, or leave it out.")
-    plan = PruningPlan.from_dict(other.read_json(other.plan)["plan"])
-    return Source(other, other_spec, DenseReference.read(other), plan, finished)
+    return Source(study, finished)
 
 
 def check_same_network(source: Source, checked: ValidatedSpace) -> None:
@@ -133,23 +121,23 @@ def check_same_network(source: Source, checked: ValidatedSpace) -> None:
 
     Networks cut from other dense weights would have a false lineage here, and accuracies that don't compare.
     """
-    there, here = source.plan.group_widths, checked.plan.group_widths
+    there, here = source.study.plan.group_widths, checked.plan.group_widths
     if there != here:
         unlike = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
         name = unlike[0]
         told = [f"{widths[name]} channels" if name in widths else "no such group" for widths in (there, here)]
         raise StudyError(
-            f"{WHERE}: {source.folder.root} has other groups: {name} has {told[0]} there, {told[1]} here. "
+            f"{WHERE}: {source.study.root} has other groups: {name} has {told[0]} there, {told[1]} here. "
             "Name a study of the same network, with the same hidden_sizes."
         )
     weights = checked.spec.task.weights
     if weights is None:
         return
     state = checked.model.state_dict()
-    dense = load_model(source.folder.dense, checked.task.build_model).state_dict()
+    dense = load_model(source.study.network_folder(None), checked.task.build_model).state_dict()
     if any(not torch.equal(tensor, state[name]) for name, tensor in dense.items()):
         raise StudyError(
-            f"{WHERE}: {source.folder.root} was searched from other dense weights than {weights}. Set task.weights to "
+            f"{WHERE}: {source.study.root} was searched from other dense weights than {weights}. Set task.weights to "
             "null to take its dense network over too, or leave warm_start out."
         )
 
@@ -174,19 +162,19 @@ def take_over(source: Source, session: PreparedStudy, places: WorkerResources) -
         if trial.number not in numbers:
             numbers[trial.number] = transfer.add(trial, study, numbers)
     probes = SensitivityJobs(folder, session.space, wanted=wants_sensitivity(spec, session.space.plan))
-    probes.adopt(SensitivityJobs(source.folder, SearchSpace(source.spec, source.plan), wanted=True))
-    folder.write_json(folder.warm_start, {"study": source.spec.study, "folder": str(source.folder.root)})
+    probes.adopt(SearchSpace(source.study.config, source.study.plan), source.study.sensitivity)
+    folder.write_json(folder.warm_start, {"study": source.study.config.study, "folder": str(source.study.root)})
 
 
 def _check_same_accuracy(source: Source, session: PreparedStudy) -> None:
-    dense = source.dense
+    dense = source.study.dense
     unlike = abs(dense.accuracy - session.dense.accuracy) > TOLERANCE
-    if source.spec.task.loss == session.spec.task.loss:
+    if source.study.config.task.loss == session.spec.task.loss:
         unlike |= abs(dense.loss - session.dense.loss) > TOLERANCE * abs(dense.loss)
     if unlike:
         told = [f"{each.accuracy:.4f} (loss {each.loss:.4f})" for each in (dense, session.dense)]
         raise StudyError(
-            f"{WHERE}: the dense network's accuracy is {told[0]} in {source.folder.root} and {told[1]} here, so "
+            f"{WHERE}: the dense network's accuracy is {told[0]} in {source.study.root} and {told[1]} here, so "
             "task.data or task.metric mean something else by now. Leave warm_start out, in a study of another name."
         )
 
@@ -199,10 +187,10 @@ class _Transfer:
         self._front = Front(session.spec.objectives, session.spec.directions)
         self._ladder = session.space.ladder(ladder_steps(session.spec, session.space.plan))
         self._start = start_name(session.spec, session.space.plan)
-        self._same_latency = session.dense.latency.conditions() == source.dense.latency.conditions()
+        self._same_latency = session.dense.latency.conditions() == source.study.dense.latency.conditions()
         self._scratch = session.folder.checkpoints / ".warm_start"
 
-    def add(self, trial: FrozenTrial, study: optuna.Study, numbers: Mapping[int, int]) -> int:
+    def add(self, trial: StudyTrial, study: optuna.Study, numbers: Mapping[int, int]) -> int:
         """Add a trial; its parent was added before.
 
         Args:
@@ -212,7 +200,7 @@ class _Transfer:
             The number that it has here.
         """
         source, session = self._source, self._session
-        config, result = config_of(trial), result_of(trial)
+        config, result = trial.config, trial.result
         assert config is not None
         assert result is not None
         number = len(study.get_trials(deepcopy=False))
@@ -222,7 +210,7 @@ class _Transfer:
         config = replace(config, run=number, parent=parent, params=location.params)
         result = replace(result, run=number, cost=self._cost(result))
         over = self._over_ceiling(result)
-        taken = {"study": source.spec.study, "number": trial.number, "allowed": location.cut and not over}
+        taken = {"study": source.study.config.study, "number": trial.number, "allowed": location.cut and not over}
         session.folder.forget_model(number)
         if location.depth:
             record = {"config": to_dict(config), "result": to_dict(result), "source": taken}
@@ -280,28 +268,12 @@ class _Transfer:
 
     def _copy_network(self, there: int, here: int, record: Mapping[str, Any]) -> None:
         """Take a trial's network over, whole or not at all; the other study may forget it meanwhile."""
-        folder, source = self._session.folder, self._source.folder
+        folder = self._session.folder
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
-        if source.elsewhere is not None:
-            source.bring(there, self._scratch)
-        else:
-            with suppress(FileNotFoundError):
-                for name in (WEIGHTS_FILE, ARCHITECTURE_FILE):
-                    _link(source.model(there) / name, self._scratch / name)
-        if not (self._scratch / ARCHITECTURE_FILE).exists():
+        if not self._source.study.copy_network(there, self._scratch):
             shutil.rmtree(self._scratch)
             return
         folder.write_json(self._scratch / folder.record(here).name, record)
         self._scratch.replace(folder.model(here))
         folder.keep_model(here)
-
-
-def _link(origin: Path, target: Path) -> None:
-    """A hard link, since no network's file is ever written to again; a copy where the file system knows none."""
-    try:
-        os.link(origin, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(origin, target)

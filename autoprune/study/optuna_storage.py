@@ -2,7 +2,7 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +27,9 @@ FOLDER = "autoprune:folder"
 
 _UNWRITABLE = ("disk is full", "readonly database", "unable to open database file")
 """What SQLite says when its file or the journal beside it can't be written."""
+
+_STORAGE_ERRORS = (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError, KeyError)
+"""What Optuna and SQLAlchemy raise where a study can't be opened."""
 
 
 def open_study(
@@ -77,51 +80,50 @@ def _claim(study: optuna.Study, storage: HoldingStorage, folder: StudyFolder, ur
         )
 
 
-def load_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
-    """Open a study that was started before; raises StudyError if its storage can't be used or does not hold it."""
-    _check_exists(folder, url)
-    return _loaded(folder, _database(url), name)
+def load_record(
+    folder: StudyFolder, url: str | None, name: str, keys: Collection[str], *, read_only: bool = False
+) -> StudyRecord:
+    """Read of a study's trials only the user attributes of these names.
 
+    Args:
+        url: As ``search.storage`` names a database; ``None`` is the file in the folder.
+        read_only: Whether the file in the folder stays as it is, also where a crash left it half written.
 
-def _loaded(folder: StudyFolder, database: Database | None, name: str) -> optuna.Study:
-    return _opened(folder, database, lambda storage: optuna.load_study(storage=storage, study_name=name))[0]
-
-
-def load_record(folder: StudyFolder, url: str | None, name: str, keys: Collection[str]) -> StudyRecord:
-    """Read a study as :func:`load_study` does, but of its trials only the user attributes of these names."""
+    Raises:
+        StudyError: If the storage can't be read, or does not hold the study.
+    """
     _check_exists(folder, url)
     database = _database(url)
+    if read_only and database is None:
+        try:
+            return _read(_read_only_url(folder), {}, name, keys)
+        except _STORAGE_ERRORS as error:
+            raise StudyError(
+                f"{folder.database}: can't be read as a study: {cause_of(error)}. If a crash left it half written, "
+                "`autoprune status` on its folder mends it."
+            ) from None
     with _errors_told(folder, database):
-        url, options = _connection(folder, database)
-        engine = sqlalchemy.create_engine(url, **options)
-        try:  # not through Optuna's storage, which loads Alembic and takes long
-            with orm.Session(engine) as session:
-                return read_record(session, name, keys)
-        finally:
-            engine.dispose()
+        return _read(*_connection(folder, database), name, keys)
+
+
+def _read(url: str, options: Mapping[str, Any], name: str, keys: Collection[str]) -> StudyRecord:
+    """Read a study without Optuna's storage, which loads Alembic and takes long."""
+    engine = sqlalchemy.create_engine(url, **options)
+    try:
+        with orm.Session(engine) as session:
+            return read_record(session, name, keys)
+    finally:
+        engine.dispose()
+
+
+def _read_only_url(folder: StudyFolder) -> str:
+    path = quote(quote(str(folder.database)))  # SQLAlchemy undoes one, SQLite the other
+    return f"sqlite:///file:{path}?mode=ro&uri=true&timeout={SQLITE_TIMEOUT_S}"
 
 
 def _check_exists(folder: StudyFolder, url: str | None) -> None:
     if url is None and not folder.database.exists():
         raise StudyError(f"{folder.database}: no such file. `autoprune search` on the space file starts the study.")
-
-
-def read_study(folder: StudyFolder, url: str | None, name: str) -> optuna.Study:
-    """Open a study that another process may be writing, as :func:`load_study` does, but only to read."""
-    if url is not None or not folder.database.exists():
-        return load_study(folder, url, name)
-    path = quote(quote(str(folder.database)))  # SQLAlchemy undoes one, SQLite the other
-    read_only = f"sqlite:///file:{path}?mode=ro&uri=true&timeout={SQLITE_TIMEOUT_S}"
-    try:
-        return _loaded(folder, Database(read_only, sqlalchemy.make_url(read_only)), name)
-    except StudyError as error:
-        cause = (
-            str(error).removeprefix(f"{read_only}: can't be opened as a study: ").removesuffix(" Mend search.storage.")
-        )
-        raise StudyError(
-            f"{folder.database}: can't be read as a study: {cause} If a crash left it half written, "
-            "`autoprune status` on its folder mends it."
-        ) from None
 
 
 def _database(url: str | None) -> Database | None:
@@ -152,7 +154,7 @@ def _errors_told(folder: StudyFolder, database: Database | None) -> Iterator[Non
     """Tell why a study can't be opened; raises StudyError."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, ImportError, KeyError) as error:
+    except _STORAGE_ERRORS as error:
         if database is not None:
             cause, way_out = database.cause_of(error), database.way_out(error)
             raise StudyError(f"{database.name}: can't be opened as a study: {cause}. {way_out}") from None

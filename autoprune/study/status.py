@@ -4,22 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from autoprune.config import load_config
+from autoprune.config import SearchConfig
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_private import StudyRecord, TrialRecord
-from autoprune.study.optuna_storage import load_record
-from autoprune.study.records import (
-    CONFIG,
-    CURVE,
-    RESULT,
-    SOURCE,
-    curve_of,
-    planned_epochs_of,
-    result_of,
-    source_of,
-    target_of,
-)
+from autoprune.study.records import curve_of, planned_epochs_of, result_of, source_of, target_of
 from autoprune.study.replication import replicate_results
 from autoprune.study.rungs import Rung, Rungs
 from autoprune.trial import EpochReport, TrialResult
@@ -86,12 +75,13 @@ class SearchProgress:
     time_left_s: float | None
 
 
-def status_of(folder: StudyFolder) -> StudyStatus:
-    """Read how a study stands; raises StudyError if its storage can't be read."""
-    spec = load_config(folder.space)
-    is_ready, study = folder.plan.exists(), StudyRecord({}, ())
-    if is_ready:
-        study = load_record(folder, spec.search.storage, spec.study, (CONFIG, RESULT, CURVE, SOURCE))
+def status_of(folder: StudyFolder, spec: SearchConfig, record: StudyRecord | None) -> StudyStatus:
+    """Count how a study stands.
+
+    Args:
+        record: Its trials with config, result, curve and source; ``None`` before the plan is done.
+    """
+    is_ready, study = record is not None, record or StudyRecord({}, ())
     trials = study.trials
     known = {trial.number: result for trial in trials if (result := result_of(trial)) is not None}
     own = [trial.number for trial in trials if source_of(trial) is None]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 from optuna.trial import FixedTrial
 
-from autoprune.study.optuna_storage import load_study
 from autoprune.study.records import result_of
 from autoprune.trial import ScheduleConfig
 from benchmarks.search_quality import __main__ as command
@@ -93,7 +93,7 @@ def test_the_tree_may_start_from_what_was_trained_before(work: Path, tmp_path: P
     made = [lab.train(half, epochs=2, lr_schedule=ScheduleConfig("one_cycle", {"lr": 0.05})) for _ in range(2)]
     lab.search(lab.narrowed({"search": {"epochs": 10}}))
     assert 13 < lab.worker.spent <= 14
-    study = load_study(lab.folder, None, lab.space.spec.study)
+    study = optuna.load_study(study_name=lab.space.spec.study, storage=f"sqlite:///{lab.folder.database}")
     assert [trial.number for trial in study.trials[:2]] == [result.number for result in made]
     for trial, result in zip(study.trials, made, strict=False):
         assert result_of(trial) == result

@@ -20,6 +20,7 @@ from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.run import Outcome, run_search
 from autoprune.study.folder import StudyFolder
+from autoprune.study.reader import StudyReader
 from autoprune.training.checkpoint import load_checkpoint
 from autoprune.trial import EpochReport, TrialConfig, TrialResult, config_from_dict, to_dict
 from autoprune.worker import Worker
@@ -155,12 +156,12 @@ def test_the_front_is_exported_without_the_place(make: Make, place: Path, tmp_pa
     folder = search(make(NEAREST), 6).session.folder
     dominated = sorted(set(pd.read_parquet(folder.trials)["number"]) - set(pd.read_parquet(folder.front)["number"]))
     shutil.rmtree(folder.model(dominated[0]))
-    export_trial(folder, str(dominated[0]), tmp_path / "other", ["safetensors"])
+    export_trial(StudyReader(folder.root), str(dominated[0]), tmp_path / "other", ["safetensors"])
     assert (tmp_path / "other/model.safetensors").exists()
     shutil.rmtree(place)
     place.write_text("")
     for select in ("knee", *pd.read_parquet(folder.front)["number"].astype(str)):
-        export_trial(StudyFolder(folder.root), select, tmp_path / select, ["safetensors"])
+        export_trial(StudyReader(folder.root), select, tmp_path / select, ["safetensors"])
         assert (tmp_path / select / "model.safetensors").exists()
 
 

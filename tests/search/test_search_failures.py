@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from changes import OnChange
 from tiny import TINY_TASK, write_space
@@ -13,8 +14,8 @@ from autoprune.errors import ConfigError, StudyError, TaskError
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.run import run_search
-from autoprune.study.optuna_storage import load_study
-from autoprune.study.records import target_of
+from autoprune.study.optuna_storage import load_record
+from autoprune.study.records import CONFIG, target_of
 
 RAISING_LOSS = """
 
@@ -74,8 +75,9 @@ def test_the_number_of_trials_asked_for_last_is_kept(tiny_study: Callable[..., P
     assert opened(9).n_trials == 9
     assert opened(None).n_trials == 9
     session = tiny_study()
-    assert target_of(load_study(session.folder, None, "tiny"), 6) == 9
-    assert load_study(session.folder, None, "tiny").metric_names == ["accuracy", "flops"]
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{session.folder.database}")
+    assert target_of(study, 6) == 9
+    assert study.metric_names == ["accuracy", "flops"]
 
 
 def test_a_damaged_database_is_told_in_the_databases_words(tiny_study: Callable[..., PreparedStudy]) -> None:
@@ -85,4 +87,4 @@ def test_a_damaged_database_is_told_in_the_databases_words(tiny_study: Callable[
         file.seek(8192)
         file.write(b"\xff" * 40000)
     with pytest.raises(StudyError, match="malformed"):
-        load_study(session.folder, None, "tiny")
+        load_record(session.folder, None, "tiny", (CONFIG,))

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from optuna.exceptions import StorageInternalError
 from safetensors.torch import load_file
 from tiny import ONE_THREAD, TINY_TASK, prepare_tiny, write_space
 from torch import nn
@@ -22,7 +21,7 @@ from autoprune.search import prepare as session_module
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy, rank_plan, read_space, reopen_study, validate_space
 from autoprune.study.folder import StudyFolder
-from autoprune.study.optuna_storage import load_study, open_study, read_study
+from autoprune.study.optuna_storage import load_record, open_study
 from autoprune.training.evaluation import evaluate
 
 
@@ -159,7 +158,7 @@ def test_a_damaged_database_is_one_clear_error(tiny_study: Callable[..., Prepare
 def test_storages_that_can_not_be_used(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
     with pytest.raises(StudyError, match=r"study\.db: no such file"):
-        load_study(folder, None, "tiny")
+        load_record(folder, None, "tiny", ())
     with pytest.raises(StudyError, match="'nonsense' can't be used: it is no URL"):
         open_study(folder, "nonsense", "tiny", ["accuracy"], ["maximize"])
     for url in (f"sqlite:///{tmp_path}/no/such/folder/study.db", "unknown://x/y"):
@@ -167,7 +166,7 @@ def test_storages_that_can_not_be_used(tmp_path: Path) -> None:
             open_study(folder, url, "tiny", ["accuracy"], ["maximize"])
     open_study(folder, None, "tiny", ["accuracy", "flops"], ["maximize", "minimize"])
     with pytest.raises(StudyError, match=r"can't be opened as a study: .*Record does not exist"):
-        load_study(folder, None, "other")
+        load_record(folder, None, "other", ())
     with pytest.raises(StudyError, match=r"holds a study 'tiny' with directions .*, not \['maximize'\]"):
         open_study(folder, None, "tiny", ["accuracy"], ["maximize"])
 
@@ -180,10 +179,7 @@ def test_a_study_is_read_without_a_trace(tmp_path: Path, name: str) -> None:
     made.ask()
     shutil.copy(tmp_path / "study.db", folder.database)
     before = folder.database.read_bytes()
-    study = read_study(folder, None, "tiny")
-    assert len(study.trials) == 1
-    with pytest.raises(StorageInternalError):
-        study.ask()
+    assert len(load_record(folder, None, "tiny", (), read_only=True).trials) == 1
     assert folder.database.read_bytes() == before
     assert not folder.database.with_name("study.db-journal").exists()
 
@@ -206,10 +202,10 @@ os._exit(0)
     with pytest.raises(
         StudyError, match=r"study.db: can't be read as a study: .*readonly.*`autoprune status` on its fo"
     ):
-        read_study(folder, None, "tiny")
+        load_record(folder, None, "tiny", (), read_only=True)
     assert tree(folder.root) == before
-    assert len(load_study(folder, None, "tiny").trials) == 1
-    assert len(read_study(folder, None, "tiny").trials) == 1
+    assert len(load_record(folder, None, "tiny", ()).trials) == 1
+    assert len(load_record(folder, None, "tiny", (), read_only=True).trials) == 1
 
 
 def test_blocks_ranked_by_the_angle_that_they_turn_by(tmp_path: Path) -> None:

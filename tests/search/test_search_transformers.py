@@ -11,6 +11,7 @@ import autoprune
 from autoprune.engines import load_engine
 from autoprune.export.study import export_trial
 from autoprune.search.run import run_search
+from autoprune.study.reader import StudyReader
 
 TASK = """
 import torch
@@ -59,7 +60,9 @@ def test_it_is_searched_and_exported_with_the_default_loss_and_metric(tmp_path: 
     assert frame["error"].dropna().tolist() == []
     assert set(frame["state"]) == {"finished"}
     number = int(frame["params"].astype(float).idxmin())
-    result, folder, _ = export_trial(outcome.session.folder, str(number), formats=["safetensors", "torch"])
+    result, folder, _ = export_trial(
+        StudyReader(outcome.session.folder.root), str(number), formats=["safetensors", "torch"]
+    )
     model = autoprune.load(folder, base_dir=tmp_path)
     assert isinstance(model, BertForSequenceClassification)
     validation = outcome.session.task.data.validation

@@ -27,7 +27,7 @@ from autoprune.formats.saved_model import load_model
 from autoprune.search.driver import Driver
 from autoprune.search.run import Outcome, run_search
 from autoprune.study.folder import StudyFolder
-from autoprune.study.optuna_storage import load_study
+from autoprune.study.reader import StudyReader
 from autoprune.study.records import CONSTRAINT, ORIGIN, SOURCE, config_of, result_of
 from autoprune.study.seeds import derive_seed
 from autoprune.training.evaluation import evaluate
@@ -146,7 +146,7 @@ def test_a_tree_goes_on_from_another_studys_networks(warm: Warm, tree: StudyFold
         assert evaluate(model, session.task.data.validation, session.task).accuracy == pytest.approx(accuracy)
     assert pd.read_parquet(folder.front)["accuracy_test"].notna().all()
     first = on_front[on_front["source"].notna()].iloc[0]
-    manifest = export_trial(folder, str(first["number"]), tmp_path / "out", ["safetensors"])[2]
+    manifest = export_trial(StudyReader(folder.root), str(first["number"]), tmp_path / "out", ["safetensors"])[2]
     assert manifest.source["taken_over_from"]["number"] == int(first["source"].removeprefix("tiny:"))
     assert manifest.source["trial"]["number"] == first["number"]
 
@@ -265,7 +265,7 @@ def test_optunas_samplers_learn_from_it(warm: Warm, drawn: StudyFolder) -> None:
     changes = {"training": {"epochs": 1}, "search": {"sampler": "tpe", "ladder": 0}}
     driver = warm(drawn, changes, 1).driver
     trials = driver.study.get_trials(deepcopy=False)
-    theirs = load_study(drawn, None, "tiny").get_trials()
+    theirs = optuna.load_study(study_name="tiny", storage=f"sqlite:///{drawn.database}").get_trials()
     assert [trial.params for trial in trials[:-1]] == [trial.params for trial in theirs]
     assert [trial.values for trial in trials[:-1]] == [trial.values for trial in theirs]
 

@@ -19,7 +19,7 @@ from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_private import HoldingStorage, read_trial, requeue, set_user_attr
 from autoprune.study.optuna_storage import open_study
-from autoprune.study.status import status_of
+from autoprune.study.reader import StudyReader
 from benchmarks.suggest_time_studies import Filling, Problem
 
 
@@ -146,7 +146,7 @@ def test_status_reads_a_study_whole_not_trial_by_trial(
         for n_trials in (5, 60):
             filling.up_to(n_trials)
             statements.clear()
-            summary = status_of(folder)
+            summary = StudyReader(folder.root).status()
             assert (summary.n_ended, summary.counts["finished"]) == (n_trials, n_trials)
             counts.append(len(statements))
     finally:

@@ -7,8 +7,8 @@ import pytest
 
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
+from autoprune.study.reader import StudyReader
 from autoprune.study.rungs import Rung
-from autoprune.study.status import status_of
 from autoprune.trial import Cost, EpochReport, TrialResult
 
 LONG: dict[str, Any] = {"training": {"epochs": 3}, "search": {"trials": 12, "ladder": 0}}
@@ -47,7 +47,7 @@ def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., PreparedStu
     assert driver.suggest() is not None
     report(driver, 11, 1, 0.5)
 
-    status = status_of(session.folder)
+    status = StudyReader(session.folder.root).status()
     assert status.rungs == (
         Rung(0.25, 11, 9, pytest.approx(spearman(FIRST, END))),  # of three epochs, the first
         Rung(0.5, 9, 9, pytest.approx(spearman(SECOND, END))),  # the second; three quarters are the third, the end
@@ -63,8 +63,8 @@ def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., PreparedStu
 def test_before_the_first_trial(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study(LONG, "none")
     Driver(session.folder, session.space, session.table, session.dense)
-    status = status_of(session.folder)
+    status = StudyReader(session.folder.root).status()
     assert (status.is_ready, status.n_ended, status.rungs, status.epochs) == (True, 0, (), 0)
     session.folder.plan.unlink()
-    status = status_of(session.folder)
+    status = StudyReader(session.folder.root).status()
     assert (status.is_ready, status.n_trials, status.n_ended) == (False, 12, 0)

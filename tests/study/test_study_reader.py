@@ -1,0 +1,124 @@
+"""A real study through its reader: what the driver told is read back, and what is missing or damaged is named."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import copy_study
+
+from autoprune.engines.inline import run_in_process
+from autoprune.errors import ConfigError, StudyError
+from autoprune.search.prepare import PreparedStudy
+from autoprune.search.run import run_search
+from autoprune.study.folder import StudyFolder
+from autoprune.study.reader import StudyReader
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, trained_tiny: Path) -> StudyFolder:
+    """A study whose trials start from each other's networks; not to be changed."""
+    root = tmp_path_factory.mktemp("searched")
+    changes = {"search": {"trials": 8, "sampler": "cost_aware", "ladder": None}, "training": {"epochs": 1}}
+    space = copy_study(trained_tiny, root, changes)
+    return run_search(space, root / "results", run_in_process).driver.folder
+
+
+def test_what_a_search_told_is_read(searched: StudyFolder) -> None:
+    study = StudyReader(searched.root)
+    assert study.is_ready
+    assert study.config.objectives == ["accuracy", "flops"]
+    assert study.base_dir == searched.base_dir
+    assert study.dense.cost.flops == 2 * study.cost_table.cost({}).macs
+    assert study.plan.group_widths == study.cost_table.widths
+    assert study.status().counts["finished"] == len(study.trials) == 8
+    frame, front = study.frame(), study.front()
+    assert list(frame["number"]) == [trial.number for trial in study.trials]
+    for trial, row in zip(study.trials, frame.to_dict("records"), strict=True):
+        assert trial.config is not None
+        assert trial.result is not None
+        assert trial.result.accuracy == row["accuracy"]
+        assert len(trial.curve) == trial.config.epochs
+        assert trial.source is None
+        assert trial.has_ended
+    for number in front["number"]:
+        assert study.test_accuracy(number) == frame.set_index("number")["accuracy_test"][number]
+        assert study.has_network(number)
+        assert study.network_record(number)["config"]["number"] == number
+        assert (study.network_folder(number) / "model.safetensors").is_file()
+        lineage = study.front_lineages()[number]
+        assert [step["trial"] for step in study.lineage(number)] == [None, *lineage]
+    assert study.test_accuracy(None) is not None
+    children = frame[frame["parent"].notna()]
+    assert len(children)
+    for number, line in zip(children["number"], children["lineage"], strict=True):
+        assert " > ".join(str(step["trial"]) for step in study.lineage(number)[1:]) == line
+    assert study.network_folder(None) == searched.dense
+
+
+def test_a_network_is_copied_whole_or_not_at_all(searched: StudyFolder, tmp_path: Path) -> None:
+    study = StudyReader(searched.root)
+    number = int(study.front()["number"].iloc[0])
+    (tmp_path / "kept").mkdir()
+    assert study.copy_network(number, tmp_path / "kept")
+    for name in ("model.safetensors", "architecture.json"):
+        assert (tmp_path / "kept" / name).read_bytes() == (searched.model(number) / name).read_bytes()
+    (tmp_path / "gone").mkdir()
+    assert not study.copy_network(99, tmp_path / "gone")
+    assert not study.has_network(99)
+
+
+def test_before_the_plan_there_is_a_status(tiny_study: Callable[..., PreparedStudy]) -> None:
+    folder = tiny_study().folder
+    folder.plan.unlink()
+    study = StudyReader(folder.root)
+    assert not study.is_ready
+    assert not study.status().is_ready
+
+
+def test_no_study(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="not a study"):
+        StudyReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("dense/reference.json", lambda study: study.dense),
+        ("plan.json", lambda study: study.plan),
+        ("plan.json", lambda study: study.cost_table),
+        ("study.db", lambda study: study.trials),
+        ("study.db", lambda study: study.status()),
+        ("study.db", lambda study: study.lineage(0)),
+        ("trials.parquet", lambda study: study.frame()),
+        ("front.parquet", lambda study: study.front()),
+        ("test.json", lambda study: study.test_accuracy(None)),
+        ("study.json", lambda study: study.base_dir),
+        ("trial.json", lambda study: study.network_record(int(study.front()["number"].iloc[0]))),
+        ("space.yaml", lambda study: study.config),
+    ],
+)
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_missing_or_damaged_file_is_named(
+    searched: StudyFolder, tmp_path: Path, name: str, read: Callable[[StudyReader], object], damage: str
+) -> None:
+    root = Path(shutil.copytree(searched.root, tmp_path / "study"))
+    study = StudyReader(root)
+    path = next(root.rglob(name)) if name == "trial.json" else root / name
+    for each in root.rglob(name) if name == "trial.json" else [path]:
+        each.unlink() if damage == "missing" else each.write_bytes(b"}{ no such thing" * 50)
+    if (name, damage) == ("test.json", "missing"):  # the test split was not read yet
+        assert read(study) is None
+        return
+    with pytest.raises((StudyError, ConfigError), match=name.replace(".", r"\.")):
+        read(study)
+
+
+def test_a_plan_without_its_parts_is_named(tiny_study: Callable[..., PreparedStudy]) -> None:
+    folder = tiny_study().folder
+    folder.write_json(folder.plan, {"plan": {"groups": 3}})
+    study = StudyReader(folder.root)
+    with pytest.raises(StudyError, match=r"plan\.json"):
+        _ = study.plan
+    with pytest.raises(StudyError, match=r"plan\.json"):
+        _ = study.cost_table
