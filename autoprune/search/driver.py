@@ -33,6 +33,7 @@ from autoprune.search.signals import SignalGuard
 from autoprune.search.space import SearchSpace
 from autoprune.search.stopping import should_stop
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.epochs import EpochLog
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_private import read_trial, requeue, set_user_attr
@@ -102,6 +103,7 @@ class Driver:
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, EpochReport | None] = {}
         self._configs: dict[RunId, TrialConfig] = {}
+        self._epochs = EpochLog(folder)
         self._rungs = Rungs()
         self._critical = SignalGuard()
         self._start = start_name(self.spec, space.plan)
@@ -178,6 +180,7 @@ class Driver:
         config = self._configs[number]
         curve = [*self._rungs.curve(number)[: report.epoch - 1], report.accuracy]
         with self._critical:
+            self._epochs.append(report)
             self._running[number].set_user_attr(CURVE, curve)
         self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
         goes_on = not (self.spec.search.stop_early and should_stop(self._rungs, number))
@@ -398,6 +401,7 @@ class Driver:
             self.n_epochs += result.epochs
         else:
             self._n_taken_over += 1
+        self._epochs.end(str(result.number))
         self._tables.add(config, result, source)
         dominated = []
         if result.state == "finished" and result.accuracy is not None:

@@ -29,6 +29,7 @@ from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import load_sampler
 from autoprune.search.space import SearchSpace
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.epochs import DENSE, EpochLog
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import dense_training
 from autoprune.tasks.build import build_task
@@ -344,10 +345,25 @@ def _train_dense(
     state = load_checkpoint(path)
     if state is not None:
         trainer.load_state_dict(state)
+    log = EpochLog(folder)
+    train_time_s = log.train_time_s(DENSE)
     while trainer.epoch < training.epochs:
-        trainer.run_epoch()
+        metrics = trainer.run_epoch()
         validation = evaluate(model, task.data.validation, task, device, precision=precision)
         trainer.record_validation(validation.loss)
+        train_time_s += metrics.train_time_s
+        log.append_dense(
+            trainer.epoch,
+            {
+                "accuracy": validation.accuracy,
+                "loss": validation.loss,
+                "train_loss": metrics.train_loss,
+                "lr": metrics.lr,
+                "batch_size": metrics.batch_size,
+                "micro_batch_size": trainer.micro_batch_size,
+                "train_time_s": train_time_s,
+            },
+        )
         with folder.writing():
             save_checkpoint(path, trainer.state_dict())
         yield trainer.epoch, validation.accuracy

@@ -39,6 +39,8 @@ class StudyFolder:
         self.checkpoints = self.root / "checkpoints"
         self.certification = self.root / "certification"
         self.trials = self.root / "trials.parquet"
+        self.epochs = self.root / "epochs.jsonl"
+        self.epochs_table = self.root / "epochs.parquet"
         self.front = self.root / "front.parquet"
         self.test = self.root / "test.json"
         self.warm_start = self.root / "warm_start.json"

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from autoprune.config import SearchConfig
+from autoprune.study.epochs import EpochTable
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.records import TrialTable
@@ -24,7 +25,7 @@ DENSE = "dense"
 
 
 class StudyTables:
-    """A row a trial that has ended, and those of the front.
+    """A row a trial that has ended, those of the front, and a row an epoch.
 
     Args:
         groups: As :class:`TrialTable` takes them, and ``params`` too.
@@ -36,6 +37,7 @@ class StudyTables:
     ) -> None:
         self._folder, self._spec, self._front = folder, spec, front
         self._ended = TrialTable(groups, params)
+        self._epochs = EpochTable(folder)
         self._next_write = time.monotonic() + WRITE_INTERVAL_S
 
     def add(self, config: TrialConfig | None, result: TrialResult, source: Mapping[str, Any] | None = None) -> None:
@@ -47,17 +49,18 @@ class StudyTables:
         return self._ended.frame(self._front.members)
 
     def write(self) -> None:
-        """Write both."""
+        """Write all three."""
         began = time.monotonic()
         frame = self.frame()
         self._folder.write_frame(self._folder.trials, frame)
         front = frame[frame["on_front"]].sort_values("accuracy", ascending=False)
         self._folder.write_frame(self._folder.front, final_front(self._folder, front, self._spec))
+        self._epochs.write()
         ended = time.monotonic()
         self._next_write = ended + max(WRITE_INTERVAL_S, (ended - began) / WRITE_SHARE)
 
     def write_now_and_then(self) -> None:
-        """Write both, if the last time is long enough ago."""
+        """Write all three, if the last time is long enough ago."""
         if time.monotonic() >= self._next_write:
             self.write()
 

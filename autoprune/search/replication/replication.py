@@ -10,6 +10,7 @@ from autoprune.config import SearchConfig
 from autoprune.search.callbacks import Callback, Callbacks, ReplicationStatus
 from autoprune.search.replication.replicates import replicates_of
 from autoprune.search.signals import SignalGuard
+from autoprune.study.epochs import EpochLog
 from autoprune.study.folder import StudyFolder
 from autoprune.study.records import ancestors
 from autoprune.trial import EpochReport, RunId, TrialConfig, TrialResult, result_from_dict, to_dict
@@ -53,6 +54,7 @@ class Replication:
         self._first_epoch_at: float | None = None
         self._n_epochs_since = 0
         self._critical = SignalGuard()
+        self._epochs = EpochLog(folder)
         folder.certification.mkdir(exist_ok=True)
         self._recall()
 
@@ -76,6 +78,8 @@ class Replication:
 
     def report(self, report: EpochReport) -> bool:
         """Take note of a running replicate's last epoch; every one goes on to its end."""
+        with self._critical:
+            self._epochs.append(report)
         self._running[report.run] = report
         if self._first_epoch_at is None:
             self._first_epoch_at = time.monotonic()
