@@ -82,9 +82,9 @@ def export_trial(
 
 
 def _kept(study: StudyReader, numbers: Sequence[int], select: str) -> list[int]:
-    """Trials whose networks are kept; those that are not in the folder are asked for only where it matters.
+    """Return the trials whose networks are kept; the place of the checkpoints is asked only where it matters.
 
-    So what the search has brought there can be exported where ``search.checkpoints`` can't be reached.
+    So what the search has fetched to the folder can be exported where ``search.checkpoints`` can't be reached.
     """
     copies = [number for number in numbers if study.has_local_network(number)]
     if select.strip() in map(str, copies) or not select.strip().isdigit():

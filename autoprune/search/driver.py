@@ -292,7 +292,7 @@ class Driver:
             table=self.table,
             dense=self.dense,
             start=self._start,
-            has_model=self.folder.has_model,
+            has_model=self.folder.checkpoint_store.has_model,
             budget_epochs=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
             drop=self._sensitivity_jobs.drop(),
             scores_of=self._networks.scores_of,
@@ -358,7 +358,7 @@ class Driver:
     def _new_config(self, trial: optuna.Trial) -> TrialConfig:
         config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
         if self._start == "nearest":
-            config = nearest_parent(config, self._parents, self.space.plan, self.folder.has_model)
+            config = nearest_parent(config, self._parents, self.space.plan, self.folder.checkpoint_store.has_model)
         elif self._start == "tree":
             config = replace(config, parent=trial.user_attrs.get(PARENT))
         trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
@@ -377,7 +377,7 @@ class Driver:
         del self._running[number]
         self._reports.pop(number, None)
         if measured:
-            self.folder.look_again(number)
+            self.folder.checkpoint_store.refresh(number)
         self._n_told_now += result.state != "infeasible"
         self.stopped_because = self._failure_limit.after(result, measured=measured) or self.stopped_because
         self._take_in(self._configs.pop(number), result)
@@ -406,7 +406,7 @@ class Driver:
         dominated = []
         if result.state == "finished" and result.accuracy is not None:
             self._rungs.record_end(result.number, result.accuracy)
-            if source is None or (source["allowed"] and self.folder.has_model(result.number)):
+            if source is None or (source["allowed"] and self.folder.checkpoint_store.has_model(result.number)):
                 dominated = self.front.add(result)
             if self._start == "nearest" and config is not None:
                 self._parents.append((config, result))

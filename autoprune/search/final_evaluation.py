@@ -29,7 +29,7 @@ def evaluate_on_test(
     for key in (DENSE, *map(str, front["number"])):
         if key not in known:
             number = None if key == DENSE else int(key)
-            folder.bring(number)
+            folder.checkpoint_store.fetch_model(number)
             model = load_model(folder.model(number), task.build_model)
             known[key] = evaluate(model.to(device), task.data.test, task, device, precision=precision).accuracy
             folder.write_json(folder.test, known)

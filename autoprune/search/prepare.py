@@ -222,7 +222,6 @@ def prepare_study(
     if not folder.origin.exists():
         base_dir = os.path.relpath(checked.file.base_dir, folder.root)
         folder.write_json(folder.origin, {"base_dir": base_dir, "versions": versions()})
-    folder.keep_elsewhere(spec.search.checkpoints, spec.study)
     space = checked.file.content
     if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
         with folder.writing(), replacing(folder.space) as handle:
@@ -246,8 +245,7 @@ def prepare_study(
 
 def reopen_study(folder: StudyFolder) -> PreparedStudy:
     """Open a study whose dense and plan stages are done; raises StudyError if they are not."""
-    spec = load_config(folder.space)
-    folder.keep_elsewhere(spec.search.checkpoints, spec.study)
+    spec = folder.config
     plan, table = _plan_of(folder.read_json(folder.plan))
     return PreparedStudy(
         spec=spec,

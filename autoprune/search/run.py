@@ -36,7 +36,7 @@ from autoprune.search.replication.replication import Replication
 from autoprune.search.resources import WorkerResources, find_worker_resources
 from autoprune.search.signals import handlers_restored
 from autoprune.search.warm_start import check_same_network, find_source, take_over
-from autoprune.study.checkpoints import CheckpointPlace
+from autoprune.study.checkpoints.remote_store import RemoteLocation
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import storage_error
@@ -113,7 +113,7 @@ def _run_search(
     callback: Callback,
 ) -> Outcome:
     spec = file.config
-    folder = StudyFolder(results / spec.study)
+    folder = StudyFolder(results / spec.study, spec)
     check_same_study(folder, file)
     with in_file(file.path):
         places = find_worker_resources(spec.resources)
@@ -127,7 +127,7 @@ def _run_search(
             check_same_network(source, checked)
     if spec.search.checkpoints is not None:
         with in_file(file.path):
-            CheckpointPlace.named(spec.search.checkpoints).check()
+            RemoteLocation.named(spec.search.checkpoints).check()
     folder.create()
     with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
@@ -151,7 +151,7 @@ def _run_search(
                     folder, session.task, front[front["on_front"]], places.device, Precision.of(spec.training)
                 )
             for number in driver.front.members:
-                folder.bring(number)
+                folder.checkpoint_store.fetch_model(number)
             driver.write()
             if spec.certify is not None:
                 certification = _replication(driver, spec.certify.seeds, callback)

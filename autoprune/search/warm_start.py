@@ -211,7 +211,7 @@ class _Transfer:
         result = replace(result, run=number, cost=self._cost(result))
         over = self._over_ceiling(result)
         taken = {"study": source.study.config.study, "number": trial.number, "allowed": location.cut and not over}
-        session.folder.forget_model(number)
+        session.folder.checkpoint_store.delete(number)
         if location.depth:
             record = {"config": to_dict(config), "result": to_dict(result), "source": taken}
             self._copy_network(trial.number, number, record)
@@ -267,7 +267,7 @@ class _Transfer:
         return any(getattr(result.cost, name) > ceiling.limit(dense.value(name)) for name, ceiling in ceilings.items())
 
     def _copy_network(self, there: int, here: int, record: Mapping[str, Any]) -> None:
-        """Take a trial's network over, whole or not at all; the other study may forget it meanwhile."""
+        """Take a trial's network over, whole or not at all; the other study may delete it meanwhile."""
         folder = self._session.folder
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
@@ -276,4 +276,4 @@ class _Transfer:
             return
         folder.write_json(self._scratch / folder.record(here).name, record)
         self._scratch.replace(folder.model(here))
-        folder.keep_model(here)
+        folder.checkpoint_store.save_model(here)

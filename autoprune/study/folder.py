@@ -3,20 +3,21 @@
 import fcntl
 import json
 import os
-import shutil
 import socket
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from autoprune.config import SearchConfig, load_config
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.files import replacing
-from autoprune.study.checkpoints import CheckpointPlace, CheckpointStore
+from autoprune.study.checkpoints import Checkpoints, make_checkpoints
 from autoprune.trial import Replicate, RunId
 
 
@@ -25,9 +26,11 @@ class StudyFolder:
 
     Args:
         root: ``results/<study>``; it need not exist yet.
+        config: The study's, where its space file has been read before.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, config: SearchConfig | None = None) -> None:
+        self._config = config
         self.root = root.absolute()
         self.space = self.root / "space.yaml"
         self.database = self.root / "study.db"
@@ -44,8 +47,6 @@ class StudyFolder:
         self.front = self.root / "front.parquet"
         self.test = self.root / "test.json"
         self.warm_start = self.root / "warm_start.json"
-        self._elsewhere: tuple[str | None, str] = (None, "")
-        self._opened: CheckpointStore | None = None
 
     @classmethod
     def existing(cls, root: Path) -> "StudyFolder":
@@ -67,29 +68,19 @@ class StudyFolder:
                 f"{self.root}: can't be written: {error.strerror}. Name another folder with --results."
             ) from None
 
-    def keep_elsewhere(self, uri: str | None, study: str) -> None:
-        """Keep networks and checkpoints of trials and replicates in the place that ``search.checkpoints`` names.
+    @cached_property
+    def config(self) -> SearchConfig:
+        """The study's configuration, read from its space file once; raises ConfigError if that can't be read."""
+        return self._config or load_config(self.space)
 
-        What this folder holds of them is then a copy, that :meth:`bring` and its like make.
-
-        Args:
-            uri: ``None`` keeps them in this folder.
-            study: The study's name.
-        """
-        if (uri, study) != self._elsewhere:
-            self._elsewhere, self._opened = (uri, study), None
-
-    @property
-    def elsewhere(self) -> CheckpointStore | None:
-        """This study's part of that place, opened when it is first asked for; ``None`` without one.
+    @cached_property
+    def checkpoint_store(self) -> Checkpoints:
+        """Networks and training states of the study's runs, kept where its space file says.
 
         Raises:
-            StudyError: If it can't be opened.
+            ConfigError: If the space file can't be read.
         """
-        uri, study = self._elsewhere
-        if uri is not None and self._opened is None:
-            self._opened = CheckpointPlace.named(uri).open(f"{study}-{self.identity()}")
-        return self._opened
+        return make_checkpoints(self, self.config.search.checkpoints, self.config.study)
 
     @property
     def base_dir(self) -> Path:
@@ -123,82 +114,6 @@ class StudyFolder:
     def record(self, run: RunId) -> Path:
         """File beside a trial's network with its configuration and its result."""
         return self.model(run) / "trial.json"
-
-    def has_model(self, run: RunId) -> bool:
-        """Whether the trial's network is kept."""
-        if self.elsewhere is not None:
-            return self.elsewhere.has_model(self._entry(run))
-        return (self.model(run) / "model.safetensors").is_file()
-
-    def has_copy(self, run: RunId) -> bool:
-        """Whether this folder itself holds the trial's network and record."""
-        return (self.model(run) / "model.safetensors").is_file() and self.record(run).is_file()
-
-    def keep_model(self, run: RunId) -> None:
-        """Take a trial's network and record, which are in this folder, to where they are kept."""
-        if self.elsewhere is not None:
-            with self.writing():
-                self.elsewhere.save_model(self._entry(run), self.model(run))
-
-    def keep_training(self, run: RunId) -> None:
-        """Take a trial's training state, which is in this folder, to where it is kept."""
-        if self.elsewhere is not None:
-            with self.writing():
-                self.elsewhere.save_training(self._entry(run), self.training_checkpoint(run))
-
-    def bring(self, run: RunId | None, target: Path | None = None) -> None:
-        """Have a trial's network and record in this folder, if they are kept; the dense network always is.
-
-        Args:
-            target: The folder to have them in, if that is not :meth:`model`.
-        """
-        if self.elsewhere is not None and run is not None:
-            with self.writing():
-                self.elsewhere.fetch_model(self._entry(run), target or self.model(run))
-
-    def bring_record(self, run: RunId) -> None:
-        """Have a trial's record in this folder, if it is kept; it is not asked for where there is one."""
-        if self.elsewhere is not None and not self.record(run).is_file():
-            with self.writing():
-                self.elsewhere.fetch_record(self._entry(run), self.record(run))
-
-    def bring_training(self, run: RunId) -> None:
-        """Have a trial's training state in this folder, if it is kept, and else none."""
-        if self.elsewhere is not None:
-            with self.writing():
-                self.elsewhere.fetch_training(self._entry(run), self.training_checkpoint(run))
-
-    def look_again(self, run: RunId) -> None:
-        """Take note of what another process has kept of a trial."""
-        if self.elsewhere is not None:
-            self.elsewhere.look_again(self._entry(run))
-
-    def forget_model(self, run: RunId) -> None:
-        """Delete a trial's network and training state."""
-        if self.elsewhere is not None:
-            self.elsewhere.forget(self._entry(run))
-        shutil.rmtree(self.model(run), ignore_errors=True)
-        self.training_checkpoint(run).unlink(missing_ok=True)
-
-    def forget_training(self, run: RunId) -> None:
-        """Delete a trial's training state."""
-        if self.elsewhere is not None:
-            self.elsewhere.forget_training(self._entry(run))
-        self.training_checkpoint(run).unlink(missing_ok=True)
-
-    def delete_replicates(self, needed: Collection[str]) -> None:
-        """Delete the networks and training states of all replicates but these, each named by ``str(Replicate)``."""
-        if (elsewhere := self.elsewhere) is not None:
-            for entry in elsewhere.entries():
-                folder, _, name = entry.partition("/")
-                if folder == self.certification.name and name not in needed:
-                    elsewhere.forget(entry)
-        for path in self.certification.iterdir():
-            if path.name.startswith(".") or (path.suffix != ".json" and path.stem not in needed):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def _entry(self, run: RunId) -> str:
-        return self.model(run).relative_to(self.root).as_posix()
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -1,9 +1,6 @@
 """One study, read from its folder: what was asked for, what came of it, and how it stands."""
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from autoprune.config import SearchConfig, load_config
+from autoprune.config import SearchConfig
 from autoprune.errors import StudyError, describe_error
 from autoprune.pruning.plan import PruningPlan
 from autoprune.study.dense_reference import DenseReference
@@ -112,10 +109,10 @@ class StudyReader:
         """Whether the dense network and the plan are done; before, there are no trials."""
         return self._folder.plan.exists()
 
-    @cached_property
+    @property
     def config(self) -> SearchConfig:
         """The space file that the study was begun with; raises ConfigError if it can't be read."""
-        return load_config(self._folder.space)
+        return self._folder.config
 
     @cached_property
     def dense(self) -> DenseReference:
@@ -190,11 +187,11 @@ class StudyReader:
 
     def has_network(self, number: int) -> bool:
         """Whether a trial's network is kept, in the folder or in the place that ``search.checkpoints`` names."""
-        return self._networks.has_model(number)
+        return self._folder.checkpoint_store.has_model(number)
 
     def has_local_network(self, number: int) -> bool:
         """Whether the folder itself holds a trial's network and record."""
-        return self._networks.has_copy(number)
+        return self._folder.checkpoint_store.has_local_model(number)
 
     def network_folder(self, number: int | None) -> Path:
         """Return the folder of a trial's network, which is fetched if it is kept in another place.
@@ -203,7 +200,7 @@ class StudyReader:
             number: ``None`` is the dense network.
         """
         if number is not None and not self.has_local_network(number):
-            self._networks.bring(number)
+            self._folder.checkpoint_store.fetch_model(number)
         return self._folder.model(number)
 
     def network_record(self, number: int) -> dict[str, Any]:
@@ -218,15 +215,7 @@ class StudyReader:
         Returns:
             Whether it is there, whole. Another process may delete a network meanwhile.
         """
-        from autoprune.formats.saved_model import ARCHITECTURE_FILE, WEIGHTS_FILE
-
-        if self._networks.elsewhere is not None:
-            self._networks.bring(number, target)
-        else:
-            with suppress(FileNotFoundError):
-                for name in (WEIGHTS_FILE, ARCHITECTURE_FILE):
-                    _link(self._folder.model(number) / name, target / name)
-        return (target / ARCHITECTURE_FILE).exists()
+        return self._folder.checkpoint_store.copy_model(number, target)
 
     def _planned(self, part: str, rebuild: Callable[[Mapping[str, Any]], T]) -> T:
         path = self._folder.plan
@@ -238,23 +227,8 @@ class StudyReader:
             ) from None
 
     @cached_property
-    def _networks(self) -> StudyFolder:
-        self._folder.keep_elsewhere(self.config.search.checkpoints, self.config.study)
-        return self._folder
-
-    @cached_property
     def _record(self) -> "StudyRecord":
         from autoprune.study.optuna_storage import load_record
 
         search = self.config.search
         return load_record(self._folder, search.storage, self.config.study, KEYS, read_only=self._read_only)
-
-
-def _link(origin: Path, target: Path) -> None:
-    """Make a hard link, since no network's file is written to again; a copy where the file system knows none."""
-    try:
-        os.link(origin, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(origin, target)

@@ -7,7 +7,7 @@ from autoprune.trial import TrialConfig, TrialResult
 
 
 class CheckpointRetention:
-    """Forgets the networks that nobody needs any more.
+    """Deletes the networks that nobody needs any more.
 
     Needed are those of the front, and the parents of trials that have not ended, which may have to start again.
 
@@ -26,7 +26,7 @@ class CheckpointRetention:
         There are none for a network taken over from a study of an earlier autoprune.
         """
         if number is not None:
-            self._folder.bring_record(number)
+            self._folder.checkpoint_store.fetch_record(number)
         path = self._folder.plan if number is None else self._folder.record(number)
         scores: Mapping[str, Sequence[float]] = self._folder.read_json(path).get("scores", {})
         return scores
@@ -36,18 +36,18 @@ class CheckpointRetention:
         self._parents[config.number] = config.parent
 
     def after(self, result: TrialResult, dominated: list[int]) -> None:
-        """Forget what is of no use after a trial has ended.
+        """Delete what is of no use after a trial has ended.
 
         Args:
             dominated: Numbers of the finished trials that have no place on the front any more.
         """
-        self._folder.forget_training(result.number)
+        self._folder.checkpoint_store.delete_training(result.number)
         self._parents.pop(result.number, None)
         if result.state != "finished":
-            self._folder.forget_model(result.number)
+            self._folder.checkpoint_store.delete(result.number)
         if self._keep_all:
             return
         self._dominated.update(dominated)
         for number in self._dominated - set(self._parents.values()):
-            self._folder.forget_model(number)
+            self._folder.checkpoint_store.delete(number)
             self._dominated.discard(number)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.config import Ceiling, SearchConfig, load_config
+from autoprune.config import Ceiling, SearchConfig
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
 from autoprune.formats.saved_model import Architecture, describe, load_model, rebuild, save_model
@@ -71,9 +71,8 @@ class Worker:
     ) -> None:
         self.folder = folder
         self.device = torch.device(device)
-        self.spec = config or load_config(folder.space)
-        folder.keep_elsewhere(self.spec.search.checkpoints, self.spec.study)
-        _ = folder.elsewhere  # what keeps it from being opened is no trial's fault
+        self.spec = config or folder.config
+        folder.checkpoint_store.open()  # what keeps it from being opened is no trial's fault
         self.task = task or build_task(self.spec.task, folder.base_dir)
         self.plan = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"])
         self.dense = DenseReference.read(folder)
@@ -165,7 +164,7 @@ class _Run:
         self.lineage = config.epochs
         parent_run = config.parent_run
         if parent_run is not None:
-            self.folder.bring(parent_run)
+            self.folder.checkpoint_store.fetch_model(parent_run)
             parent = result_from_dict(self.folder.read_json(self.folder.record(parent_run))["result"])
             parent_widths = dict(parent.kept)
             self.lineage += parent.epochs_lineage
@@ -180,7 +179,7 @@ class _Run:
         )
 
     def steps(self) -> Iterator[EpochReport | TrialResult]:
-        self.folder.bring_training(self.config.run)
+        self.folder.checkpoint_store.fetch_training(self.config.run)
         checkpoint = load_checkpoint(self.folder.training_checkpoint(self.config.run))
         if checkpoint is None or checkpoint.get("config") != to_dict(self.config):  # damaged, or another trial's
             model = load_model(self.folder.model(self.config.parent_run), self.task.build_model).to(self.worker.device)
@@ -311,7 +310,7 @@ class _Run:
         if not self.is_replicate:  # nothing is cut from a replicate
             record["scores"] = kept_scores(model, self.plan)
         self.folder.write_json(self.folder.record(self.config.run), record)
-        self.folder.keep_model(self.config.run)
+        self.folder.checkpoint_store.save_model(self.config.run)
         return result
 
     def _broken_ceiling(self, pruned: nn.Module, ceilings: Mapping[str, Ceiling]) -> str | None:
@@ -350,7 +349,7 @@ class _Run:
         } | self.pruner.state_dict()
         with self.folder.writing():
             save_checkpoint(self.folder.training_checkpoint(self.config.run), state)
-        self.folder.keep_training(self.config.run)
+        self.folder.checkpoint_store.save_training(self.config.run)
 
     def _restored(self, checkpoint: Mapping[str, Any]) -> Trainer:
         architecture = Architecture(**checkpoint["architecture"])

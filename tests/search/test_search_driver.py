@@ -128,7 +128,7 @@ def test_an_objective_that_is_not_a_number_is_a_failure(make_driver: MakeDriver)
     assert driver.status().n_failed == 1
     assert driver.frame()["error"].tolist() == ["an objective is not a number"]
     assert not driver.front.members
-    assert not driver.folder.has_model(0)
+    assert not driver.folder.checkpoint_store.has_model(0)
 
 
 def test_a_candidate_over_a_ceiling_costs_no_training_and_is_replaced(make_driver: MakeDriver) -> None:

@@ -28,7 +28,7 @@ def test_a_real_study_grows_a_tree(tiny_study: Callable[..., PreparedStudy]) -> 
     run_inline(driver, Worker(session.folder))
     frame = driver.frame()
     assert frame["error"].isna().all()
-    assert all(session.folder.has_model(number) for number in frame["number"])
+    assert all(session.folder.checkpoint_store.has_model(number) for number in frame["number"])
     rows = frame.set_index("number")
     kept = [column for column in rows if column.startswith("kept.")]
     assert rows["parent"].notna().sum() >= 3

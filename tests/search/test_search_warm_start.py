@@ -222,7 +222,7 @@ def test_trials_outside_of_the_space_are_data_but_no_points_of_it(warm: Warm, dr
             allowed.add(trial.number)
     assert 0 < len(allowed) < len(there)
     assert {number for number in driver.front.members if number < len(there)} <= allowed
-    assert all(folder.has_model(number) for number in driver.front.members)
+    assert all(folder.checkpoint_store.has_model(number) for number in driver.front.members)
 
 
 def test_a_ceiling_keeps_networks_off_the_front_but_not_from_being_parents(warm: Warm, tree: StudyFolder) -> None:
@@ -235,7 +235,7 @@ def test_a_ceiling_keeps_networks_off_the_front_but_not_from_being_parents(warm:
     assert over.any()
     assert not trials["on_front"][over].any()
     assert trials["source"][over].notna().all()
-    assert any(folder.has_model(number) for number in trials["number"][over])
+    assert any(folder.checkpoint_store.has_model(number) for number in trials["number"][over])
     rows = driver.study.get_trials(deepcopy=False)
     taken = [trial for trial in rows if SOURCE in trial.user_attrs]
     assert [trial.constraints[CONSTRAINT] > 0 for trial in taken] == over[: len(taken)].tolist()
@@ -257,7 +257,7 @@ def test_latencies_of_another_machine(warm: Warm, tree: StudyFolder, tmp_path: P
     assert (measured["latency_ms"][: len(there)] > 0).all()
     assert (measured["latency_ms"][: len(there)] != there["latency_ms"]).any()
     assert measured["flops"][: len(there)].tolist() == there["flops"].tolist()
-    assert all(outcome.session.folder.has_model(number) for number in outcome.driver.front.members)
+    assert all(outcome.session.folder.checkpoint_store.has_model(number) for number in outcome.driver.front.members)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -302,7 +302,7 @@ def test_a_network_that_the_other_study_forgets_meanwhile(
     monkeypatch.setattr(os, "link", forgotten)
     outcome = warm(tree, TREE, 1)
     here = there["number"].tolist().index(gone)
-    assert not outcome.session.folder.has_model(here)
+    assert not outcome.session.folder.checkpoint_store.has_model(here)
     assert here not in outcome.driver.front.members
     assert outcome.driver.frame()["accuracy"][here] == there["accuracy"][here]
 

@@ -88,19 +88,6 @@ def test_existing(folder: StudyFolder) -> None:
     assert StudyFolder.existing(folder.root).root == folder.root
 
 
-def test_networks_come_and_go(folder: StudyFolder) -> None:
-    assert not folder.has_model(3)
-    folder.forget_model(3)
-    folder.model(3).mkdir()
-    assert not folder.has_model(3)
-    (folder.model(3) / "model.safetensors").write_bytes(b"weights")
-    (folder.model(30)).mkdir()
-    folder.training_checkpoint(3).write_bytes(b"state")
-    assert folder.has_model(3)
-    folder.forget_model(3)
-    assert [path.name for path in folder.checkpoints.iterdir()] == ["30"]
-
-
 def test_the_users_modules_are_found_after_the_project_has_moved(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "project" / "results" / "s")
     folder.create()

@@ -31,7 +31,7 @@ def test_a_ceiling_is_checked_before_training(
     assert result.error is not None
     assert result.error.startswith(value)
     assert " is over the ceiling " in result.error
-    assert not worker.folder.has_model(0)
+    assert not worker.folder.checkpoint_store.has_model(0)
 
 
 def test_under_the_ceilings_a_trial_is_the_same_as_without(make_worker: Callable[..., Worker]) -> None:

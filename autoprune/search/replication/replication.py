@@ -97,7 +97,7 @@ class Replication:
         run = result.run
         with self._critical:
             self._running.pop(run, None)
-            self.folder.look_again(run)
+            self.folder.checkpoint_store.refresh(run)
             result = self._take(result)
             self._failures = [*self._failures, run] if result.state == "failed" else []
             if len(self._failures) >= self.spec.search.max_failures:
@@ -105,7 +105,7 @@ class Replication:
             needed = {self._parents[each] for each in self._wanted()}
             for each in {run, self._parents[run]} - needed:
                 if each is not None:
-                    self._forget(each)
+                    self.folder.checkpoint_store.delete(each)
         self._callbacks.on_trial_end(self._replicates[run], result)
 
     def fail(self, run: RunId, error: str) -> None:
@@ -171,10 +171,7 @@ class Replication:
         return wanted
 
     def _has_network(self, run: RunId) -> bool:
-        # The worker writes the record when the network is complete.
-        if self.folder.elsewhere is not None:
-            return self.folder.has_model(run)
-        return self.folder.has_copy(run)
+        return self.folder.checkpoint_store.has_model(run)
 
     def _can_start(self, config: TrialConfig) -> bool:
         parent = config.parent_run
@@ -189,7 +186,7 @@ class Replication:
             record = {"config": to_dict(self._replicates[run]), "result": to_dict(result)}
             self.folder.write_json(self.folder.replicate(run), record)
         self._note(self._ended.get(run, result), broken=result.state != "finished")
-        self.folder.forget_training(run)
+        self.folder.checkpoint_store.delete_training(run)
         return result
 
     def _note(self, result: TrialResult, *, broken: bool) -> None:
@@ -213,12 +210,8 @@ class Replication:
                 result = result_from_dict(self.folder.read_json(self.folder.replicate(run))["result"])
                 self._note(result, broken=result.state != "finished")
             elif self._has_network(run):  # it died before the result was taken
-                self.folder.bring_record(run)
+                self.folder.checkpoint_store.fetch_record(run)
                 self._take(result_from_dict(self.folder.read_json(self.folder.record(run))["result"]))
         wanted = self._wanted()
         needed = wanted | {self._parents[run] for run in wanted}
-        self.folder.delete_replicates({str(run) for run in needed if run is not None})
-
-    def _forget(self, run: RunId) -> None:
-        self.folder.record(run).unlink(missing_ok=True)  # first: without it the rest counts as gone
-        self.folder.forget_model(run)
+        self.folder.checkpoint_store.delete_replicates({run for run in needed if run is not None})

@@ -1,4 +1,4 @@
-"""Networks and epoch checkpoints of a study in any filesystem that pyarrow can name; a local copy is only scratch."""
+"""Networks and training states of a study in any filesystem that pyarrow can name."""
 
 import hashlib
 import json
@@ -14,13 +14,13 @@ from urllib.parse import unquote
 
 from autoprune.errors import StudyError, UnwritableError
 from autoprune.files import replacing
+from autoprune.study.checkpoints._base import ARCHITECTURE, RECORD, WEIGHTS
 from autoprune.study.urls import expand_url, hide
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 WHERE = "search.checkpoints"
-WEIGHTS, ARCHITECTURE, RECORD = "model.safetensors", "architecture.json", "trial.json"
 TRAINING = ".training"
 """What follows an entry's name in the file with its training state."""
 
@@ -32,7 +32,7 @@ _MAX_CAUSE = 300
 
 
 @dataclass(frozen=True)
-class CheckpointPlace:
+class RemoteLocation:
     """The folder that ``search.checkpoints`` names.
 
     Attributes:
@@ -44,19 +44,19 @@ class CheckpointPlace:
     uri: str
 
     @classmethod
-    def named(cls, name: str) -> "CheckpointPlace":
-        """The place that a space file names; raises StudyError if a variable is not set."""
+    def named(cls, name: str) -> "RemoteLocation":
+        """Return the location that a space file names; raises StudyError if a variable is not set."""
         return cls(name, expand_url(WHERE, name))
 
-    def open(self, folder: str = "") -> "CheckpointStore":
-        """A store in a folder of this place; raises StudyError if no filesystem has such a URI."""
+    def open(self, folder: str = "") -> "RemoteStore":
+        """Open a store in a folder of this place; raises StudyError if no filesystem has such a URI."""
         from pyarrow.fs import FileSystem
 
         try:
             filesystem, base = FileSystem.from_uri(self.uri)
         except Exception as error:  # those of fsspec raise what they like
             raise StudyError(f"{WHERE}: '{self.name}' can't be used: {self.cause_of(error)}. Mend the URI.") from None
-        return CheckpointStore(filesystem, posixpath.join(base, folder) if folder else base, self)
+        return RemoteStore(filesystem, posixpath.join(base, folder) if folder else base, self)
 
     def check(self) -> None:
         """Write a file there, read and remove it; raises StudyError if that can't be done."""
@@ -67,12 +67,12 @@ class CheckpointPlace:
             raise StudyError(str(error)) from None
 
     def cause_of(self, error: BaseException) -> str:
-        """What the filesystem says of an error, on one line, without any key."""
+        """Return what the filesystem says of an error, on one line, without any key."""
         line = re.sub(r"\[[Ee]rrno \d+\] ", "", str(error).split("\n")[0])
-        told = " ".join(line.split()).rstrip(".") or type(error).__name__
-        if len(told) > _MAX_CAUSE:
-            told = f"{told[:_MAX_CAUSE]}..."
-        return hide(self._secrets(), told.replace(self.uri, self.name))
+        cause = " ".join(line.split()).rstrip(".") or type(error).__name__
+        if len(cause) > _MAX_CAUSE:
+            cause = f"{cause[:_MAX_CAUSE]}..."
+        return hide(self._secrets(), cause.replace(self.uri, self.name))
 
     def _secrets(self) -> list[str]:
         login = re.search(r"://([^:/?]*):([^?]*)@", self.uri)
@@ -81,7 +81,7 @@ class CheckpointPlace:
         return [form for secret in found for form in (secret, unquote(secret))]
 
 
-class CheckpointStore:
+class RemoteStore:
     """What a study's trials have trained, by entry: ``checkpoints/12`` is trial 12.
 
     An entry is a folder with the network's files, of which ``trial.json`` comes last and goes first, so that the
@@ -89,18 +89,18 @@ class CheckpointStore:
     at all.
 
     What is there is listed when it is first asked for; later changes by other processes are seen by
-    :meth:`look_again`.
+    :meth:`refresh`.
 
     Args:
         base: Folder in the filesystem that is this store's alone.
-        place: What error messages call it.
+        location: What error messages call it.
 
     Raises:
         UnwritableError: From every method, if the filesystem can't be reached, read or written.
     """
 
-    def __init__(self, filesystem: "FileSystem", base: str, place: CheckpointPlace) -> None:
-        self._filesystem, self._base, self._place = filesystem, filesystem.normalize_path(base), place
+    def __init__(self, filesystem: "FileSystem", base: str, location: RemoteLocation) -> None:
+        self._filesystem, self._base, self._location = filesystem, filesystem.normalize_path(base), location
         kind = filesystem
         while hasattr(kind, "base_fs"):
             kind = kind.base_fs
@@ -110,7 +110,7 @@ class CheckpointStore:
     def probe(self) -> None:
         """Try the place: write a file, read and remove it."""
         path, content = self._path(f"probe-{uuid.uuid4().hex}"), b"autoprune"
-        with self._told():
+        with self._reporting_errors():
             if self._has_folders and self._base:
                 self._filesystem.create_dir(self._base, recursive=True)
             try:
@@ -130,7 +130,7 @@ class CheckpointStore:
         """Keep the network whose files a local folder holds."""
         self._delete(f"{entry}/{RECORD}")
         if self._has_folders:
-            with self._told():
+            with self._reporting_errors():
                 self._filesystem.create_dir(self._path(entry), recursive=True)
         for name in (WEIGHTS, ARCHITECTURE, RECORD):
             self._put(entry, f"/{name}", folder / name)
@@ -138,12 +138,12 @@ class CheckpointStore:
     def save_training(self, entry: str, file: Path) -> None:
         """Keep the training state that a local file holds, in place of an earlier one."""
         if self._has_folders:
-            with self._told():
+            with self._reporting_errors():
                 self._filesystem.create_dir(posixpath.dirname(self._path(entry)), recursive=True)
         self._put(entry, TRAINING, file)
 
     def fetch_model(self, entry: str, folder: Path) -> bool:
-        """Make a local folder hold the network; what it holds already is not brought again.
+        """Make a local folder hold the network; what it holds already is not fetched again.
 
         Returns:
             Whether there is one. Without, the folder stays as it is.
@@ -188,12 +188,12 @@ class CheckpointStore:
         """All entries, those among them of which only parts are there."""
         return list(self._list())
 
-    def look_again(self, entry: str) -> None:
+    def refresh(self, entry: str) -> None:
         """List an entry anew."""
         from pyarrow.fs import FileType
 
         found: dict[str, set[str]] = {}
-        with self._told():
+        with self._reporting_errors():
             paths = [self._path(entry + ending) for ending in ("", TRAINING, TRAINING + _PART)]
             for info in self._filesystem.get_file_info(paths):
                 if info.type != FileType.NotFound:
@@ -204,18 +204,18 @@ class CheckpointStore:
         self._list().pop(entry, None)
         self._list().update(found)
 
-    def forget(self, entry: str) -> None:
+    def delete(self, entry: str) -> None:
         """Delete an entry's network and training state."""
         files = self._files(entry)
         if f"/{RECORD}" in files:
             self._delete(f"{entry}/{RECORD}")
         if any(name == "" or name.startswith("/") for name in files):
-            with self._told(), suppress(FileNotFoundError):
+            with self._reporting_errors(), suppress(FileNotFoundError):
                 self._filesystem.delete_dir(self._path(entry))
-        self.forget_training(entry)
+        self.delete_training(entry)
         self._list().pop(entry, None)
 
-    def forget_training(self, entry: str) -> None:
+    def delete_training(self, entry: str) -> None:
         """Delete an entry's training state."""
         for name in [name for name in self._files(entry) if name.startswith(".")]:
             self._delete(entry + name)
@@ -226,7 +226,7 @@ class CheckpointStore:
         # An object store shows a file when it is whole; elsewhere it is moved to its name when it is.
         target = path + _PART if self._has_folders else path
         content = file.read_bytes()
-        with self._told():
+        with self._reporting_errors():
             try:
                 with self._filesystem.open_output_stream(target) as stream:
                     stream.write(content)  # in one piece: a signal in between would leave a part in an object store
@@ -241,7 +241,7 @@ class CheckpointStore:
             self._listed.setdefault(entry, set()).add(name)
 
     def _get(self, path: str) -> bytes | None:
-        with self._told():
+        with self._reporting_errors():
             try:
                 with self._filesystem.open_input_stream(self._path(path)) as stream:
                     content: bytes = stream.read()
@@ -250,7 +250,7 @@ class CheckpointStore:
                 return None
 
     def _delete(self, path: str) -> None:
-        with self._told(), suppress(FileNotFoundError):
+        with self._reporting_errors(), suppress(FileNotFoundError):
             self._filesystem.delete_file(self._path(path))
 
     def _files(self, entry: str) -> set[str]:
@@ -259,7 +259,7 @@ class CheckpointStore:
     def _list(self) -> dict[str, set[str]]:
         if self._listed is None:
             listed: dict[str, set[str]] = {}
-            with self._told():
+            with self._reporting_errors():
                 for info in self._filesystem.get_file_info(self._selector("")):
                     self._note(info.path, listed)
             self._listed = listed
@@ -280,15 +280,15 @@ class CheckpointStore:
         return posixpath.join(self._base, inside)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tell whatever the filesystem raises as what it is: no trial's fault."""
+    def _reporting_errors(self) -> Iterator[None]:
+        """Raise UnwritableError for whatever the filesystem raises, which is no trial's fault."""
         try:
             yield
         except (UnwritableError, MemoryError):
             raise
         except Exception as error:  # those of fsspec raise what they like
             raise UnwritableError(
-                f"{WHERE}: '{self._place.name}' can't be used: {self._place.cause_of(error)}. "
+                f"{WHERE}: '{self._location.name}' can't be used: {self._location.cause_of(error)}. "
                 "Make it reachable and writable; the same command goes on."
             ) from None
 
