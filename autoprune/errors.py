@@ -39,6 +39,10 @@ class UnwritableError(StudyError):
     """A study's folder can't be written now, which is no trial's fault: nothing but a stop helps."""
 
 
+class SavedModelError(AutopruneError):
+    """A saved network is missing, damaged, or of another kind."""
+
+
 class ExportError(AutopruneError):
     """An exported format does not reproduce the trial's network, or the selection names no trial."""
 

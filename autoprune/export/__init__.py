@@ -1,15 +1,13 @@
 """From a study to a file that runs elsewhere: choosing the trial, and exporting its network in verified formats."""
 
-from autoprune.export.export import EXPORTERS, export_model
-from autoprune.export.manifest import FileRecord, FormatRecord, Manifest, TensorRecord, read_manifest
+from autoprune.export.export import export_model
+from autoprune.export.manifest import FileRecord, Manifest, TensorRecord, read_manifest
 from autoprune.export.select import DEFAULT_ACCURACY_DROP, select_trial
 from autoprune.export.study import export_trial
 
 __all__ = [
     "DEFAULT_ACCURACY_DROP",
-    "EXPORTERS",
     "FileRecord",
-    "FormatRecord",
     "Manifest",
     "TensorRecord",
     "export_model",

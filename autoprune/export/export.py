@@ -1,44 +1,32 @@
-"""Exporting one trained network: every format written, loaded again, compared with the network, and only then kept."""
+"""Exporting one trained network: its verified formats and a manifest in one folder, which appears when all is there."""
 
-import logging
 import platform
 import shutil
-import textwrap
 import uuid
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from autoprune.errors import AutopruneError, ExportError, unknown_name
+from autoprune.errors import ExportError
 from autoprune.export.manifest import (
     FILE_NAME,
     FileRecord,
-    FormatRecord,
     Manifest,
     TensorRecord,
     describe_file,
     plain,
     read_manifest,
 )
-from autoprune.formats._base import Exporter
-from autoprune.formats.network import Network, max_difference, tensors
-from autoprune.formats.onnx_format import OnnxExporter
-from autoprune.formats.safetensors_format import SafetensorsExporter
-from autoprune.formats.saved_model import Architecture
-from autoprune.formats.torch_format import TorchExporter
+from autoprune.formats._base import Format
+from autoprune.formats.architecture import Architecture
+from autoprune.formats.network import Network, tensors
+from autoprune.formats.registry import find_formats
+from autoprune.formats.verify import write_verified
 from autoprune.network.call import Inputs
-
-EXPORTERS: Mapping[str, Exporter] = {
-    exporter.name: exporter for exporter in (SafetensorsExporter(), OnnxExporter(), TorchExporter())
-}
 
 
 def export_model(
@@ -64,8 +52,8 @@ def export_model(
         model: The network; it is left as it is, a copy is exported on the CPU and in evaluation mode.
         example_inputs: Several real inputs: a tensor, or a tuple or dict of tensors, whose first dimension is the
             batch.
-        architecture: How ``model`` is rebuilt, from ``autoprune.formats.saved_model.describe``.
-        formats: Names in ``EXPORTERS``.
+        architecture: How ``model`` is rebuilt, from ``autoprune.formats.architecture.architecture_diff``.
+        formats: Names in ``autoprune.formats.registry.FORMATS``.
         metrics: The trial's accuracy and costs, for the manifest.
         source: Study, trial number and parameters, for the manifest.
         base_dir: Folder that the user's own modules are imported from.
@@ -79,14 +67,14 @@ def export_model(
             ``folder`` holds something else than an export or can't be written. Nothing is left behind.
     """
     folder = Path(folder)
-    exporters = _exporters(formats)
+    chosen = find_formats(formats)
     _check_folder(folder)
     network = Network(model, example_inputs, architecture, base_dir)
     target = folder.resolve()
     work = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         work.mkdir(parents=True)
-        records = {exporter.name: _write_verified(exporter, network, work, tolerance) for exporter in exporters}
+        records = {each.name: write_verified(each, network, work, tolerance) for each in chosen}
         manifest = Manifest(
             source=plain(source),
             metrics=plain(metrics),
@@ -94,7 +82,7 @@ def export_model(
             outputs=_describe(network.output_names(), network.outputs, network.batch_size),
             formats=records,
             files=_files(work),
-            versions=_versions(exporters),
+            versions=_versions(chosen),
         )
         manifest.write(work)
         _put_in_place(work, target)
@@ -103,24 +91,6 @@ def export_model(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return manifest
-
-
-def _exporters(formats: Sequence[str]) -> list[Exporter]:
-    """Look the formats up, each once, and the packages that they need."""
-    if not formats:
-        raise ExportError(f"formats must name at least one format. Known: {', '.join(EXPORTERS)}.")
-    chosen = []
-    for name in dict.fromkeys(formats):
-        if name not in EXPORTERS:
-            raise ExportError(unknown_name("export format", name, EXPORTERS))
-        missing = [package for package in EXPORTERS[name].packages if find_spec(package) is None]
-        if missing:
-            raise ExportError(
-                f"export format {name!r} needs {', '.join(missing)}, not installed here: "
-                f"pip install 'autoprune[export]'. Or leave {name!r} out of the formats."
-            )
-        chosen.append(EXPORTERS[name])
-    return chosen
 
 
 def _check_folder(folder: Path) -> None:
@@ -138,63 +108,6 @@ def _check_folder(folder: Path) -> None:
             ) from None
 
 
-def _write_verified(exporter: Exporter, network: Network, folder: Path, tolerance: float) -> FormatRecord:
-    """Write one format, for any batch size if that works, and prove it by loading and running it."""
-    problems: dict[str, list[str]] = {}
-    cause: Exception | None = None
-    # A batch of 1 is what a device runs most; the examples' own size serves a network that is built for that size.
-    for batch in dict.fromkeys((None, 1, network.batch_size)):
-        try:
-            with _quiet():
-                exporter.write(folder, network, batch)
-                run = exporter.load(folder, network)
-                worst = 0.0
-                for inputs in network.batches(batch):
-                    difference, scale = max_difference(run(inputs), network.run(inputs))
-                    allowed = tolerance * max(1.0, scale)
-                    if not difference <= allowed:
-                        raise ExportError(
-                            f"its output differs from the network's by {difference:.3g}, {allowed:.3g} is allowed"
-                        )
-                    worst = max(worst, difference)
-        except Exception as error:
-            cause = error
-            size = "any batch size" if batch is None else f"a batch of {batch}"
-            problems.setdefault(_shortened(error), []).append(size)
-        else:
-            note = f"The batch is fixed. {_listed(problems)}." if batch else None
-            return FormatRecord(exporter.files, batch or "dynamic", worst, note)
-    raise ExportError(
-        f"export format {exporter.name!r} does not reproduce the network. {_listed(problems)}. "
-        f"Nothing was written; leave {exporter.name!r} out of the formats to export the others."
-    ) from cause
-
-
-def _shortened(error: BaseException) -> str:
-    """The root cause, which says more than the layers around it, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    text = str(error) if isinstance(error, AutopruneError) else f"{type(error).__name__}: {error}"
-    return textwrap.shorten(text, 300, placeholder=" ...").removesuffix(".")
-
-
-def _listed(problems: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"With {' or '.join(sizes)}: {problem}" for problem, sizes in problems.items())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep torch's exporters from printing: what matters of it is raised."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
 def _describe(names: Sequence[str], tree: Any, batch_size: int) -> tuple[TensorRecord, ...]:
     records = []
     for name, tensor in zip(names, tensors(tree), strict=True):
@@ -207,8 +120,8 @@ def _files(folder: Path) -> dict[str, FileRecord]:
     return {path.name: describe_file(path) for path in sorted(folder.iterdir()) if path.name != FILE_NAME}
 
 
-def _versions(exporters: Sequence[Exporter]) -> dict[str, str]:
-    packages = dict.fromkeys(["autoprune", "torch", *(name for exporter in exporters for name in exporter.packages)])
+def _versions(formats: Sequence[Format]) -> dict[str, str]:
+    packages = dict.fromkeys(["autoprune", "torch", *(name for each in formats for name in each.packages)])
     return {"python": platform.python_version()} | {name: _version(name) for name in packages}
 
 

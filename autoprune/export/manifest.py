@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from autoprune.errors import ExportError
+from autoprune.formats.verify import FormatRecord
 
 FILE_NAME = "manifest.json"
 
@@ -22,22 +23,6 @@ class TensorRecord:
     name: str
     shape: tuple[int | str, ...]
     dtype: str
-
-
-@dataclass(frozen=True)
-class FormatRecord:
-    """One format of the export.
-
-    Attributes:
-        batch: ``"dynamic"``, or the only batch size that the file takes.
-        max_difference: Largest absolute difference from the trial's network over all outputs on real inputs.
-        note: Why the batch is fixed, where it is.
-    """
-
-    files: tuple[str, ...]
-    batch: Literal["dynamic"] | int
-    max_difference: float
-    note: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from autoprune.export.export import EXPORTERS, export_model
+from autoprune.export.export import export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
+from autoprune.formats.registry import FORMATS
 from autoprune.formats.saved_model import load_model, read_architecture
 from autoprune.study.reader import StudyReader
 from autoprune.tasks.build import build_task
@@ -25,7 +26,7 @@ def export_trial(
     Args:
         select: As :func:`autoprune.export.select_trial` takes it.
         out: Folder to write; ``None`` is ``export-NUMBER`` in the study's folder.
-        formats: Names in ``EXPORTERS``; ``None`` is all of them.
+        formats: Names in ``autoprune.formats.registry.FORMATS``; ``None`` is all of them.
 
     Returns:
         The trial's result, the folder written, and its manifest.
@@ -60,7 +61,7 @@ def export_trial(
         target,
         example_inputs=validation.batch(torch.arange(min(N_EXAMPLES, len(validation))))[0],
         architecture=read_architecture(network),
-        formats=tuple(formats or EXPORTERS),
+        formats=tuple(formats or FORMATS),
         metrics=metrics | (result.cost.figures() if result.cost else {}),
         source={
             "study": config.study,

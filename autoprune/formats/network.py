@@ -1,4 +1,4 @@
-"""The network to export, with its example inputs, its traced programs, and the comparison with what was exported."""
+"""The network to write, with its example inputs, its traced programs, and the comparison with what was written."""
 
 import copy
 import inspect
@@ -12,13 +12,13 @@ from torch.export import Dim, ExportedProgram
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
 
 from autoprune.errors import ExportError
-from autoprune.formats.saved_model import Architecture
+from autoprune.formats.architecture import Architecture
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.outputs import plain_outputs
 
 
 class Network:
-    """A copy of a trained network, on the CPU and in evaluation mode, and real inputs to compare its exports on.
+    """A copy of a trained network, on the CPU and in evaluation mode, and real inputs to compare its files on.
 
     It returns what has tensors in its outputs: a program can't return objects that torch doesn't know.
 

@@ -6,36 +6,40 @@ from typing import Any
 
 import torch
 
-from autoprune.formats._base import Exporter
+from autoprune.files import replacing
+from autoprune.formats._base import Format
 from autoprune.formats.network import Network, tensors
 from autoprune.network.call import Inputs
 
+FILE = "model.onnx"
 
-class OnnxExporter(Exporter):
-    """The network for runtimes without PyTorch; checked with ONNX Runtime on the CPU."""
+
+class OnnxFormat(Format):
+    """The network for runtimes without PyTorch; it is run with ONNX Runtime on the CPU."""
 
     name = "onnx"
-    files = ("model.onnx",)
+    files = (FILE,)
     packages = ("onnx", "onnxscript", "onnxruntime")
 
-    def write(self, folder: Path, network: Network, batch: int | None) -> None:
-        torch.onnx.export(
+    def write(self, network: Network, folder: Path, batch: int | None = None) -> None:
+        program = torch.onnx.export(
             network.program(batch),
-            f=folder / "model.onnx",
             input_names=network.input_names(),
             output_names=network.output_names(),
             dynamic_shapes=None if batch else network.dynamic_shapes("batch"),
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
+        assert program is not None  # with `dynamo`
+        with replacing(folder / FILE) as handle:
+            handle.write(program.model_proto.SerializeToString())
 
-    def load(self, folder: Path, network: Network) -> Callable[[Inputs], Any]:
+    def load(self, folder: Path, base_dir: Path | None = None) -> Callable[[Inputs], Any]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(folder / FILE, options, providers=["CPUExecutionProvider"])
         names = [node.name for node in session.get_inputs()]
 
         def run(inputs: Inputs) -> Any:

@@ -6,23 +6,27 @@ from typing import Any
 
 import torch
 
-from autoprune.formats._base import Exporter
+from autoprune.files import replacing
+from autoprune.formats._base import Format
 from autoprune.formats.network import Network
 from autoprune.network.call import Inputs, call_model
 
+FILE = "model.pt2"
 
-class TorchExporter(Exporter):
+
+class TorchFormat(Format):
     """The network for PyTorch alone, ahead-of-time compilers among its users."""
 
     name = "torch"
-    files = ("model.pt2",)
+    files = (FILE,)
     packages = ("torch",)
 
-    def write(self, folder: Path, network: Network, batch: int | None) -> None:
-        torch.export.save(network.program(batch), folder / "model.pt2")
+    def write(self, network: Network, folder: Path, batch: int | None = None) -> None:
+        with replacing(folder / FILE) as handle:
+            torch.export.save(network.program(batch), handle)
 
-    def load(self, folder: Path, network: Network) -> Callable[[Inputs], Any]:
-        model = torch.export.load(folder / "model.pt2").module()
+    def load(self, folder: Path, base_dir: Path | None = None) -> Callable[[Inputs], Any]:
+        model = torch.export.load(folder / FILE).module()
 
         def run(inputs: Inputs) -> Any:
             with torch.inference_mode():

@@ -18,7 +18,8 @@ from autoprune.config.paths import expand
 from autoprune.cost import CostTable, build_table, measure_cost, measure_latency
 from autoprune.errors import AutopruneError, ConfigError, StudyError, TaskError, describe_error
 from autoprune.files import replacing
-from autoprune.formats.saved_model import describe, load_model, save_model
+from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.saved_model import load_model, save_model
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.methods import PRUNING_METHODS
 from autoprune.pruning.plan import PruningPlan
@@ -278,7 +279,7 @@ def rank_plan(spec: SearchConfig, task: Task, plan: PruningPlan, model: nn.Modul
 def saved_size(model: nn.Module, spec: SearchConfig) -> int:
     """Bytes of the file that the network would be saved in."""
     with tempfile.TemporaryDirectory() as scratch:
-        return save_model(Path(scratch), model, describe(model, model, spec.task.model))
+        return save_model(Path(scratch), model, architecture_diff(model, model, spec.task.model))
 
 
 def versions() -> dict[str, str]:
@@ -308,7 +309,7 @@ def _dense_stage(
     callback.on_stage(MeasureDense())
     model.to(device)
     validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
-    architecture = describe(model, model, spec.task.model)
+    architecture = architecture_diff(model, model, spec.task.model)
     with folder.writing():
         size_bytes = save_model(folder.dense, model.to("cpu"), architecture)
     model.to(device)

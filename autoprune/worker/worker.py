@@ -3,7 +3,6 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from torch import nn
 from autoprune.config import Ceiling, SearchConfig
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError
-from autoprune.formats.saved_model import Architecture, describe, load_model, rebuild, save_model
+from autoprune.formats.architecture import Architecture, apply_architecture, architecture_diff
+from autoprune.formats.saved_model import load_model, save_model
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
@@ -337,14 +337,14 @@ class _Run:
         )
 
     def _architecture(self, model: nn.Module) -> Architecture:
-        return describe(self.task.build_model(), model, self.worker.spec.task.model)
+        return architecture_diff(self.task.build_model(), model, self.worker.spec.task.model)
 
     def _save_checkpoint(self, trainer: Trainer, report: EpochReport) -> None:
         state = {
             "config": to_dict(self.config),
             "trainer": trainer.state_dict(),
             "report": to_dict(report),
-            "architecture": asdict(self._architecture(trainer.model)),
+            "architecture": self._architecture(trainer.model).to_dict(),
             "train_time_s": self.train_time_s,
         } | self.pruner.state_dict()
         with self.folder.writing():
@@ -352,8 +352,8 @@ class _Run:
         self.folder.checkpoint_store.save_training(self.config.run)
 
     def _restored(self, checkpoint: Mapping[str, Any]) -> Trainer:
-        architecture = Architecture(**checkpoint["architecture"])
-        trainer = self._trainer(rebuild(self.task.build_model(), architecture))
+        architecture = Architecture.from_dict(checkpoint["architecture"])
+        trainer = self._trainer(apply_architecture(self.task.build_model(), architecture))
         trainer.load_state_dict(checkpoint["trainer"])
         self.pruner.load_state_dict(trainer.model, checkpoint)
         self.train_time_s = checkpoint["train_time_s"]

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from autoprune.config.task import CallableRef
-from autoprune.errors import AutopruneError, TaskError
-from autoprune.formats.saved_model import Architecture, SavedModelError, describe, load, load_model, rebuild, save_model
+from autoprune.errors import AutopruneError, SavedModelError, TaskError
+from autoprune.formats.architecture import Architecture, apply_architecture, architecture_diff
+from autoprune.formats.saved_model import load, load_model, save_model
 from autoprune.pruning.blocks.removed import remove_blocks
 from autoprune.pruning.plan import Block
 from autoprune.zoo import cnn6, resnet20, small_cnn
@@ -33,7 +33,7 @@ def assert_same(left: nn.Module, right: nn.Module) -> None:
 def save_narrow(folder: Path) -> nn.Module:
     narrow = cnn6(WIDTHS)
     narrow(torch.randn(4, 1, 28, 28))
-    save_model(folder, narrow, describe(cnn6(), narrow, CNN6))
+    save_model(folder, narrow, architecture_diff(cnn6(), narrow, CNN6))
     return narrow
 
 
@@ -53,7 +53,7 @@ def test_round_trip_of_narrow_networks(tmp_path: Path) -> None:
 
 def test_size_is_the_files(tmp_path: Path) -> None:
     dense = cnn6()
-    size = save_model(tmp_path, dense, describe(dense, dense, CNN6))
+    size = save_model(tmp_path, dense, architecture_diff(dense, dense, CNN6))
     assert size == (tmp_path / "model.safetensors").stat().st_size
     assert sorted(path.name for path in tmp_path.iterdir()) == ["architecture.json", "model.safetensors"]
     assert_same(dense, load(tmp_path))
@@ -61,7 +61,7 @@ def test_size_is_the_files(tmp_path: Path) -> None:
 
 def test_dense_file_is_plain_safetensors(tmp_path: Path) -> None:
     dense = resnet20()
-    save_model(tmp_path, dense, describe(dense, dense, CallableRef(callable="autoprune.zoo:resnet20")))
+    save_model(tmp_path, dense, architecture_diff(dense, dense, CallableRef(callable="autoprune.zoo:resnet20")))
     dense.bn1.running_mean.fill_(1)
     dense.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=False)
     assert torch.equal(dense.bn1.running_mean, torch.zeros(16))
@@ -71,7 +71,7 @@ def test_removed_blocks(tmp_path: Path) -> None:
     model = resnet20()
     remove_blocks(model, [Block("layer1.1"), Block("layer3.2")])
     reference = CallableRef(callable="autoprune.zoo:resnet20")
-    architecture = describe(resnet20(), model, reference)
+    architecture = architecture_diff(resnet20(), model, reference)
     assert list(architecture.removed_blocks) == ["layer1.1", "layer3.2"]
     save_model(tmp_path, model, architecture)
     loaded = load(tmp_path)
@@ -81,9 +81,11 @@ def test_removed_blocks(tmp_path: Path) -> None:
 
 
 def test_architecture_is_plain(tmp_path: Path) -> None:
-    architecture = describe(cnn6(), cnn6(WIDTHS), CallableRef(callable="autoprune.zoo:cnn6", args={"num_classes": 10}))
+    architecture = architecture_diff(
+        cnn6(), cnn6(WIDTHS), CallableRef(callable="autoprune.zoo:cnn6", args={"num_classes": 10})
+    )
     assert architecture.model == {"callable": "autoprune.zoo:cnn6", "args": {"num_classes": 10}}
-    assert Architecture(**json.loads(json.dumps(asdict(architecture)))) == architecture
+    assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
     assert architecture.modules["stage1.conv1"] == {"out_channels": 5}
     assert architecture.shapes["stage1.bn1.running_var"] == [5]
     assert "stage1.bn1.num_batches_tracked" not in architecture.shapes
@@ -106,7 +108,7 @@ class Special(nn.Module):
 
 def test_ties_buffers_and_dtypes(tmp_path: Path) -> None:
     narrow = Special(3)
-    size = save_model(tmp_path, narrow, describe(Special(), narrow, CallableRef(callable="somewhere:Special")))
+    size = save_model(tmp_path, narrow, architecture_diff(Special(), narrow, CallableRef(callable="somewhere:Special")))
     loaded = load_model(tmp_path, Special)
     assert loaded.head.weight is loaded.embedding.weight
     assert torch.equal(loaded.head.weight, narrow.head.weight)
@@ -120,7 +122,7 @@ def test_ties_buffers_and_dtypes(tmp_path: Path) -> None:
 
 def test_another_dtype_than_the_dense_network_has(tmp_path: Path) -> None:
     model = small_cnn().double()
-    save_model(tmp_path, model, describe(small_cnn(), model, CallableRef(callable="autoprune.zoo:small_cnn")))
+    save_model(tmp_path, model, architecture_diff(small_cnn(), model, CallableRef(callable="autoprune.zoo:small_cnn")))
     assert_same(model, load(tmp_path))
 
 
@@ -131,7 +133,7 @@ def test_zeros_are_stored_compactly(ratio: float, tmp_path: Path) -> None:
     with torch.no_grad():
         pruned.weight.flatten()[torch.randperm(30000)[: round(30000 * ratio)]] = 0
         pruned.weight[0, :2] = torch.tensor([-0.0, torch.nan])
-    architecture = describe(
+    architecture = architecture_diff(
         dense, pruned, CallableRef(callable="torch.nn:Linear", args={"in_features": 300, "out_features": 100})
     )
     size = save_model(tmp_path, pruned, architecture)
@@ -145,7 +147,7 @@ def test_without_packing_any_program_reads_the_zeros(tmp_path: Path) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter[torch.rand_like(parameter) < 0.9] = 0
-    save_model(tmp_path, model, describe(cnn6(), model, CNN6), pack_zeros=False)
+    save_model(tmp_path, model, architecture_diff(cnn6(), model, CNN6), pack_zeros=False)
     state, stored = model.state_dict(), load_file(tmp_path / "model.safetensors")
     assert stored.keys() == state.keys()
     assert all(torch.equal(stored[name], tensor) for name, tensor in state.items())
@@ -153,7 +155,9 @@ def test_without_packing_any_program_reads_the_zeros(tmp_path: Path) -> None:
 
 
 def test_rebuild_keeps_ties_and_grad_flags() -> None:
-    rebuilt = rebuild(Special(), describe(Special(), Special(3), CallableRef(callable="somewhere:Special")))
+    rebuilt = apply_architecture(
+        Special(), architecture_diff(Special(), Special(3), CallableRef(callable="somewhere:Special"))
+    )
     assert rebuilt.head.weight is rebuilt.embedding.weight
     assert rebuilt.head.weight.shape == (11, 3)
     assert isinstance(rebuilt.frozen, nn.Parameter)
@@ -165,14 +169,16 @@ def test_the_users_own_module_is_found_from_base_dir(tmp_path: Path) -> None:
     (tmp_path / "saved_own_net.py").write_text("from torch import nn\n\ndef net(n):\n    return nn.Linear(n, 2)\n")
     model = nn.Linear(3, 2)
     save_model(
-        tmp_path / "model", model, describe(model, model, CallableRef(callable="saved_own_net:net", args={"n": 3}))
+        tmp_path / "model",
+        model,
+        architecture_diff(model, model, CallableRef(callable="saved_own_net:net", args={"n": 3})),
     )
     assert_same(model, load(tmp_path / "model", base_dir=tmp_path))
 
 
 def test_a_module_that_is_not_found_names_the_way_out(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
-    save_model(tmp_path, model, describe(model, model, CallableRef(callable="saved_absent_net:net")))
+    save_model(tmp_path, model, architecture_diff(model, model, CallableRef(callable="saved_absent_net:net")))
     with pytest.raises(
         TaskError, match=r"no module 'saved_absent_net'.*that saved_absent_net is in: autoprune\.load\(.*, base_dir="
     ):

@@ -13,7 +13,8 @@ from torch.sparse import _semi_structured_conversions as semi_structured
 
 from autoprune.config import CallableRef
 from autoprune.errors import PruningError
-from autoprune.formats.saved_model import describe, load_model, save_model
+from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.saved_model import load_model, save_model
 from autoprune.pruning.weights import WeightMasks
 
 
@@ -106,7 +107,7 @@ def test_the_file_shrinks_with_the_ratio_and_holds_no_masks(model: nn.Module, tm
     sizes = []
     for ratio in (0.0, 0.2, 0.5, 0.8, 0.95):
         WeightMasks(model, dict.fromkeys(names, ratio)).apply_()
-        architecture = describe(conv_flatten(), model, CallableRef(callable="pruning_networks:conv_flatten"))
+        architecture = architecture_diff(conv_flatten(), model, CallableRef(callable="pruning_networks:conv_flatten"))
         sizes.append(save_model(tmp_path, model, architecture))
         loaded = load_model(tmp_path, conv_flatten).state_dict()
         assert loaded.keys() == conv_flatten().state_dict().keys()

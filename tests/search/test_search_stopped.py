@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autoprune.engines.inline import run_inline
-from autoprune.formats.saved_model import Architecture, rebuild
+from autoprune.formats.architecture import Architecture, apply_architecture
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.study.records import TrainedTrial, trained_of
@@ -50,7 +50,9 @@ def test_a_stopped_trial_tells_of_the_network_that_it_had(
     def keep_the_network(number: int) -> None:
         checkpoint = load_checkpoint(session.folder.training_checkpoint(number))
         assert checkpoint is not None
-        stopped_models[number] = rebuild(session.task.build_model(), Architecture(**checkpoint["architecture"]))
+        stopped_models[number] = apply_architecture(
+            session.task.build_model(), Architecture.from_dict(checkpoint["architecture"])
+        )
         end_early(number)
 
     driver.end_early = keep_the_network  # type: ignore[method-assign]

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import autoprune
 from autoprune.config.task import CallableRef
-from autoprune.formats.saved_model import describe, load, load_model, save_model
+from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.saved_model import load, load_model, save_model
 from autoprune.network.call import call_model
 from autoprune.pruning.blocks.find import find_blocks
 from autoprune.pruning.blocks.removed import RemovedBlock, remove_blocks
@@ -125,8 +125,8 @@ def test_saved_without_pickle_and_trained(tmp_path: Path) -> None:
     assert PruningPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
     pruned = autoprune.plan(dense, X).prune(blocks=["layers.1"])
     reference = CallableRef(callable="test_blocks_find:stack")
-    architecture = describe(stack(), pruned, reference)
-    assert asdict(architecture)["gives"] == {"layers.1": (None, "hidden", None, "bias")}
+    architecture = architecture_diff(stack(), pruned, reference)
+    assert architecture.to_dict()["gives"] == {"layers.1": (None, "hidden", None, "bias")}
     save_model(tmp_path, pruned, architecture)
     for loaded in (load_model(tmp_path, stack), load(tmp_path, base_dir=Path(__file__).parent)):
         torch.testing.assert_close(loaded(X), pruned(X), rtol=0, atol=0)
@@ -138,7 +138,7 @@ def test_a_file_from_before_blocks_could_take_keywords(tmp_path: Path) -> None:
     model = encoder(norm_first=True)
     pruned = copy.deepcopy(model)
     remove_blocks(pruned, [Block("0.layers.1")])
-    save_model(tmp_path, pruned, describe(model, pruned, CallableRef(callable="somewhere:net")))
+    save_model(tmp_path, pruned, architecture_diff(model, pruned, CallableRef(callable="somewhere:net")))
     record = json.loads((tmp_path / "architecture.json").read_text())
     assert record.pop("gives") == {}
     (tmp_path / "architecture.json").write_text(json.dumps(record))
@@ -176,7 +176,7 @@ def test_transformers(name: str, tmp_path: Path) -> None:
     assert cost.params == sum(p.numel() for p in pruned.parameters())
     assert cost.macs == counter.get_total_flops() // 2
     loaded_from = tmp_path / "model"
-    save_model(loaded_from, pruned, describe(build()[0], pruned, CallableRef(callable="somewhere:net")))
+    save_model(loaded_from, pruned, architecture_diff(build()[0], pruned, CallableRef(callable="somewhere:net")))
     loaded = load_model(loaded_from, lambda: build()[0]).eval()
     both = [call_model(network, inputs)[0] for network in (loaded, pruned.eval())]
     torch.testing.assert_close(*both, rtol=0, atol=0)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import autoprune
 from autoprune.config.task import CallableRef
-from autoprune.formats.saved_model import describe, rebuild
+from autoprune.formats.architecture import apply_architecture, architecture_diff
 
 SEQUENCE = torch.randn(2, 5, 8)
 
@@ -41,9 +41,9 @@ def test_slices_at_places_that_a_shared_config_tells() -> None:
     assert pruned[0].qkv.out_features == (3 + 1 + 1) * 4
     assert (pruned[0].config.num_heads, pruned[0].config.num_layers, pruned[0].n_kv_heads) == (3, 6, 1)
     assert pruned[1].config.num_heads == model[0].config.num_heads == config.num_heads == 6
-    loaded = rebuild(
+    loaded = apply_architecture(
         nn.Sequential(*(Fused(config) for _ in range(2))),
-        describe(model, pruned, CallableRef(callable="somewhere:net")),
+        architecture_diff(model, pruned, CallableRef(callable="somewhere:net")),
     )
     loaded.load_state_dict(pruned.state_dict())
     torch.testing.assert_close(loaded(SEQUENCE), pruned(SEQUENCE), rtol=0, atol=0)

@@ -1,9 +1,10 @@
-"""Small networks to export, imported by name when one is loaded again."""
+"""Small networks to write and to export, imported by name when one is loaded again."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 
@@ -130,3 +131,42 @@ class PerExample(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.stack([self.head(example.flatten()) for example in x])
+
+
+class Untraceable(nn.Module):
+    """Decides by its input's values, which no trace can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x.flatten(1)) * (2 if x.sum() > 1 else 3)
+
+
+DIGITS = torch.from_numpy(load_digits().images[:6]).float().unsqueeze(1) / 16
+
+TEXT = {"mask": torch.tensor([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]]), "ids": torch.arange(12).reshape(3, 4)}
+PAIR = (torch.linspace(-1, 1, 12).reshape(3, 4), torch.linspace(-2, 1, 15).reshape(3, 5))
+# The factory's name, the width to which its network is cut, and inputs for it.
+NETWORKS: dict[str, tuple[int, Any]] = {
+    "cnn": (5, DIGITS),
+    "mlp": (11, DIGITS[:1]),
+    "text_net": (4, TEXT),
+    "two_inputs": (2, PAIR),
+    "caching": (4, PAIR[0]),
+    "scoring": (4, PAIR[0]),
+}
+
+
+def cut(name: str, width: int) -> nn.Module:
+    """A narrow network with batch-norm statistics that are not the initial ones."""
+    torch.manual_seed(0)
+    model: nn.Module = globals()[name](width)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.3)
+            nn.init.uniform_(module.running_var, 0.2, 2.0)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return model
