@@ -1,4 +1,4 @@
-"""A study whose networks and epoch checkpoints `search.checkpoints` keeps elsewhere: the folder's are only copies."""
+"""A study whose networks and epoch checkpoints `search.checkpoints` keeps in a remote place: the folder has copies."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`kill -9` of a search whose checkpoints are elsewhere; then it goes on without the folder's copies."""
+"""`kill -9` of a search whose checkpoints are remote; then it goes on without the folder's copies."""
 
 import shutil
 from pathlib import Path
@@ -24,8 +24,8 @@ TASK = SLOW_TASK.replace('    with open(log, "a")', '    with open(log if output
 @pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 def test_what_another_machine_sees_is_enough_to_go_on(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
     place = tmp_path / "place"
-    elsewhere = {**CHANGES, "search": {"trials": N_TRIALS, "checkpoints": place.as_uri()}}
-    with searching(tmp_path / "a", trained_tiny, elsewhere, 0.03, TASK) as search:
+    remote = {**CHANGES, "search": {"trials": N_TRIALS, "checkpoints": place.as_uri()}}
+    with searching(tmp_path / "a", trained_tiny, remote, 0.03, TASK) as search:
         search.start(engine)
         search.wait_until(lambda search: search.told() and search.amid())
         search.kill()
@@ -59,8 +59,8 @@ def test_what_another_machine_sees_is_enough_to_go_on(trained_tiny: Path, tmp_pa
 @pytest.mark.slow
 def test_a_place_lost_amid_a_search_on_ray_stops_it_and_no_trial_has_failed(trained_tiny: Path, tmp_path: Path) -> None:
     place, lost = tmp_path / "place", tmp_path / "lost"
-    elsewhere = {**CHANGES, "search": {"trials": N_TRIALS, "checkpoints": place.as_uri()}}
-    with searching(tmp_path / "a", trained_tiny, elsewhere, seconds=0.03) as search:
+    remote = {**CHANGES, "search": {"trials": N_TRIALS, "checkpoints": place.as_uri()}}
+    with searching(tmp_path / "a", trained_tiny, remote, seconds=0.03) as search:
         search.start("ray")
         search.wait_until(lambda search: search.told() and search.amid())
         place.rename(lost)
