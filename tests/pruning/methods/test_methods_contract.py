@@ -17,7 +17,8 @@ from autoprune.config.dimension import Dimension, Pick
 from autoprune.config.pruning import METHODS, SETTINGS
 from autoprune.config.task import CallableRef
 from autoprune.cost import measure_cost
-from autoprune.formats.saved_model import describe, save_model
+from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.saved_model import save_model
 from autoprune.pruning.apply import Pruned, prune
 from autoprune.pruning.methods import PRUNING_METHODS, MethodInTrial, MethodSpace, PruningMethod
 from autoprune.pruning.plan import PruningPlan
@@ -94,7 +95,7 @@ def without_data(found: dict[str, Any]) -> PruningConfig:
 
 
 def costs(dense: nn.Module, model: nn.Module, folder: Path) -> dict[str, float]:
-    size_bytes = save_model(folder, model, describe(dense, model, CallableRef(callable="networks:net")))
+    size_bytes = save_model(folder, model, architecture_diff(dense, model, CallableRef(callable="networks:net")))
     cost = measure_cost(model, IMAGES, size_bytes, "cpu", latency=False)
     return {name: getattr(cost, name) for name in MEASURED}
 
