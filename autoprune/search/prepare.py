@@ -3,12 +3,11 @@
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,8 +30,9 @@ from autoprune.search.samplers.registry import load_sampler
 from autoprune.search.space import SearchSpace
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.epochs import DENSE, EpochLog
-from autoprune.study.folder import StudyFolder
+from autoprune.study.folder import SCHEMA, StudyFolder
 from autoprune.study.lineage import dense_training
+from autoprune.study.plan_file import read_plan_part
 from autoprune.tasks.build import build_task
 from autoprune.tasks.check import check_task
 from autoprune.tasks.splits import SubsetSplit
@@ -95,7 +95,7 @@ def validate_space(file: SpaceFile, plan_file: Path | None = None, dense: Path |
     Raises:
         ConfigError: If the file names layers that can't be pruned.
         TaskError: If what it names does not fit together.
-        StudyError: If no network of the space is under its ceilings, or the plan is of an earlier autoprune.
+        StudyError: If no network of the space is under its ceilings, or the study's plan is damaged.
     """
     with in_file(file.path):
         return _validated(file, plan_file, dense)
@@ -114,13 +114,8 @@ def _validated(file: SpaceFile, plan_file: Path | None, dense: Path | None) -> V
     elif dense is not None:
         model = load_model(dense, task.build_model)
     if plan_file is not None and plan_file.exists():
-        record = StudyFolder.read_json(plan_file)
-        if "scores" not in record:
-            raise StudyError(
-                f"{plan_file}: a plan of an earlier autoprune, whose trials this one can't continue. Start a study "
-                "under another name; the results of this one stay readable."
-            )
-        plan, table = _plan_of(record)
+        plan, table = _read_plan(plan_file)
+        read_plan_part(plan_file, "scores", dict)  # the sampler needs them
     else:
         neuron = spec.method("neuron")
         plan = make_plan(model, task.example_inputs(2), hidden_sizes=neuron is not None and neuron.hidden_sizes)
@@ -189,6 +184,7 @@ def in_stage(what: str, way_out: str) -> Iterator[None]:
 
 def check_same_study(folder: StudyFolder, file: SpaceFile) -> None:
     """Refuse to go on with a study that was started from another space file; raises StudyError with the differences."""
+    folder.check_schema()
     if not folder.space.exists() or folder.space.read_bytes() == file.content:
         return
     changed = differences(load_config(folder.space), file.config)
@@ -222,7 +218,7 @@ def prepare_study(
     folder.create()
     if not folder.origin.exists():
         base_dir = os.path.relpath(checked.file.base_dir, folder.root)
-        folder.write_json(folder.origin, {"base_dir": base_dir, "versions": versions()})
+        folder.write_json(folder.origin, {"schema": SCHEMA, "base_dir": base_dir, "versions": versions()})
     space = checked.file.content
     if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
         with folder.writing(), replacing(folder.space) as handle:
@@ -247,7 +243,7 @@ def prepare_study(
 def reopen_study(folder: StudyFolder) -> PreparedStudy:
     """Open a study whose dense and plan stages are done; raises StudyError if they are not."""
     spec = folder.config
-    plan, table = _plan_of(folder.read_json(folder.plan))
+    plan, table = _read_plan(folder.plan)
     return PreparedStudy(
         spec=spec,
         folder=folder,
@@ -288,8 +284,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _plan_of(record: Mapping[str, Any]) -> tuple[PruningPlan, CostTable]:
-    return PruningPlan.from_dict(record["plan"]), CostTable.from_dict(record["table"])
+def _read_plan(path: Path) -> tuple[PruningPlan, CostTable]:
+    return read_plan_part(path, "plan", PruningPlan.from_dict), read_plan_part(path, "table", CostTable.from_dict)
 
 
 def _dense_stage(

@@ -20,6 +20,9 @@ from autoprune.files import replacing
 from autoprune.study.checkpoints import Checkpoints, make_checkpoints
 from autoprune.trial import Replicate, RunId
 
+SCHEMA = 1
+"""Number of the format that a study's files have; in study.json, where a study without one has the first."""
+
 
 class StudyFolder:
     """The paths of one study, and how its files are read and written.
@@ -86,6 +89,15 @@ class StudyFolder:
     def base_dir(self) -> Path:
         """The folder that the user's own modules are imported from."""
         return (self.root / str(self.read_json(self.origin)["base_dir"])).resolve()
+
+    def check_schema(self) -> None:
+        """Raise StudyError if a newer autoprune began the study, in a format that this one does not know."""
+        schema = self.read_json(self.origin).get("schema", SCHEMA) if self.origin.exists() else SCHEMA
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise StudyError(
+                f"{self.origin}: made by a newer autoprune: schema {schema}, of which this one knows 1 to {SCHEMA}. "
+                "Upgrade autoprune."
+            )
 
     def identity(self) -> str:
         """What tells this study from one of the same name in another folder, and stays when its folder is moved."""

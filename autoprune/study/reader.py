@@ -1,6 +1,6 @@
 """One study, read from its folder: what was asked for, what came of it, and how it stands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 
 from autoprune.config import SearchConfig
-from autoprune.errors import StudyError, describe_error
 from autoprune.pruning.plan import PruningPlan
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps
+from autoprune.study.plan_file import read_plan_part
 from autoprune.study.records import (
     CONFIG,
     CURVE,
@@ -87,11 +87,13 @@ class StudyReader:
         read_only: Whether a database that a crash left half written is refused instead of mended.
 
     Raises:
-        StudyError: If there is no study. Every method raises it where a file is missing or damaged.
+        StudyError: If there is no study, or a newer autoprune made it. Every method raises it where a file is missing
+            or damaged.
     """
 
     def __init__(self, root: Path, *, read_only: bool = False) -> None:
         self._folder = StudyFolder.existing(root)
+        self._folder.check_schema()
         self._read_only = read_only
 
     @property
@@ -122,14 +124,14 @@ class StudyReader:
     @cached_property
     def plan(self) -> PruningPlan:
         """What of the network can be pruned."""
-        return self._planned("plan", PruningPlan.from_dict)
+        return read_plan_part(self._folder.plan, "plan", PruningPlan.from_dict)
 
     @cached_property
     def cost_table(self) -> "CostTable":
         """The exact cost of every candidate; loads torch."""
         from autoprune.cost import CostTable
 
-        return self._planned("table", CostTable.from_dict)
+        return read_plan_part(self._folder.plan, "table", CostTable.from_dict)
 
     @cached_property
     def trials(self) -> tuple[StudyTrial, ...]:
@@ -216,15 +218,6 @@ class StudyReader:
             Whether it is there, whole. Another process may delete a network meanwhile.
         """
         return self._folder.checkpoint_store.copy_model(number, target)
-
-    def _planned(self, part: str, rebuild: Callable[[Mapping[str, Any]], T]) -> T:
-        path = self._folder.plan
-        try:
-            return rebuild(self._folder.read_json(path)[part])
-        except (KeyError, TypeError, ValueError) as error:
-            raise StudyError(
-                f"{path}: not a plan: {describe_error(error)}. Restore it, or start the study anew."
-            ) from None
 
     @cached_property
     def _record(self) -> "StudyRecord":

@@ -23,7 +23,7 @@ class CheckpointRetention:
     def scores_of(self, number: int | None) -> Mapping[str, Sequence[float]]:
         """Scores of the channels of a trial's network, or of the dense one, as the worker kept them.
 
-        There are none for a network taken over from a study of an earlier autoprune.
+        There are none for a network taken over from a study that did not keep them.
         """
         if number is not None:
             self._folder.checkpoint_store.fetch_record(number)

@@ -213,8 +213,8 @@ class Trainer:
         """
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state.get("scaler", {}))  # not in a checkpoint of an earlier autoprune
-        self.micro_batch_size = state.get("device_batch", self.micro_batch_size)
+        self._scaler.load_state_dict(state["scaler"])
+        self.micro_batch_size = state["device_batch"]
         self.epoch = state["epoch"]
         self.validation_losses = list(state["validation_losses"])
 

@@ -20,6 +20,7 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
+from autoprune.study.plan_file import read_plan_part
 from autoprune.tasks.build import build_task
 from autoprune.tasks.task import Split, Task
 from autoprune.training.batch_norm import recalibrate_batch_norm
@@ -74,7 +75,7 @@ class Worker:
         self.spec = config or folder.config
         folder.checkpoint_store.open()  # what keeps it from being opened is no trial's fault
         self.task = task or build_task(self.spec.task, folder.base_dir)
-        self.plan = PruningPlan.from_dict(folder.read_json(folder.plan)["plan"])
+        self.plan = read_plan_part(folder.plan, "plan", PruningPlan.from_dict)
         self.dense = DenseReference.read(folder)
         self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)
         self.precision = Precision.of(self.spec.training)

@@ -1,5 +1,6 @@
 """A real study through its reader: what the driver told is read back, and what is missing or damaged is named."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from autoprune.engines.inline import run_in_process
 from autoprune.errors import ConfigError, StudyError
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.run import run_search
-from autoprune.study.folder import StudyFolder
+from autoprune.study.folder import SCHEMA, StudyFolder
 from autoprune.study.reader import StudyReader
 
 
@@ -122,3 +123,16 @@ def test_a_plan_without_its_parts_is_named(tiny_study: Callable[..., PreparedStu
         _ = study.plan
     with pytest.raises(StudyError, match=r"plan\.json"):
         _ = study.cost_table
+
+
+def test_a_study_of_a_newer_format_is_refused(tiny_study: Callable[..., PreparedStudy]) -> None:
+    session = tiny_study()
+    folder, origin = session.folder, json.loads(session.folder.origin.read_text())
+    assert origin["schema"] == SCHEMA
+    folder.write_json(folder.origin, {name: value for name, value in origin.items() if name != "schema"})
+    assert StudyReader(folder.root).is_ready  # begun before there was a number
+    assert tiny_study().dense == session.dense
+    folder.write_json(folder.origin, origin | {"schema": SCHEMA + 1})
+    for opened in (lambda: StudyReader(folder.root), tiny_study):
+        with pytest.raises(StudyError, match=r"study\.json: made by a newer autoprune: schema 2.* Upgrade"):
+            opened()

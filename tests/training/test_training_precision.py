@@ -136,20 +136,6 @@ def test_a_step_that_fp16_can_not_hold_is_left_out(
     torch.testing.assert_close(mlp.state_dict(), task.build_model().state_dict(), rtol=0, atol=0)
 
 
-def test_a_checkpoint_of_an_earlier_autoprune_is_taken(
-    make_task: MakeTask, settings: dict[str, Any], mlp: nn.Module
-) -> None:
-    task = make_task(n_train=64)
-    trainer = Trainer(mlp, task, **settings, max_micro_batch_size=16)
-    trainer.run_epoch()
-    state = trainer.state_dict()
-    del state["scaler"], state["device_batch"]
-    resumed = Trainer(task.build_model(), task, **settings, max_micro_batch_size=16)
-    resumed.load_state_dict(state)
-    assert resumed.micro_batch_size == 16
-    assert resumed.run_epoch().train_loss == trainer.run_epoch().train_loss
-
-
 def test_channels_are_last_in_memory_and_only_there(
     make_task: MakeTask, settings: dict[str, Any], cnn: nn.Sequential
 ) -> None:
