@@ -11,6 +11,7 @@ import pandas as pd
 from autoprune.config import SearchConfig
 from autoprune.pruning.plan import PruningPlan
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.epochs import read_epochs
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps
 from autoprune.study.plan_file import read_plan_part
@@ -218,6 +219,15 @@ class StudyReader:
             Whether it is there, whole. Another process may delete a network meanwhile.
         """
         return self._folder.checkpoint_store.copy_model(number, target)
+
+    def epochs(self, run: int | str | None = None) -> pd.DataFrame:
+        """Read what was kept of each epoch, as :func:`autoprune.study.epochs.read_epochs` gives it.
+
+        Args:
+            run: A trial's number, a replicate's name such as ``"3-seed0"``, or ``"dense"``; ``None`` reads all.
+        """
+        epochs = read_epochs(self._folder)
+        return epochs if run is None else epochs[epochs["run"] == str(run)].reset_index(drop=True)
 
     @cached_property
     def _record(self) -> "StudyRecord":

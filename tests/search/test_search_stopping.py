@@ -22,6 +22,12 @@ def test_enough_better_trials_at_no_more_cost_stop_one() -> None:
     assert not should_stop(rungs, 101)
 
 
+def test_equal_accuracy_at_equal_cost_counts_as_better() -> None:
+    rungs = rungs_with([0.8] * N_BETTER)
+    rungs.record(100, 4, [1.0], [0.8])
+    assert should_stop(rungs, 100)
+
+
 def test_a_cheaper_trial_goes_on() -> None:
     rungs = rungs_with([0.9] * 10)
     rungs.record(100, 4, [0.5], [0.2])

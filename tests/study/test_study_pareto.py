@@ -96,6 +96,12 @@ def test_the_knee_lies_farthest_from_the_line_through_the_extremes() -> None:
     assert knee(np.stack([accuracy, flops], axis=1), DIRECTIONS[2]) == int(np.argmax(distances)) == 2
 
 
+def test_with_two_objectives_the_knee_is_not_the_point_nearest_to_the_ideal() -> None:
+    scaled = np.array([[0.0, 1.0], [0.05, 0.8], [0.45, 0.45], [1.0, 0.0]])
+    assert np.argmin(np.linalg.norm(scaled, axis=1)) == 2
+    assert knee(scaled, ["minimize", "minimize"]) == 1
+
+
 def test_the_knee_of_three_objectives_is_nearest_to_the_ideal_point() -> None:
     values = np.array([[1.0, 10.0, 10.0], [0.0, 0.0, 10.0], [0.5, 5.0, 0.0], [0.9, 2.0, 1.0], [np.nan, 0.0, 0.0]])
     assert knee(values, DIRECTIONS[3]) == 3

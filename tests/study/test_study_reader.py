@@ -57,6 +57,15 @@ def test_what_a_search_told_is_read(searched: StudyFolder) -> None:
     assert study.network_folder(None) == searched.dense
 
 
+def test_the_epochs_of_a_trial_are_its_curve(searched: StudyFolder) -> None:
+    study = StudyReader(searched.root)
+    for trial in study.trials:
+        epochs = study.epochs(trial.number)
+        assert list(epochs["accuracy"]) == trial.curve
+        assert list(epochs["epoch"]) == [*range(1, len(epochs) + 1)]
+    assert len(study.epochs()) == sum(len(trial.curve) for trial in study.trials) + len(study.epochs("dense"))
+
+
 def test_a_network_is_copied_whole_or_not_at_all(searched: StudyFolder, tmp_path: Path) -> None:
     study = StudyReader(searched.root)
     number = int(study.front()["number"].iloc[0])
