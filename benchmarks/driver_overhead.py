@@ -28,8 +28,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.prepare import prepare_study, read_space, validate_space
+from autoprune.search.prepare import prepare_study
 from autoprune.search.resources import WorkerResources
+from autoprune.search.validate import read_space, validate_space
 from autoprune.study.folder import StudyFolder
 from benchmarks import driver_overhead_task
 from benchmarks.driver_overhead_runs import WAYS

@@ -23,8 +23,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from autoprune.search.prepare import prepare_study, read_space, validate_space
+from autoprune.search.prepare import prepare_study
 from autoprune.search.resources import WorkerResources
+from autoprune.search.validate import read_space, validate_space
 from autoprune.study.folder import StudyFolder
 from benchmarks.suggest_time_studies import TRAINING, Filling, Problem
 

@@ -11,8 +11,9 @@ import torch
 import yaml
 
 from autoprune.cost import measure
-from autoprune.search.prepare import PreparedStudy, prepare_study, read_space, validate_space
+from autoprune.search.prepare import PreparedStudy, prepare_study
 from autoprune.search.resources import WorkerResources
+from autoprune.search.validate import read_space, validate_space
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import Cost, Latency

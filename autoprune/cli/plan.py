@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from autoprune.pruning.sensitivity.map import SensitivityMap
-    from autoprune.search.prepare import ValidatedSpace
+    from autoprune.search.validate import ValidatedSpace
 
 
 PICTURE_FORMATS = (".png", ".svg", ".pdf")
@@ -43,9 +43,10 @@ def plan(
 
     from autoprune.cost import measure_cost
     from autoprune.report.plan import plan_record, plan_tables
-    from autoprune.search.prepare import rank_plan, read_space, saved_size, validate_space
+    from autoprune.search.prepare import rank_plan, saved_size
     from autoprune.search.sensitivity import trained_network
     from autoprune.search.space import SearchSpace
+    from autoprune.search.validate import read_space, validate_space
     from autoprune.study.folder import StudyFolder
 
     checked = validate_space(read_space(space))

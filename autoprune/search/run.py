@@ -22,19 +22,11 @@ from autoprune.search.callbacks import (
 from autoprune.search.driver import Driver
 from autoprune.search.final_evaluation import evaluate_on_test
 from autoprune.search.job_source import JobSource
-from autoprune.search.prepare import (
-    PreparedStudy,
-    check_prunable,
-    check_same_study,
-    in_file,
-    in_stage,
-    prepare_study,
-    read_space,
-    validate_space,
-)
+from autoprune.search.prepare import PreparedStudy, in_stage, prepare_study
 from autoprune.search.replication.replication import Replication
 from autoprune.search.resources import WorkerResources, find_worker_resources
 from autoprune.search.signals import handlers_restored
+from autoprune.search.validate import check_prunable, check_same_study, in_file, read_space, validate_space
 from autoprune.search.warm_start import check_same_network, find_source, take_over
 from autoprune.study.checkpoints.remote_store import RemoteLocation
 from autoprune.study.database import Database

@@ -10,7 +10,7 @@ from autoprune.errors import PruningError, TaskError
 from autoprune.formats.saved_model import load_model
 from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.pruning.sensitivity.measure import measure_map, points_to_measure
-from autoprune.search.prepare import ValidatedSpace, check_same_study, in_file
+from autoprune.search.validate import ValidatedSpace, check_same_study, in_file
 from autoprune.study.folder import StudyFolder
 from autoprune.worker.task_meter import task_meter
 

@@ -23,11 +23,12 @@ from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
 from autoprune.formats.saved_model import load_model
 from autoprune.pruning.apply import prune
-from autoprune.search.prepare import PreparedStudy, ValidatedSpace
+from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources
 from autoprune.search.samplers.registry import ladder_steps, start_name, wants_sensitivity
 from autoprune.search.sensitivity_jobs import SensitivityJobs
 from autoprune.search.space import SearchSpace, locate
+from autoprune.search.validate import ValidatedSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_storage import open_study

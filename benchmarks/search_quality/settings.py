@@ -11,8 +11,9 @@ from typing import Any
 import torch
 import yaml
 
-from autoprune.search.prepare import prepare_study, read_space, validate_space
+from autoprune.search.prepare import prepare_study
 from autoprune.search.resources import WorkerResources
+from autoprune.search.validate import read_space, validate_space
 from autoprune.study.folder import StudyFolder
 
 SPACES = Path(__file__).parent / "spaces"

@@ -17,9 +17,10 @@ from torch import nn
 
 from autoprune.errors import StudyError, TaskError
 from autoprune.formats.saved_model import load_model
-from autoprune.search import prepare as session_module
+from autoprune.search import dense_stage
 from autoprune.search.driver import Driver
-from autoprune.search.prepare import PreparedStudy, rank_plan, read_space, reopen_study, validate_space
+from autoprune.search.prepare import PreparedStudy, rank_plan, reopen_study
+from autoprune.search.validate import read_space, validate_space
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_storage import load_record, open_study
 from autoprune.training.evaluation import evaluate
@@ -60,7 +61,7 @@ def test_dense_training_goes_on_after_a_death(
     done = tiny_study()
     weights = load_file(done.folder.dense / "model.safetensors")
     shutil.rmtree(done.folder.dense)
-    n_epochs, save = [], session_module.save_checkpoint
+    n_epochs, save = [], dense_stage.save_checkpoint
 
     def save_and_die(path: Path, state: dict[str, Any]) -> None:
         save(path, state)
@@ -68,10 +69,10 @@ def test_dense_training_goes_on_after_a_death(
         if state["epoch"] == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(session_module, "save_checkpoint", save_and_die)
+    monkeypatch.setattr(dense_stage, "save_checkpoint", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         tiny_study()
-    monkeypatch.setattr(session_module, "save_checkpoint", lambda path, state: n_epochs.append(state["epoch"]))
+    monkeypatch.setattr(dense_stage, "save_checkpoint", lambda path, state: n_epochs.append(state["epoch"]))
     tiny_study()
     assert n_epochs == list(range(1, done.spec.dense.epochs + 1))
     torch.testing.assert_close(load_file(done.folder.dense / "model.safetensors"), weights, rtol=0, atol=0)
@@ -98,7 +99,7 @@ def test_given_weights_are_judged_on_the_device_of_the_trials(
         devices.append({parameter.device.type for parameter in model.parameters()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session_module, "evaluate", judged)
+    monkeypatch.setattr(dense_stage, "evaluate", judged)
     with pytest.raises(KeyboardInterrupt):
         prepare_tiny(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("meta")))
     assert devices == [{"meta"}]
