@@ -84,7 +84,7 @@ def measure(problem: Problem, filled: StudyFolder, sampler: str, n_suggestions: 
     name, _, start = sampler.partition(", ")
     row: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        folder = StudyFolder(Path(scratch) / "study")
+        folder = StudyFolder(Path(scratch) / "study", problem.space.spec)
         folder.create()
         shutil.copy(filled.database, folder.database)
         folder.write_json(folder.origin, {"base_dir": "."})
@@ -128,7 +128,7 @@ def run(dimensions: Sequence[int], sizes: Sequence[int], samplers: Sequence[str]
         problem = Problem(n_dimensions)
         too_slow: set[str] = set()
         with tempfile.TemporaryDirectory() as scratch:
-            filled = StudyFolder(Path(scratch) / "filled")
+            filled = StudyFolder(Path(scratch) / "filled", problem.space.spec)
             filling = Filling(problem, filled)
             for n_trials in sizes:
                 filling.up_to(n_trials)

@@ -1,6 +1,7 @@
 """Studies of a tiny task, ready for trials, and databases for them; every test runs torch on one thread."""
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tiny import TINY_TASK, brief_latencies, copy_study, prepare_tiny, tiny_fold
 from autoprune.search.prepare import PreparedStudy
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background processes ignore it
 hypothesis.settings.register_profile("unhurried", deadline=None)  # the wall's time depends on what else runs
 hypothesis.settings.load_profile("unhurried")
 

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +78,11 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 
 def test_unwritable_results(tmp_path: Path) -> None:
     results_is_a_file(tmp_path)
-    code, _, err = run_command("search", write_space(tmp_path, {}), cwd=tmp_path)  # Ray is started, and ends
-    assert code == 2
-    assert "can't be written" in err
-    assert "--results" in err
+    command = [sys.executable, "-m", "autoprune", "search", write_space(tmp_path, {})]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # Ray starts, and ends
+    assert done.returncode == 2
+    assert "can't be written" in done.stderr
+    assert "--results" in done.stderr
 
 
 def test_a_missing_space_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from changes import OnChange
 
 from autoprune.errors import StudyError
 from autoprune.search import failure_limit
@@ -82,9 +83,8 @@ def test_it_gives_out_the_asked_number_of_trials_and_counts_them(make_driver: Ma
 
 def test_every_change_is_told_on(tiny_study: Callable[..., PreparedStudy]) -> None:
     session, seen = tiny_study(), []
-    driver = Driver(
-        session.folder, session.space, session.table, session.dense, 1, lambda told: seen.append(told.n_told)
-    )
+    changes = OnChange(lambda told: seen.append(told.n_told))
+    driver = changes.driver = Driver(session.folder, session.space, session.table, session.dense, 1, [changes])
     config = next_trial(driver)
     driver.report(EpochReport(0, 1, 0.5, 1.0, 1.0, 0.1, 32, 0.01))
     finish(driver, config, 0.5)

@@ -24,12 +24,10 @@ from optuna.testing.pytest_samplers import (
     MultiObjectiveSamplerTestCase,
     RelativeSamplerTestCase,
 )
-from tiny import ONE_THREAD, copy_study
+from tiny import copy_study, prepare_tiny, tiny_folder
 
-from autoprune.search.prepare import prepare_study
 from autoprune.search.samplers.cost_aware import CostAwareSampler, CostAwareSettings, SearchKnowledge
 from autoprune.search.samplers.cost_aware.settings import InitialDesignSettings
-from autoprune.study.folder import StudyFolder
 from autoprune.study.records import CONFIG, RESULT
 from autoprune.trial import Cost, TrialResult, to_dict
 
@@ -38,7 +36,7 @@ from autoprune.trial import Cost, TrialResult, to_dict
 def knowledge(trained_tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> SearchKnowledge:
     root = tmp_path_factory.mktemp("contract") / "a"
     copy_study(trained_tiny, root, {"pruning": [{"method": "neuron", "criterion": ["l1", "l2"]}]})
-    study = prepare_study(root / "space.yaml", StudyFolder(root / "results" / "tiny"), ONE_THREAD)
+    study = prepare_tiny(root / "space.yaml", tiny_folder(root))
     return SearchKnowledge(
         space=study.space,
         table=study.table,
