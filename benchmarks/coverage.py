@@ -35,6 +35,7 @@ from autoprune.pruning.plan import Block
 from autoprune.pruning.planner import make_plan
 from autoprune.pruning.proof import Bench, bench, randomised, run, tensors_in
 from benchmarks import coverage_networks
+from benchmarks.markdown import markdown_table
 
 RATIOS = (0.1, 0.5, 0.9)
 FAMILIES: Mapping[str, Callable[[], Any]] = {
@@ -42,6 +43,13 @@ FAMILIES: Mapping[str, Callable[[], Any]] = {
     "transformers": coverage_networks.transformers_models,
     "torchvision": coverage_networks.torchvision_models,
 }
+
+IN_README = {
+    "hand-written": "hand-written (shuffle, gates, shared and tied weights, U-Net, LSTM, attention)",
+    "transformers": "transformers, small (BERT to Whisper's encoder, Llama to Falcon, eager and sdpa)",
+    "torchvision": "torchvision's classifiers (`--family torchvision`), all of them",
+}
+"""Family -> its name in README."""
 
 
 def rows_of(family: str, name: str, build: Callable[[], tuple[nn.Module, Any]], rival: bool) -> list[dict[str, Any]]:
@@ -147,32 +155,53 @@ def n_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def summary(frame: pd.DataFrame) -> Table:
-    """A row a family: how many networks are right at every ratio, how many parameters are left, and of those that have
-    blocks how many are right without half of them.
+def figures_of(rows: pd.DataFrame) -> dict[str, str]:
+    """A family's figures: how many networks are right at every ratio, how many parameters are left, and of those that
+    have blocks how many are right without half of them.
     """
+    left = [(part["params_after"] / part["params"]).median() for _, part in rows.groupby("ratio")]
+    right = rows.groupby("model")["verdict"].agg(lambda verdicts: (verdicts == "ok").all()).sum()
+    without = rows[rows["blocks_removed"] > 0] if "blocks_removed" in rows else rows[:0]
+    rival = "-"
+    if "rival_verdict" in rows and rows["rival_verdict"].notna().any():
+        rival = str(rows.groupby("model")["rival_verdict"].agg(lambda verdicts: (verdicts == "runs").all()).sum())
+    return {
+        "networks": str(rows["model"].nunique()),
+        "right": str(right),
+        "left": " / ".join(f"{share:.0%}" for share in left),
+        "blocks": f"{(without['blocks_verdict'] == 'ok').sum()} of {len(without)}" if len(without) else "-",
+        "rival": rival,
+    }
+
+
+def summary(frame: pd.DataFrame) -> Table:
+    """A row a family."""
     table = Table(title="coverage", title_justify="left", box=None, pad_edge=False, header_style="bold")
     left_at = "params left at 0.1 / 0.5 / 0.9, median"
     for heading in ("family", "networks", "right", left_at, "without half of the blocks", "Torch-Pruning runs"):
         table.add_column(heading, justify="left" if heading == "family" else "right")
     for family, rows in frame.groupby("family", sort=False):
-        left = [(part["params_after"] / part["params"]).median() for _, part in rows.groupby("ratio")]
-        right = rows.groupby("model")["verdict"].agg(lambda verdicts: (verdicts == "ok").all()).sum()
-        without = rows[rows["blocks_removed"] > 0] if "blocks_removed" in rows else rows[:0]
-        blocks = f"{(without['blocks_verdict'] == 'ok').sum()} of {len(without)}" if len(without) else "-"
-        rival = "-"
-        if "rival_verdict" in rows and rows["rival_verdict"].notna().any():
-            runs = rows.groupby("model")["rival_verdict"].agg(lambda verdicts: (verdicts == "runs").all()).sum()
-            rival = f"{runs} of {rows['model'].nunique()}"
-        table.add_row(
-            str(family),
-            str(rows["model"].nunique()),
-            str(right),
-            " / ".join(f"{share:.0%}" for share in left),
-            blocks,
-            rival,
-        )
+        figures = figures_of(rows)
+        if figures["rival"] != "-":
+            figures["rival"] += f" of {figures['networks']}"
+        table.add_row(str(family), *figures.values())
     return table
+
+
+def readme_table(rows: pd.DataFrame) -> list[str]:
+    """Return README's table: a row a family."""
+    headings = (
+        "family",
+        "networks",
+        "right",
+        "parameters left at 0.1 / 0.5 / 0.9, median",
+        "right without blocks",
+        "Torch-Pruning alone runs at all three",
+    )
+    return markdown_table(
+        headings,
+        [[IN_README[family], *figures_of(part).values()] for family, part in rows.groupby("family", sort=False)],
+    )
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from autoprune.search.validate import read_space, validate_space
 from autoprune.study.folder import StudyFolder
 from benchmarks import driver_overhead_task
 from benchmarks.driver_overhead_runs import WAYS
+from benchmarks.markdown import markdown_table
 
 OUT = Path("benchmarks/results/driver_overhead.parquet")
 SECONDS = (0.02, 0.5, 2.0, 10.0)
@@ -139,14 +140,17 @@ def table_of(frame: pd.DataFrame) -> Table:
     return table
 
 
-def readme_line(frame: pd.DataFrame, way: str) -> str:
-    """A line of README's table: overheads by training time, with the number of trials counted."""
-    cells = frame[frame["way"] == way].set_index("seconds")
-    figures = [
-        f"{cells.loc[seconds, 'overhead']:.2f} ({cells.loc[seconds, 'trials']})" if seconds in cells.index else "-"
-        for seconds in SECONDS[1:]
-    ]
-    return f"| {way} | {' | '.join(figures)} |"
+def readme_table(rows: pd.DataFrame) -> list[str]:
+    """Return README's table: a row a way, overheads by training time, with the number of trials counted."""
+    lines = []
+    for way in WAYS:
+        cells = rows[rows["way"] == way].set_index("seconds")
+        figures = [
+            f"{cells.loc[seconds, 'overhead']:.2f} ({cells.loc[seconds, 'trials']})" if seconds in cells.index else "-"
+            for seconds in SECONDS[1:]
+        ]
+        lines.append([way, *figures])
+    return markdown_table(["way", *(f"{seconds:g} s" for seconds in SECONDS[1:])], lines)
 
 
 def shown(value: float, form: str) -> str:

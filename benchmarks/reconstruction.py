@@ -31,6 +31,7 @@ from autoprune.tasks.task import Task
 from autoprune.training.batch_norm import recalibrate_batch_norm
 from autoprune.training.evaluation import evaluate
 from benchmarks.coverage import FAMILIES
+from benchmarks.markdown import markdown_table, short
 from benchmarks.search_quality.settings import SETTINGS, prepared
 
 OUT = Path("benchmarks/results/reconstruction.parquet")
@@ -112,6 +113,23 @@ def table(rows: pd.DataFrame) -> Table:
             for row in part.to_dict("records"):
                 found.add_row(f"{family} at {row['share']:g}x: accuracy", "", *(f"{row[way]:.3f}" for way in WAYS))
     return found
+
+
+def readme_table(rows: pd.DataFrame) -> list[str]:
+    """Return README's table: the medians of the errors, then the accuracies; the lowest share is left out."""
+    lines = []
+    for (family, part), what in zip(
+        rows[rows["model"].notna()].groupby("family", sort=False),
+        ("change of the outputs on unseen inputs, median of {} {} networks", "of {} {}"),
+        strict=True,
+    ):
+        lines.append([what.format(len(part), family), *(short(part[way].median()) for way in WAYS)])
+    accuracies = rows[rows["share"].notna()].set_index("share")
+    dense = short(accuracies.loc[1.0, "l2"])
+    for number, share in enumerate(SHARES[:-1]):
+        what = f"at {share:g}x" if number else f"ResNet-20 ({dense} dense), accuracy at {share:g}x"
+        lines.append([what, *(short(accuracies.loc[share, way]) for way in WAYS)])
+    return markdown_table(["", *WAYS], lines)
 
 
 def main() -> None:

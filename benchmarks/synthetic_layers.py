@@ -33,6 +33,7 @@ from autoprune.search.samplers.cost_aware import CostAwareSampler, CostAwareSett
 from autoprune.search.samplers.cost_aware.settings import Replacements
 from autoprune.study.records import CONFIG, RESULT
 from autoprune.trial import to_dict
+from benchmarks.markdown import markdown_table
 from benchmarks.search_quality.measures import front_volume
 from benchmarks.search_quality.methods.ablations import LearnedCosts, RawRatios
 from benchmarks.suggest_time_studies import N_TRAINING, Problem
@@ -116,9 +117,10 @@ def cells_of(frame: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def readme_lines(frame: pd.DataFrame) -> list[str]:
-    """The lines of README's table."""
-    return [f"| {' | '.join([method, *cells])} |" for method, cells in cells_of(frame).items()]
+def readme_table(rows: pd.DataFrame) -> list[str]:
+    """Return README's table: a row a sampler."""
+    headings = ("sampler", "linear", "range", "log", "range", "CPU s")
+    return markdown_table(headings, [[method, *cells] for method, cells in cells_of(rows).items()])
 
 
 def table_of(frame: pd.DataFrame) -> Table:

@@ -37,6 +37,7 @@ from autoprune.training.loop import Trainer
 from autoprune.training.precision import Precision
 from autoprune.trial import OptimizerConfig, ScheduleConfig
 from autoprune.zoo import cnn6, resnet20
+from benchmarks.markdown import markdown_table
 
 OUT = Path("benchmarks/results/training_settings.parquet")
 COLUMNS = [
@@ -45,6 +46,17 @@ COLUMNS = [
 ]
 IN_README = ("NVIDIA H100", "Intel(R) Xeon(R) Processor (amx_bf16")
 """How the names of the two devices begin that README has."""
+
+README_HEADINGS = (
+    "",
+    "H100: ResNet-20, 128 of 32x32 a step",
+    "ResNet-50, 64 of 224x224",
+    "BERT-base, 32 of 128 tokens",
+    "one CPU core: six convolutions, 64 of 28x28",
+    "ResNet-20",
+    "accuracy, H100",
+    "CPU",
+)
 
 N_TRAIN = 10_000
 """Images of the retraining."""
@@ -220,10 +232,11 @@ def table(rows: pd.DataFrame) -> Table:
     return found
 
 
-def readme_lines(rows: pd.DataFrame) -> Iterator[str]:
-    """README's table: a line a setting, examples a second as a share of float32's, and accuracies."""
+def readme_table(rows: pd.DataFrame) -> list[str]:
+    """Return README's table: a row a setting, examples a second as a share of float32's, and accuracies."""
     gpu, cpu = (rows["device"].str.startswith(name) for name in IN_README)
     columns = [(gpu, name) for name in list(NETWORKS)[1:]] + [(cpu, name) for name in list(NETWORKS)[:2]]
+    lines = []
     for setting in SETTINGS:
         cells = [setting]
         for there, network in columns:
@@ -232,7 +245,8 @@ def readme_lines(rows: pd.DataFrame) -> Iterator[str]:
         for there in (gpu, cpu):
             found = rows.loc[there & (rows["setting"] == setting), "accuracy"].dropna()
             cells.append(f"{found.mean():.3f} ± {found.std():.3f}" if len(found) else "")
-        yield f"| {' | '.join(cells)} |"
+        lines.append(cells)
+    return markdown_table(README_HEADINGS, lines)
 
 
 def _told(value: float, form: str) -> str:

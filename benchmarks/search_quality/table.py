@@ -9,6 +9,7 @@ import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from benchmarks.markdown import short
 from benchmarks.search_quality.measures import SHARES, best_at, epochs_until, test_volume, volume_at
 from benchmarks.search_quality.settings import SETTINGS
 
@@ -23,29 +24,33 @@ def tables(frame: pd.DataFrame, setting: str) -> RenderableType:
     reference = SETTINGS[setting].reference
     runs = {str(name): [run for _, run in part.groupby("seed")] for name, part in rows.groupby("method")}
 
-    def volumes(log: bool) -> dict[str, Measure]:
-        found: dict[str, Measure] = {
-            heading: lambda run, share=share: volume_at(run, share * float(run["budget"].iloc[0]), reference, log)
-            for heading, share in (("1/3", 1 / 3), ("2/3", 2 / 3), ("all", 1.0))
-        }
-        return found | {"all, test": lambda run: test_volume(run, reference, log)}
-
-    def accuracies(index: int) -> dict[str, Measure]:
-        return {f"{share}x": lambda run, share=share: best_at(run, share)[index] for share in SHARES}
-
     budget = ", ".join(f"{budget:g}" for budget in sorted(set(rows["budget"])))
     dense, dense_test = rows["accuracy_dense"].median(), rows["accuracy_dense_test"].median()
     return Group(
         f"{setting}: {budget} epochs; dense accuracy {dense:.3f}, on test {dense_test:.3f}",
         f"(hypervolume: over accuracy {reference} at 1.0x MACs, so below {dense - reference:.3f})",
-        _table("hypervolume, MACs linear", runs, volumes(log=False)),
-        _table("hypervolume, MACs from 0.01x on a log axis", runs, volumes(log=True)),
+        _table("hypervolume, MACs linear", runs, volume_measures(reference, log=False)),
+        _table("hypervolume, MACs from 0.01x on a log axis", runs, volume_measures(reference, log=True)),
         _reached(runs, reference),
-        _table("best accuracy on validation, MACs at most", runs, accuracies(0)),
-        _table("the same networks on test", runs, accuracies(1)),
+        _table("best accuracy on validation, MACs at most", runs, accuracy_measures(0)),
+        _table("the same networks on test", runs, accuracy_measures(1)),
         _seeds(runs),
         "",
     )
+
+
+def volume_measures(reference: float, log: bool) -> dict[str, Measure]:
+    """Heading -> hypervolume after that share of the epochs, on validation or on test."""
+    found: dict[str, Measure] = {
+        heading: lambda run, share=share: volume_at(run, share * float(run["budget"].iloc[0]), reference, log)
+        for heading, share in (("1/3", 1 / 3), ("2/3", 2 / 3), ("all", 1.0))
+    }
+    return found | {"all, test": lambda run: test_volume(run, reference, log)}
+
+
+def accuracy_measures(index: int) -> dict[str, Measure]:
+    """Heading -> the best accuracy at that share of the MACs: 0 on validation, 1 of the same networks on test."""
+    return {f"{share}x": lambda run, share=share: best_at(run, share)[index] for share in SHARES}
 
 
 def print_tables(frame: pd.DataFrame, settings: Sequence[str], console: Console) -> None:
@@ -93,7 +98,7 @@ def _table(title: str, runs: dict[str, list[pd.DataFrame]], measures: dict[str, 
     for heading in measures:
         table.add_column(heading, justify="right", no_wrap=True)
     for method in sorted(found, key=lambda name: -found[name][last].fillna(0.0).median()):
-        table.add_row(method, *(_range(values.dropna(), _short) for values in found[method]))
+        table.add_row(method, *(_range(values.dropna(), short) for values in found[method]))
     return table
 
 
@@ -109,10 +114,6 @@ def _range(values: "pd.Series[float]", written: Callable[[float], str]) -> str:
 
 def _whole(value: float) -> str:
     return f"{value:.0f}" if math.isfinite(value) else "never"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")
 
 
 def _seeds(runs: dict[str, list[pd.DataFrame]]) -> str:

@@ -1,12 +1,11 @@
 """The benchmark of joint search: short runs on digits, and who started from whom with which training."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -17,12 +16,8 @@ from autoprune.trial import ScheduleConfig
 from benchmarks.search_quality import __main__ as command
 from benchmarks.search_quality import results
 from benchmarks.search_quality.lab import Lab
-from benchmarks.search_quality.measures import SHARES, best_at, volume_at
-from benchmarks.search_quality.measures import test_volume as volume_on_test
 from benchmarks.search_quality.methods.joint import ORDERS, first_guess, ratio_space, training_space, uniform_at
 from benchmarks.search_quality.settings import SETTINGS, prepared
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.benchmarks, pytest.mark.usefixtures("brief_latency")]
 
@@ -121,25 +116,3 @@ def test_only_the_training_or_only_the_ratios(work: Path, tmp_path: Path) -> Non
     assert asked.lr_schedule == chosen.lr_schedule
     assert asked.optimizer == chosen.optimizer
     assert asked.batch_size_schedule == chosen.batch_size_schedule
-
-
-def test_readme_says_what_the_committed_rows_say() -> None:
-    frame = results.read(ROOT / "benchmarks/results/joint.parquet")
-    frame = frame[frame["setting"] == "digits"]
-    seeds = set.intersection(*(set(frame.loc[frame["method"] == method, "seed"]) for method in ORDERS))
-    readme = (ROOT / "README.md").read_text()
-    for method in ORDERS:
-        rows = frame[(frame["method"] == method) & frame["seed"].isin(seeds)]
-        runs = [run for _, run in rows.groupby("seed")]
-        cells = []
-        for log in (False, True):
-            volumes = [[volume_at(run, epochs, 0.5, log) for run in runs] for epochs in (80, 240)]
-            cells.append(" / ".join(map(median, volumes)))
-            cells.append(median([volume_on_test(run, 0.5, log) for run in runs]))
-        for index in (0, 1):
-            cells.append(" / ".join(median([best_at(run, share)[index] for run in runs]) for share in SHARES))
-        assert f"`{method}` | {' | '.join(cells)} |" in readme
-
-
-def median(values: Sequence[float]) -> str:
-    return f"{np.nanmedian(values):.3f}".removeprefix("0")

@@ -1,15 +1,10 @@
-"""The benchmark of synthetic layers runs on a few of them, and README says what its committed rows say."""
-
-from pathlib import Path
+"""The benchmark of synthetic layers runs on a few of them."""
 
 import optuna
-import pandas as pd
 import pytest
 
 from benchmarks import synthetic_layers
 from benchmarks.suggest_time_studies import Problem
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.benchmarks
@@ -34,10 +29,3 @@ def test_the_formula_loses_what_its_groups_lose_alone() -> None:
     widths = problem.table.widths
     assert sum(problem.drop(group, 1) for group in widths) < 0.5
     assert {problem.drop(group, width) for group, width in widths.items()} == {0.0}
-
-
-@pytest.mark.benchmarks
-def test_readme_has_the_committed_rows() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for line in synthetic_layers.readme_lines(pd.read_parquet(ROOT / synthetic_layers.OUT)):
-        assert line in readme

@@ -1,15 +1,10 @@
-"""What the settings of training bring: a row is measured, and README says what the committed rows say."""
-
-from pathlib import Path
+"""What the settings of training bring: a row is measured."""
 
 import pandas as pd
-import pytest
 import torch
 
 from autoprune.zoo import cnn6
 from benchmarks import training_settings as benchmark
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_row_is_measured_for_a_network_and_setting() -> None:
@@ -21,12 +16,3 @@ def test_a_row_is_measured_for_a_network_and_setting() -> None:
     assert row["peak_mib"] is None
     printed = benchmark.table(pd.DataFrame([row | {"device": "CPU"}]).reindex(columns=benchmark.COLUMNS))
     assert printed.row_count == 1
-
-
-@pytest.mark.benchmarks
-def test_readme_has_the_committed_rows() -> None:
-    readme = (ROOT / "README.md").read_text()
-    lines = list(benchmark.readme_lines(pd.read_parquet(ROOT / benchmark.OUT)))
-    assert len(lines) == len(benchmark.SETTINGS)
-    for line in lines:
-        assert line in readme
