@@ -283,6 +283,16 @@ class TrialResult:
         return trial_number(self.run)
 
 
+def run_name(run: RunId) -> str:
+    """Return the name of a run as logs show it.
+
+    Example:
+        >>> [run_name(run) for run in (12, Replicate(3, 0), SensitivityJob(5))]
+        ['trial 12', 'trial 3-seed0', 'sensitivity job 5']
+    """
+    return f"sensitivity job {run.index}" if isinstance(run, SensitivityJob) else f"trial {run}"
+
+
 def trial_number(run: RunId) -> int:
     """Return the number of a run that is a trial; raises TypeError for any other."""
     if not isinstance(run, int):

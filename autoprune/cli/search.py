@@ -1,5 +1,6 @@
 """`autoprune search`: run a study, or go on with one."""
 
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +72,7 @@ def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, e
     from autoprune.errors import StudyError
     from autoprune.search.run import run_search
 
-    with Progress(console) as progress:
+    with Progress(console) as progress, _logged(space, results):
         outcome = run_search(
             space,
             results,
@@ -93,6 +94,16 @@ def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, e
     if outcome.was_complete:
         console.print(f"the study is complete: {done}. {extends}", soft_wrap=True)
     console.print(f"next: autoprune export {_shown(driver.folder.root)} --select knee", soft_wrap=True)
+
+
+def _logged(space: "Path | SpaceFile", results: Path) -> AbstractContextManager[None]:
+    """A context that keeps a log in the study's folder; a space file with mistakes names none."""
+    from autoprune.cli.search_log import written_to
+    from autoprune.study.folder import StudyFolder
+
+    if isinstance(space, Path):
+        return nullcontext()
+    return written_to(StudyFolder(results / space.config.study).logs / "search.log")
 
 
 def _print_front(console: "Console", session: "PreparedStudy", driver: "Driver") -> None:

@@ -22,13 +22,24 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autoprune.engines.worker_output import WorkerOutput
 from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
 from autoprune.search.job_source import JobSource
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources, room
 from autoprune.search.signals import Preempted
 from autoprune.study.folder import StudyFolder
-from autoprune.trial import RunId, TrialResult, config_from_dict, report_from_dict, result_from_dict, to_dict
+from autoprune.trial import (
+    RunId,
+    TrialResult,
+    config_from_dict,
+    report_from_dict,
+    result_from_dict,
+    run_name,
+    to_dict,
+)
+
+logger = logging.getLogger(__name__)
 
 GRACE_S = 10.0
 """How long after its timeout a trial that did not end by itself is killed with its process."""
@@ -233,6 +244,8 @@ class _DriverScheduler(FIFOScheduler):
             error = error.cause
         cause = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"
         self.causes.setdefault(trial.trial_id, cause)
+        run = config_from_dict(json.loads(trial.config["trial"])).run
+        logger.warning("%s: %s", run_name(run), cause)
 
 
 class _Watch(tune.Callback):
@@ -295,12 +308,14 @@ class _TrialActor(tune.Trainable):
 
         from autoprune.worker import Worker
 
+        folder = StudyFolder(Path(config["folder"]))
+        self._output = WorkerOutput(folder.logs)
         torch.set_num_threads(config["threads"])
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._worker: Worker | None = None
         self._no_worker = ""
         try:
-            self._worker = Worker(StudyFolder(Path(config["folder"])), device)
+            self._worker = Worker(folder, device)
         except AutopruneError as error:
             self._no_worker = str(error)
         except Exception as error:
@@ -330,4 +345,6 @@ class _TrialActor(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         if self._worker is not None:
-            self._events = self._worker.run(config_from_dict(json.loads(config["trial"])))
+            trial = config_from_dict(json.loads(config["trial"]))
+            self._output.begin(run_name(trial.run))
+            self._events = self._worker.run(trial)

@@ -2,6 +2,7 @@
 
 import bisect
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,18 @@ from autoprune.study.rungs import Rungs
 from autoprune.study.seeds import derive_seed
 from autoprune.study.status import SearchProgress
 from autoprune.study.tables import StudyTables
-from autoprune.trial import EpochReport, RunId, SensitivityJob, TrialConfig, TrialResult, to_dict, trial_number
+from autoprune.trial import (
+    EpochReport,
+    RunId,
+    SensitivityJob,
+    TrialConfig,
+    TrialResult,
+    run_name,
+    to_dict,
+    trial_number,
+)
+
+logger = logging.getLogger(__name__)
 
 _OPTUNA_STATE = {
     "finished": TrialState.COMPLETE,
@@ -350,7 +362,10 @@ class Driver:
 
     def _configure(self, trial: optuna.Trial) -> TrialConfig:
         """The trial's configuration: the recorded one if it was dispatched before, else a new one, recorded now."""
-        config = config_of(trial) or self._new_config(trial)
+        recorded = config_of(trial)
+        if recorded is not None:
+            logger.info("%s is given out again, to go on from its last epoch", run_name(trial.number))
+        config = recorded or self._new_config(trial)
         self._configs[trial.number] = config
         self._networks.needed_by(config)
         return config
@@ -451,10 +466,12 @@ class Driver:
         set_user_attr(self.study, trial.number, RETRIES, retries)
         if retries <= self.spec.search.max_retries:
             requeue(self.study, trial.number)
+            logger.info("%s ran when the last process died: it waits for retry %d", run_name(trial.number), retries)
             return
         config = config_of(trial)
         error = f"the process died {retries} times while this trial ran"
         result = TrialResult(trial.number, "failed", seed=config.seed if config else 0, error=error)
         set_user_attr(self.study, trial.number, RESULT, json.dumps(to_dict(result)))
         self._tell_optuna(result)
+        logger.warning("%s failed: %s", run_name(trial.number), error)
         self._take_in(config, result)

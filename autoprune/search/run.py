@@ -22,6 +22,7 @@ from autoprune.search.callbacks import (
 from autoprune.search.driver import Driver
 from autoprune.search.final_evaluation import evaluate_on_test
 from autoprune.search.job_source import JobSource
+from autoprune.search.log import SearchLog
 from autoprune.search.prepare import PreparedStudy, in_stage, prepare_study
 from autoprune.search.replication.replication import Replication
 from autoprune.search.resources import WorkerResources, find_worker_resources
@@ -31,6 +32,7 @@ from autoprune.search.warm_start import check_same_network, find_source, take_ov
 from autoprune.study.checkpoints.remote_store import RemoteLocation
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
+from autoprune.study.logs import delete_old_worker_logs
 from autoprune.study.optuna_storage import storage_error
 from autoprune.study.records import config_of
 from autoprune.training.precision import Precision
@@ -92,8 +94,9 @@ def run_search(
     """
     with handlers_restored():
         file = space if isinstance(space, SpaceFile) else read_space(space)
-        outcome = _run_search(file, results, engine, n_trials, Callbacks(callbacks))
-        Callbacks(callbacks).on_end(outcome)
+        callback = Callbacks([SearchLog(), *callbacks])
+        outcome = _run_search(file, results, engine, n_trials, callback)
+        callback.on_end(outcome)
     return outcome
 
 
@@ -123,6 +126,7 @@ def _run_search(
     folder.create()
     with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
+        delete_old_worker_logs(folder.logs)
         session = prepare_study(checked, folder, places, callback)
         if source is not None:
             callback.on_stage(TakeOverTrials(len(source.trials), source.study.root))

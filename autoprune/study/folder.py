@@ -44,6 +44,7 @@ class StudyFolder:
         self.reference = self.dense / "reference.json"
         self.checkpoints = self.root / "checkpoints"
         self.certification = self.root / "certification"
+        self.logs = self.root / "logs"
         self.trials = self.root / "trials.parquet"
         self.epochs = self.root / "epochs.jsonl"
         self.epochs_table = self.root / "epochs.parquet"

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import math
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +47,17 @@ def listen_on_loopback_only(pids: list[int]) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, trained_tiny: Path) -> Iterator[Search]:
-    """A study of 6 trials that ran on two workers."""
-    with searching(tmp_path_factory.mktemp("ray"), trained_tiny, {}) as search:
+    """A study of 6 trials that ran on two workers, whose code prints there."""
+    task = SLOW_TASK.replace(
+        "    time.sleep(seconds)\n",
+        "    import sys\n"
+        "    if 'default_worker.py' in sys.argv[0]:\n"
+        "        print('printed by the user')\n"
+        "        os.write(2, b'written by a library\\n')\n"
+        "    time.sleep(seconds)\n",
+    )
+    assert task != SLOW_TASK
+    with searching(tmp_path_factory.mktemp("ray"), trained_tiny, {}, task=task) as search:
         done = search.run("ray")
         assert done.returncode == 0, done.stderr
         search.printed = (done.stdout, done.stderr)  # type: ignore[attr-defined]
@@ -74,6 +84,17 @@ def test_ray_says_nothing_and_leaves_nothing(whole: Search) -> None:
     assert list(whole.scratch.glob("autoprune*")) == []
 
 
+def test_what_workers_print_is_in_the_logs_of_the_study(whole: Search) -> None:
+    texts = [path.read_text() for path in (whole.results / "logs").glob("worker-*.log")]
+    assert len(texts) == 2
+    for text in texts:
+        first, *rest = text.splitlines()
+        assert first.startswith("--- trial ")
+        assert rest.count("printed by the user") == rest.count("written by a library") > 0
+    begun = re.findall(r"^--- trial (\d+), ", "".join(texts), re.MULTILINE)
+    assert sorted(map(int, begun)) == list(range(6))
+
+
 @pytest.mark.slow
 def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(trained_tiny: Path, tmp_path: Path) -> None:
     changes = {"search": {"trials": 2, "ladder": 0}, "training": {"epochs": 10}}
@@ -90,6 +111,8 @@ def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(trained_tiny: Path,
         os.kill(victim, signal.SIGKILL)
         code, out, err = search.end()
         assert (code, err) == (0, "")
+        log = (search.results / "logs" / "search.log").read_text()
+        assert re.search(r" WARNING autoprune.engines.ray_tune: trial [01]: the worker process died: ", log)
         assert "worker" not in out
         assert_same_trials(search.frame(), expected)
         calls = search.log.read_text().split()
