@@ -11,6 +11,8 @@ import autoprune
 from autoprune.api import ModelPlan
 from autoprune.errors import PruningError
 
+pytestmark = pytest.mark.xdist_group("api_plan_mistakes")  # its fixtures take long: one process makes them
+
 ROWS = torch.randn(4, 6)
 
 

@@ -10,6 +10,8 @@ from tiny import copy_study, write_space
 
 from autoprune.study.folder import StudyFolder
 
+pytestmark = pytest.mark.xdist_group("cli_sensitivity")  # its fixtures take long: one process makes them
+
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, trained_tiny: Path) -> Path:

@@ -21,6 +21,8 @@ import autoprune
 from autoprune.config import load_config
 from autoprune.tasks.build import build_task
 
+pytestmark = pytest.mark.xdist_group("cli_study")  # its fixtures take long: one process makes them
+
 
 @pytest.fixture(scope="module")
 def searched(finished_tiny: Path) -> tuple[Path, str]:

@@ -19,6 +19,8 @@ from autoprune.search.run import run_search
 from autoprune.study.records import trained_of
 from autoprune.training.evaluation import CPU_BATCH
 
+pytestmark = pytest.mark.xdist_group("engines_ray")  # its fixtures take long: one process makes them
+
 MEASURED = ["latency_ms", "train_time_s"]
 
 

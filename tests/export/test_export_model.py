@@ -18,6 +18,8 @@ from autoprune.export import Manifest, export_model, read_manifest
 from autoprune.formats.architecture import architecture_diff
 from autoprune.formats.saved_model import load
 
+pytestmark = pytest.mark.xdist_group("export_model")  # its fixtures take long: one process makes them
+
 BASE_DIR = Path(format_networks.__file__).parent
 
 

@@ -24,6 +24,8 @@ from autoprune.formats.verify import FormatRecord, write_verified
 from autoprune.network.call import call_model
 from autoprune.network.outputs import plain_outputs
 
+pytestmark = pytest.mark.xdist_group("formats_contract")  # its fixtures take long: one process makes them
+
 BASE_DIR = Path(format_networks.__file__).parent
 
 

@@ -25,6 +25,8 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.planner import make_plan
 from autoprune.trial import PruningConfig
 
+pytestmark = pytest.mark.xdist_group("pruning_plan")  # its fixtures take long: one process makes them
+
 DIGIT = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 

@@ -32,6 +32,8 @@ from autoprune.study.records import CONSTRAINT, ORIGIN, SOURCE, config_of, resul
 from autoprune.study.seeds import derive_seed
 from autoprune.training.evaluation import evaluate
 
+pytestmark = pytest.mark.xdist_group("search_warm_start")  # its fixtures take long: one process makes them
+
 Warm = Callable[..., Outcome]
 
 

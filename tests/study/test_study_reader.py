@@ -15,6 +15,8 @@ from autoprune.search.run import run_search
 from autoprune.study.folder import SCHEMA, StudyFolder
 from autoprune.study.reader import StudyReader
 
+pytestmark = pytest.mark.xdist_group("study_reader")  # its fixtures take long: one process makes them
+
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, trained_tiny: Path) -> StudyFolder:

@@ -26,6 +26,8 @@ from autoprune.pruning.planner import make_plan
 from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.trial import PruningConfig, Scalar, TrialResult
 
+pytestmark = pytest.mark.xdist_group("methods_contract")  # its fixtures take long: one process makes them
+
 IMAGES = torch.linspace(-1, 1, 2 * 64).view(2, 1, 8, 8)
 MEASURED = [name for name in COSTS if name != "latency_ms"]
 N_DRAWN = 12

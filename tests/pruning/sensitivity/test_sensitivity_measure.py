@@ -22,6 +22,8 @@ from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Data, Task
 from autoprune.worker.task_meter import task_meter
 
+pytestmark = pytest.mark.xdist_group("sensitivity_measure")  # its fixtures take long: one process makes them
+
 
 def net(channels: int = 8) -> nn.Sequential:
     layers = [
