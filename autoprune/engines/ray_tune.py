@@ -16,7 +16,7 @@ from autoprune.engines import ray_private, ray_start  # first: they set what Ray
 
 # isort: split
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -239,7 +239,9 @@ class _DriverScheduler(FIFOScheduler):
         return {}
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        error = trial.get_pickled_error()
+        error = None
+        if trial.pickled_error_file is not None:  # here at once; Tune's own way reads a copy that comes later
+            error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         if isinstance(error, RayTaskError):
             error = error.cause
         cause = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"

@@ -36,7 +36,7 @@ def test_a_trial_is_taken_up_by_new_workers_so_many_times(
         calls.pop(str(search.process.pid))  # the check before the study
         assert len(calls) == max_retries + 1
         if state == "failed":
-            assert "the worker process died" in row["error"]
+            assert "the worker process died: ActorDiedError: " in row["error"]
         search.wait_for_the_last_process()
 
 
