@@ -16,6 +16,7 @@ READ_BY_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anyone
     # What the worker processes of a Ray that this process starts load before they are given a trial.
     "RAY_preload_python_modules": "autoprune.engines.ray_tune,autoprune.worker",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # Ray itself prints nothing here, such as that a worker died
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune prints nothing of its own
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # the driver tells what failed
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the driver's
