@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import pytest
 
@@ -25,7 +27,7 @@ class Ran(NamedTuple):
 def run_command(*arguments: object, cwd: Path) -> Ran:
     """Run `autoprune` with these arguments in a folder, as if on no terminal of 80 columns.
 
-    The signal handlers of this process are put back, which a search changes until its process ends.
+    The signal handlers and the environment of this process are put back, which a search changes until its process ends.
     """
     out, err = io.StringIO(), io.StringIO()
     handlers, hook = {number: signal.getsignal(number) for number in SIGNALS}, sys.unraisablehook
@@ -35,6 +37,7 @@ def run_command(*arguments: object, cwd: Path) -> Ran:
             pytest.MonkeyPatch.context() as patch,
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
+            mock.patch.dict(os.environ),
         ):
             patch.chdir(cwd)
             patch.setenv("COLUMNS", "80")
