@@ -18,6 +18,7 @@ CHANGED = f"Ray {ray.__version__} changed %s: adapt engines/ray_private.py, or b
 ROOT = Path(ray.__file__).parent
 READ_IN = {
     "RAY_USAGE_STATS_ENABLED": "_common/usage/usage_constants.py",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "_private/ray_constants.py",
     "RAY_AIR_NEW_OUTPUT": "tune/experimental/output.py",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "tune/execution/tune_controller.py",
     "TUNE_DISABLE_SIGINT_HANDLER": "tune/tune.py",
