@@ -16,8 +16,8 @@ KEPT_SHARES = (0.5, 0.25, 0.1)
 class SensitivityJobs:
     """What is still to be measured of the map; every point is written down as it comes.
 
-    A job goes the way of a trial. One that fails counts as a cut that leaves no accuracy, and
-    one whose worker died is measured again by the next command.
+    A job goes the way of a trial. One that fails counts as a cut that leaves no accuracy, and one whose worker
+    died is measured again by the next command.
 
     Args:
         wanted: Whether the sampler has a use for the map.

@@ -162,8 +162,8 @@ def take_over(source: Source, session: PreparedStudy, places: WorkerResources) -
     for trial in source.trials:
         if trial.number not in numbers:
             numbers[trial.number] = transfer.add(trial, study, numbers)
-    probes = SensitivityJobs(folder, session.space, wanted=wants_sensitivity(spec, session.space.plan))
-    probes.adopt(SearchSpace(source.study.config, source.study.plan), source.study.sensitivity)
+    jobs = SensitivityJobs(folder, session.space, wanted=wants_sensitivity(spec, session.space.plan))
+    jobs.adopt(SearchSpace(source.study.config, source.study.plan), source.study.sensitivity)
     folder.write_json(folder.warm_start, {"study": source.study.config.study, "folder": str(source.study.root)})
 
 

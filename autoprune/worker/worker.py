@@ -45,8 +45,8 @@ from autoprune.worker.limits import Limits, TrialTimeout
 from autoprune.worker.pruner import TrialPruner
 from autoprune.worker.task_meter import task_meter
 
-N_PROBED = 512
-"""Training examples that a probe is judged on at most; half as many others recalibrate its batch norm."""
+N_SENSITIVITY_EXAMPLES = 512
+"""Training examples that a sensitivity job evaluates on at most; half as many others recalibrate its batch norm."""
 
 SIDE_LATENCY_S = 0.05
 """How long a latency is measured that is neither an objective nor under a ceiling."""
@@ -130,14 +130,14 @@ class Worker:
 
     @cached_property
     def meter(self) -> SensitivityMeter:
-        """Measures the dense network with a group cut; made at the first probe."""
+        """Measures the dense network with a group cut; made at the first sensitivity job."""
         return task_meter(
             load_model(self.folder.dense, self.task.build_model),
             self.plan,
             self.task,
             self.device,
-            n_examples=min(N_PROBED, max(1, len(self.task.data.train) // 4)),
-            n_recalibration=min(N_PROBED // 2, max(1, len(self.task.data.train) // 8)),
+            n_examples=min(N_SENSITIVITY_EXAMPLES, max(1, len(self.task.data.train) // 4)),
+            n_recalibration=min(N_SENSITIVITY_EXAMPLES // 2, max(1, len(self.task.data.train) // 8)),
             seed=self.spec.search.seed,
         )
 
