@@ -1,6 +1,5 @@
 """How long one forward pass takes, measured."""
 
-import copy
 import platform
 import statistics
 import time
@@ -12,6 +11,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.network.call import Inputs, call_model, to_device
+from autoprune.network.copies import copy_network
 from autoprune.network.device import device_of
 from autoprune.network.modes import eval_mode
 from autoprune.trial import Latency
@@ -41,7 +41,7 @@ def measure_latency(
     """
     device = torch.device(device)
     if device_of(model) != device and not (device.index is None and device_of(model).type == device.type):
-        model = copy.deepcopy(model).to(device)
+        model = copy_network(model).to(device)
     inputs = to_device(example_inputs, device)
     times: list[float] = []
     with eval_mode(model), torch.inference_mode(), _threads(threads):

@@ -1,6 +1,5 @@
 """The network to write, with its example inputs, its traced programs, and the comparison with what was written."""
 
-import copy
 import inspect
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tre
 from autoprune.errors import ExportError
 from autoprune.formats.architecture import Architecture
 from autoprune.network.call import Inputs, call_model, to_device
+from autoprune.network.copies import copy_network
 from autoprune.network.outputs import plain_outputs
 
 
@@ -33,7 +33,7 @@ class Network:
     def __init__(
         self, model: nn.Module, example_inputs: Inputs, architecture: Architecture, base_dir: Path | None = None
     ) -> None:
-        self.model = copy.deepcopy(model).cpu().eval()
+        self.model = copy_network(model).cpu().eval()
         self.model.register_forward_hook(lambda module, args, outputs: plain_outputs(outputs))
         self.inputs = to_device(example_inputs, "cpu")
         self.architecture = architecture

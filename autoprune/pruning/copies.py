@@ -1,12 +1,12 @@
 """Copies of a network that share tensors with it, so that no weight is copied to be thrown away."""
 
-import copy
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from autoprune.network.copies import copy_network
 from autoprune.pruning.blocks.removed import RemovedBlock
 from autoprune.pruning.plan import Block
 
@@ -28,27 +28,20 @@ def weight_sharing_copy(
         tensors: Name of a parameter or buffer -> its values, which the copy takes over as they are. Tensors that are
             not named are copied.
         removed_blocks: Blocks that the copy lacks.
+
+    Raises:
+        PruningError: If a module keeps what can't be copied.
     """
     memo: dict[int, object] = {}
     for block in removed_blocks:
         module = model.get_submodule(block.name)
-        memo[id(module)] = copy.deepcopy(RemovedBlock(module, block.gives))
+        memo[id(module)] = copy_network(RemovedBlock(module, block.gives))
     for name, own in named_tensors(model):
         if name in tensors and id(own) not in memo:
             kind: Any = type(own)
             given = tensors[name].detach()
             memo[id(own)] = kind(given, own.requires_grad) if isinstance(own, nn.Parameter) else given
-    memo |= {id(value): value.detach().clone() for value in _computed(model)}
-    return copy.deepcopy(model, memo)
-
-
-def _computed(model: nn.Module) -> Iterator[torch.Tensor]:
-    """Yield tensors with a history that modules hold, such as a weight that a hook computes in each forward pass."""
-    for module in model.modules():
-        for value in vars(module).values():
-            for item in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(item, torch.Tensor) and not item.is_leaf:
-                    yield item
+    return copy_network(model, memo)
 
 
 def shareable_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:

@@ -1,12 +1,12 @@
 """A sensitivity meter of a task: it judges by the task's metric on training examples."""
 
-import copy
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from autoprune.network.call import Inputs
+from autoprune.network.copies import copy_network
 from autoprune.pruning.channels.criteria import needs_data
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
@@ -65,7 +65,7 @@ def task_meter(
         find_executable_batch_size(attempt, BATCH, device, "recalibrating batch norm")
 
     return SensitivityMeter(
-        copy.deepcopy(model).to(device),
+        copy_network(model).to(device),
         plan,
         lambda candidate: evaluate(candidate, judged, task, device).accuracy,
         example_inputs=task.example_inputs(2),
