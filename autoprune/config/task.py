@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from autoprune.config.strict import StrictModel
+from autoprune.config.strict import StrictModel, unknown
 
 
 def _check_name(name: str) -> str:
@@ -36,6 +36,15 @@ Callable = Annotated[CallableRef, BeforeValidator(_from_name)]
 """Either ``module:callable`` or ``{callable: "module:callable", args: {...}}``."""
 
 
+Frozen = Literal["keep", "train"]
+
+
+def _check_frozen(name: Any) -> Any:
+    if name not in get_args(Frozen):
+        raise unknown("frozen", name, get_args(Frozen))
+    return name
+
+
 class TaskSettings(StrictModel):
     """What the user brings. Names are looked up from the space file's folder first, then on the Python path.
 
@@ -48,6 +57,9 @@ class TaskSettings(StrictModel):
         metric: Is itself the ``metric(outputs, targets)``, its arguments bound; ``None`` is top-1 accuracy.
         augment: Is itself the ``augment(inputs, generator)``, its arguments bound; ``None`` changes nothing.
         weights: Path of the dense network's weights, relative to the space file; ``None`` trains them first.
+        frozen: ``keep`` leaves what the network froze as it is, but for channels that are removed: parameters without
+            ``requires_grad``, and batch norms whose statistics its training does not move. ``train`` trains all
+            parameters, and estimates the statistics of all batch norms anew after a cut.
     """
 
     model: Callable
@@ -57,3 +69,4 @@ class TaskSettings(StrictModel):
     distillation_loss: Callable | None = None
     metric: Callable | None = None
     augment: Callable | None = None
+    frozen: Annotated[Frozen, BeforeValidator(_check_frozen)] = "keep"

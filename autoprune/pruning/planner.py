@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import PruningError
 from autoprune.network.call import Inputs
+from autoprune.network.frozen import is_frozen
 from autoprune.pruning.blocks.find import find_blocks
 from autoprune.pruning.blocks.importance import angular_distances, loss_rises
 from autoprune.pruning.copies import named_tensors, shareable_tensors, weight_sharing_copy
@@ -59,10 +60,13 @@ def make_plan(
     preflight = _Preflight(drawn, bench(drawn, batch_of_two(example_inputs)), skip)
     analysis = preflight.prove_groups(hidden_sizes)
     blocks = preflight.prove_blocks(analysis)
+    weights, frozen = _weight_layers(model, skip)
+    for name in frozen:
+        preflight.add_unprunable(name, "single weights: frozen (requires_grad is False)")
     plan = PruningPlan(
         groups=tuple(Group(g.name, g.width, g.layers, g.multiple, g.exact) for g in analysis.groups),
         blocks=tuple(blocks),
-        weight_layers=_weight_layers(model, skip),
+        weight_layers=weights,
         left_out=tuple(preflight.unprunable),
         graph=to_plain(analysis),
     )
@@ -214,16 +218,21 @@ def _largest_subset(
     return kept, dropped
 
 
-def _weight_layers(model: nn.Module, skip: Callable[[str], bool]) -> dict[str, int]:
+def _weight_layers(model: nn.Module, skip: Callable[[str], bool]) -> tuple[dict[str, int], list[str]]:
+    """Find the weights of linear layers and convolutions: their sizes by name, and the layers whose own is frozen."""
     sizes: dict[str, int] = {}
+    frozen: list[str] = []
     seen: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, _ConvNd | nn.Linear) and not skip(name):
             weight = dict(module.named_parameters(recurse=False)).get("weight")
             if weight is not None and id(weight) not in seen:
                 seen.add(id(weight))
-                sizes[f"{name}.weight"] = weight.numel()
-    return sizes
+                if is_frozen(weight):
+                    frozen.append(name)
+                else:
+                    sizes[f"{name}.weight"] = weight.numel()
+    return sizes, frozen
 
 
 def check_given(model: Any, inputs: Inputs) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import PruningError
+from autoprune.network.frozen import is_frozen
 from autoprune.trial import WeightPattern, WeightScope
 
 N_LOST, N_GROUP = 2, 4
@@ -16,7 +17,8 @@ N_LOST, N_GROUP = 2, 4
 class WeightMasks:
     """Which single weights of a network stay zero; ``masks`` is true where a weight stays, by parameter name.
 
-    Of a parameter, exactly ``round(ratio * numel)`` weights go; of equal scores, the first go.
+    Of a parameter, exactly ``round(ratio * numel)`` weights go; of equal scores, the first go. A frozen parameter, one
+    without ``requires_grad``, keeps them all and has no mask.
 
     With pattern ``"2:4"``, the two smallest of every four consecutive input channels (input features, for a linear
     layer) go, for each output channel and each place in the kernel, which is the order that NVIDIA's sparse tensor
@@ -52,7 +54,9 @@ class WeightMasks:
         self._parameters = {
             name: parameters[name]
             for name in ratios
-            if name in parameters and (pattern == "none" or _takes_pattern(model, name))
+            if name in parameters
+            and not is_frozen(parameters[name])
+            and (pattern == "none" or _takes_pattern(model, name))
         }
         n_lost = {name: ratios[name] * parameter.numel() for name, parameter in self._parameters.items()}
         scores = {name: _scores(parameter, scope, pattern) for name, parameter in self._parameters.items()}

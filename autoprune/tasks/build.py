@@ -10,6 +10,7 @@ from torch import nn
 
 from autoprune.config.task import CallableRef, TaskSettings
 from autoprune.errors import TaskError
+from autoprune.network.frozen import unfreeze
 from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
 from autoprune.tasks.resolve import call, check_signature, load_callable
 from autoprune.tasks.splits import SubsetSplit, as_split, hold_out
@@ -38,7 +39,7 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
         except TaskError as error:
             problems.append(str(error))
 
-    build_model = attempt(lambda: model_builder(settings.model, base_dir))
+    build = attempt(lambda: model_builder(settings.model, base_dir))
     loss = attempt(lambda: _bound(settings.loss, ("outputs", "targets"), base_dir, "task.loss", cross_entropy))
     distillation_loss = attempt(
         lambda: _bound(
@@ -55,12 +56,13 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
     if problems:
         raise TaskError("\n".join(problems))
     return Task(
-        build_model=build_model,
+        build_model=build if settings.frozen == "keep" else lambda: unfreeze(build()),
         data=data,
         loss=loss,
         metric=metric,
         augment=augment,
         distillation_loss=distillation_loss,
+        frozen=settings.frozen,
     )
 
 

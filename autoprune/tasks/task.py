@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
@@ -47,6 +47,8 @@ class Task:
         augment: Changes a training batch's inputs; ``None`` leaves them as they are. Gets (inputs, generator).
         distillation_loss: Compares a network's outputs with the dense network's; ``None`` where nothing is known that
             does.
+        frozen: ``"keep"`` if what the network froze stays as it is, ``"train"`` if all of it is trained; then the
+            networks of ``build_model`` have no frozen parameter.
     """
 
     build_model: Callable[[], nn.Module]
@@ -55,6 +57,7 @@ class Task:
     metric: Metric
     augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
     distillation_loss: DistillationLoss | None = None
+    frozen: Literal["keep", "train"] = "keep"
 
     def example_inputs(self, batch_size: int = 1) -> Inputs:
         """Return the first ``batch_size`` training inputs."""

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from autoprune.network.call import Inputs
+from autoprune.network.frozen import adapting_norms, running_statistics, tracking_norms
 from autoprune.network.modes import eval_mode
 from autoprune.tasks.task import Split
 from autoprune.training.memory import find_executable_batch_size
@@ -22,11 +22,14 @@ def recalibrate_batch_norm(
     batch_size: int = 128,
     seed: int = 0,
     precision: Precision = FLOAT32,
+    *,
+    keep_frozen: bool = True,
 ) -> None:
     """Replace the running mean and variance of every batch norm by their average over batches of ``split``.
 
     All other modules run in evaluation mode, so that dropout does not inflate the variance (unlike
-    ``torch.optim.swa_utils.update_bn``, which takes tensors only). A network without running statistics is left alone.
+    ``torch.optim.swa_utils.update_bn``, which takes tensors only). A network without running statistics is left alone,
+    and so is a norm that the forward pass does not run in training mode.
 
     Args:
         model: On ``device``. Its weights, momenta and its modules' modes are the same afterwards.
@@ -35,6 +38,8 @@ def recalibrate_batch_norm(
         batch_size: Largest batch; the examples are divided evenly, for all batches count the same. Where the device's
             memory is not enough, all is begun anew with half of it.
         seed: Decides which examples are drawn.
+        keep_frozen: Leave alone the norms whose statistics training does not move
+            (:func:`autoprune.network.frozen.adapting_norms`).
 
     Raises:
         OutOfDeviceMemory: If a single example is too much for the device.
@@ -46,7 +51,8 @@ def recalibrate_batch_norm(
 
     def attempt(size: int) -> None:
         parts = order.tensor_split(math.ceil(len(order) / size))
-        recalibrate_on_batches(model, (split.batch(indices)[0] for indices in parts), device, precision)
+        batches = (split.batch(indices)[0] for indices in parts)
+        recalibrate_on_batches(model, batches, device, precision, keep_frozen=keep_frozen)
 
     find_executable_batch_size(attempt, min(batch_size, len(order)), device, "recalibrating batch norm")
 
@@ -57,12 +63,16 @@ def recalibrate_on_batches(
     batches: Iterable[Inputs],
     device: torch.device | str = "cpu",
     precision: Precision = FLOAT32,
+    *,
+    keep_frozen: bool = True,
 ) -> None:
     """Recalibrate batch norm as :func:`recalibrate_batch_norm` does, on given batches of equal weight."""
-    norms = _norms(model)
+    norms = adapting_norms(model) if keep_frozen else tracking_norms(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    before = [[buffer.clone() for buffer in running_statistics(norm)] for norm in norms]
+    done = False
     with eval_mode(model):
         try:
             for norm in norms:
@@ -71,15 +81,15 @@ def recalibrate_on_batches(
                 norm.train()
             for inputs in batches:
                 precision.forward(model, inputs, device)
+            done = True
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
+            for norm, momentum, buffers in zip(norms, momenta, before, strict=True):
                 norm.momentum = momentum
+                if not done or norm.num_batches_tracked == 0:  # its statistics are those of no batch
+                    for buffer, values in zip(running_statistics(norm), buffers, strict=True):
+                        buffer.copy_(values)
 
 
-def has_running_statistics(model: nn.Module) -> bool:
-    """Whether the network has a batch norm that could be recalibrated."""
-    return bool(_norms(model))
-
-
-def _norms(model: nn.Module) -> list[_BatchNorm]:
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+def can_recalibrate(model: nn.Module, *, keep_frozen: bool = True) -> bool:
+    """Whether the network has a batch norm that :func:`recalibrate_batch_norm` would change."""
+    return bool(adapting_norms(model) if keep_frozen else tracking_norms(model))

@@ -12,7 +12,7 @@ from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
 from autoprune.tasks.splits import TensorSplit
 from autoprune.tasks.task import Task
-from autoprune.training.batch_norm import has_running_statistics, recalibrate_on_batches
+from autoprune.training.batch_norm import can_recalibrate, recalibrate_on_batches
 from autoprune.training.evaluation import evaluate
 from autoprune.training.memory import find_executable_batch_size
 
@@ -52,7 +52,8 @@ def task_meter(
     judged = TensorSplit(*train.batch(order[:n_examples]))
     rest = order[n_examples:] if len(order) >= n_examples + n_recalibration else order.flip(0)
     others = TensorSplit(*train.batch(rest[: max(1, n_recalibration)]))
-    adapts = n_recalibration > 0 and has_running_statistics(model)
+    keep_frozen = task.frozen == "keep"
+    adapts = n_recalibration > 0 and can_recalibrate(model, keep_frozen=keep_frozen)
 
     def calibration() -> Iterator[tuple[Inputs, torch.Tensor]]:
         return (others.batch(part) for part in torch.split(torch.arange(len(others)), BATCH))
@@ -60,7 +61,8 @@ def task_meter(
     def recalibrate(candidate: nn.Module) -> None:
         def attempt(n_at_once: int) -> None:
             parts = torch.split(torch.arange(len(others)), n_at_once)
-            recalibrate_on_batches(candidate, (others.batch(part)[0] for part in parts), device)
+            batches = (others.batch(part)[0] for part in parts)
+            recalibrate_on_batches(candidate, batches, device, keep_frozen=keep_frozen)
 
         find_executable_batch_size(attempt, BATCH, device, "recalibrating batch norm")
 

@@ -275,6 +275,7 @@ class _Run:
                 n_examples=n_examples,
                 seed=self.config.seed,
                 precision=precision,
+                keep_frozen=self.task.frozen == "keep",
             )
         validation = self._evaluate(model, self.task.data.validation)
         test = self._evaluate(model, self.task.data.test) if self.config.with_test else None

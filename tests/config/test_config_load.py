@@ -48,7 +48,7 @@ BAD = """
 study: ../digits  #! study must start with a letter or digit and hold only letters, digits, '.', '_' and '-', got '../digits'.
 task:  #! task.data is missing.
   model: autoprune.zoo.small_cnn  #! task.model must have the form module:callable, got 'autoprune.zoo.small_cnn'.
-  dta: a:b  #! task: unknown key 'dta' (did you mean 'data'?). Known: model, data, weights, loss, distillation_loss, metric, augment.
+  dta: a:b  #! task: unknown key 'dta' (did you mean 'data'?). Known: model, data, weights, loss, distillation_loss, metric, augment, frozen.
   loss: 3  #! task.loss must be module:callable, or a mapping with callable and args, got 3.
   metric: {args: [1]}  #! task.metric.args: input should be a valid dictionary. | task.metric.callable is missing.
   weights: 3  #! task.weights: input should be a valid string, got 3.

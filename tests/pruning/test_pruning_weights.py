@@ -15,7 +15,9 @@ from autoprune.config import CallableRef
 from autoprune.errors import PruningError
 from autoprune.formats.architecture import architecture_diff
 from autoprune.formats.saved_model import load_model, save_model
+from autoprune.pruning.planner import make_plan
 from autoprune.pruning.weights import WeightMasks
+from autoprune.trial import WeightScope
 
 
 @pytest.fixture
@@ -235,3 +237,24 @@ def test_a_pattern_grows_and_cuts_nothing_outside_itself() -> None:
             assert weight[~part].max() <= weight[part & ~whole].min()
         before = part
     assert torch.equal(before, whole)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global", "lamp"])
+def test_frozen_parameters_keep_their_weights(model: nn.Module, scope: WeightScope) -> None:
+    model[4].weight.requires_grad_(False)
+    before = model[4].weight.clone()
+    masks = WeightMasks(model, {f"{name}.weight": 0.6 for name in ("0", "4", "7")}, scope)
+    masks.apply_()
+    assert set(masks.masks) == {"0.weight", "7.weight"}
+    assert torch.equal(model[4].weight, before)
+    n_lost = sum(int((~mask).sum()) for mask in masks.masks.values())
+    assert n_lost == pytest.approx(0.6 * (model[0].weight.numel() + model[7].weight.numel()), abs=1)
+
+
+def test_the_plan_offers_no_frozen_weights(model: nn.Module) -> None:
+    model[4].weight.requires_grad_(False)
+    plan = make_plan(model, torch.randn(2, 1, 8, 8))
+    assert set(plan.weight_layers) == {"0.weight", "7.weight"}
+    assert "single weights: frozen (requires_grad is False)" in {
+        item.reason for item in plan.left_out if item.module == "4"
+    }

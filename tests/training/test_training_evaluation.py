@@ -17,7 +17,7 @@ from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.errors import AutopruneError, TaskError
 from autoprune.tasks.classification import accuracy, cross_entropy
 from autoprune.tasks.task import Task
-from autoprune.training.batch_norm import recalibrate_batch_norm
+from autoprune.training.batch_norm import recalibrate_batch_norm, recalibrate_on_batches
 from autoprune.training.evaluation import evaluate
 from autoprune.training.optimizers import build_optimizer
 from autoprune.trial import OptimizerConfig
@@ -185,6 +185,49 @@ def test_recalibration_averages_over_even_batches_without_repeats(make_task: Mak
     with torch.no_grad():
         means = [cnn[1](cnn[0](task.data.train.inputs[batch])).mean((0, 2, 3)) for batch in batches]
     torch.testing.assert_close(cnn[2].running_mean, torch.stack(means).mean(0), rtol=1e-4, atol=1e-6)
+
+
+class EvalInForward(nn.Module):
+    """Freezes its norm's statistics in each forward pass, and has another norm that it runs in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.auxiliary, self.norm = nn.BatchNorm1d(64), nn.BatchNorm1d(64), nn.BatchNorm1d(64)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.frozen.eval()
+        outputs = self.norm(self.frozen(inputs))
+        return self.auxiliary(outputs) if self.training else outputs
+
+
+def test_recalibration_leaves_norms_that_it_does_not_reach(make_task: MakeTask) -> None:
+    task, model = make_task(), EvalInForward()
+    for norm in (model.frozen, model.auxiliary):
+        norm.running_mean += 0.25
+        norm.num_batches_tracked += 7
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    recalibrate_batch_norm(model, task.data.train)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+
+
+def test_recalibration_that_fails_changes_nothing(make_task: MakeTask, cnn: nn.Module) -> None:
+    task = make_task()
+    before = {name: tensor.clone() for name, tensor in cnn.state_dict().items()}
+    with pytest.raises(RuntimeError):
+        recalibrate_on_batches(cnn, [task.data.train.inputs[:9], torch.zeros(2, 7)])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in cnn.state_dict().items())
+
+
+def test_recalibration_leaves_frozen_norms_unless_asked(make_task: MakeTask, cnn: nn.Sequential) -> None:
+    task = make_task()
+    norm = next(module for module in cnn if isinstance(module, nn.BatchNorm2d))
+    norm.momentum = 0.0
+    before = norm.running_mean.clone()
+    recalibrate_batch_norm(cnn, task.data.train)
+    assert torch.equal(norm.running_mean, before)
+    recalibrate_batch_norm(cnn, task.data.train, keep_frozen=False)
+    assert not torch.equal(norm.running_mean, before)
 
 
 def test_recalibration_leaves_a_network_without_batch_norm_alone(make_task: MakeTask, mlp: nn.Module) -> None:

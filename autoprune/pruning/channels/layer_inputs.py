@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.device import device_of
+from autoprune.network.frozen import adapting_norms, is_frozen
 from autoprune.network.modes import eval_mode
 
 MAX_INPUTS = 2304
@@ -74,9 +74,10 @@ def _is_linear(module: nn.Module, dim: int, inputs: torch.Tensor, output: Any) -
 
 def absorbs_means(module: nn.Module, model: nn.Module) -> bool:
     """Whether a constant added to a layer's outputs is made up for: by its own bias, or by batch norm that adapts."""
-    if getattr(module, "bias", None) is not None:
+    bias = getattr(module, "bias", None)
+    if bias is not None and not is_frozen(bias):
         return True
-    return isinstance(module, _ConvNd) and any(isinstance(other, _BatchNorm) for other in model.modules())
+    return isinstance(module, _ConvNd) and bool(adapting_norms(model))
 
 
 class LayerInputs:

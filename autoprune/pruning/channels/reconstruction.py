@@ -6,6 +6,7 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
+from autoprune.network.frozen import is_frozen
 from autoprune.pruning.channels.layer_inputs import InputMoments, LayerInputs
 from autoprune.pruning.graph import TensorDim
 from autoprune.pruning.kept_indices import KeptIndices
@@ -30,7 +31,7 @@ def reconstruct(
 
     Args:
         pruned: Its linear layers and ungrouped convolutions that read lost channels are changed in place. Those with
-            very many inputs, and those that share their weight, stay as they are.
+            very many inputs, those that share their weight, and frozen weights and biases stay as they are.
         model: The network before pruning.
         kept_indices: Of the pruned network.
         readers: (name of a parameter, its dimension) that read channels that left.
@@ -47,6 +48,7 @@ def reconstruct(
         if name.endswith(".weight")
         and dim in kept_indices.by_dim.get(name, {})
         and n_names[id(parameters.get(name))] == 1
+        and not is_frozen(parameters.get(name))
     }
     with torch.no_grad():
         for layer, moments in inputs.moments(dims).items():
@@ -81,5 +83,5 @@ def _fit(pruned: nn.Module, dim: int, weight: torch.Tensor, kept: torch.Tensor, 
     fitted = pruned.get_parameter("weight").movedim(dim, 1)
     fitted.copy_((moved if moments.n_positions > 1 else moved.movedim(-1, 1)).reshape(fitted.shape))
     bias = getattr(pruned, "bias", None)
-    if bias is not None:
+    if bias is not None and not is_frozen(bias):
         bias.add_(rest.reshape(len(rest), -1).sum(1).to(bias))

@@ -261,3 +261,24 @@ def test_obs_scores_are_the_errors_that_are_left_when_the_layer_behind_is_fitted
         unexplained = covariance[lost][:, lost] - covariance[lost][:, ~lost] @ fit
         error = (weight[:, lost] @ unexplained * weight[:, lost]).sum() / total
         assert float(scores[order[n_lost - 1]]) == pytest.approx(float(error), rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [linear, conv2d, flattened])
+@pytest.mark.parametrize("frozen", [("weight", "bias"), ("bias",)])
+def test_frozen_weights_and_biases_are_not_fitted(
+    make: Callable[[], tuple[nn.Module, str, Batches]], frozen: tuple[str, ...]
+) -> None:
+    model, group, data = make()
+    last = list(model.children())[-1]
+    for name, parameter in last.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    plan = make_plan(model, data[0][0][:2])
+    config = PruningConfig(widths={group: 5}, criterion="l1", reconstruct=True)
+    found = prune(model, plan, config, example_inputs=data[0][0][:2], calibration=lambda: data)
+    path = f"{len(model) - 1}"
+    behind = found.model.get_submodule(path)
+    sliced = last.weight.flatten()[found.kept_indices[f"{path}.weight"]]
+    assert torch.equal(behind.weight, sliced) == ("weight" in frozen)
+    assert behind.weight.requires_grad == ("weight" not in frozen)
+    if last.bias is not None:
+        assert torch.equal(behind.bias, last.bias)
