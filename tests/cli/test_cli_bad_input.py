@@ -76,13 +76,19 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert len(err.strip().splitlines()) == 3
 
 
-def test_unwritable_results(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+def test_unwritable_results(tmp_path: Path, engine: str) -> None:
     results_is_a_file(tmp_path)
-    command = [sys.executable, "-m", "autoprune", "search", write_space(tmp_path, {})]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # Ray starts, and ends
-    assert done.returncode == 2
-    assert "can't be written" in done.stderr
-    assert "--results" in done.stderr
+    space = write_space(tmp_path, {})
+    if engine == "inline":
+        code, _, err = run_command("search", space, *INLINE, cwd=tmp_path)
+    else:  # Ray starts, and ends
+        command = [sys.executable, "-m", "autoprune", "search", space]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        code, err = done.returncode, done.stderr
+    assert code == 2
+    assert "can't be written" in err
+    assert "--results" in err
 
 
 def test_a_missing_space_file(tmp_path: Path) -> None:

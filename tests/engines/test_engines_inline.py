@@ -46,7 +46,9 @@ def run(session: PreparedStudy, cut_at: int | None = None) -> pd.DataFrame:
             "training": {"epochs": [1, 2], "gradual_pruning": [0, 0.5]},
             "pruning": [{"method": "neuron", "criterion": ["l2", "taylor"]}],
         },
-        {"search": {"start": "nearest", "trials": 6}, "constraints": {"flops": "0.8x"}},
+        pytest.param(
+            {"search": {"start": "nearest", "trials": 6}, "constraints": {"flops": "0.8x"}}, marks=pytest.mark.slow
+        ),
     ],
     ids=["tpe", "nearest under a ceiling"],
 )

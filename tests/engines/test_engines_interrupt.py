@@ -62,7 +62,8 @@ def test_ctrl_c_ends_cleanly_and_the_next_run_goes_on(trained_tiny: Path, tmp_pa
         assert_the_next_run_completes(search, engine, told)
 
 
-@pytest.mark.parametrize("engine", ["inline", RAY])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_a_warning_asks_for_a_requeue_within_10_seconds(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
     with searching(tmp_path / "a", trained_tiny, CHANGES, seconds=0.03) as search:
         told: dict[int, list[float]] = {}

@@ -20,8 +20,9 @@ TASK = SLOW_TASK.replace('    with open(log, "a")', '    with open(log if output
 """Its log has the training steps alone."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief_latency")
-@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["inline", "ray"])
 def test_what_another_machine_sees_is_enough_to_go_on(trained_tiny: Path, tmp_path: Path, engine: str) -> None:
     place = tmp_path / "place"
     remote = {**CHANGES, "search": {"trials": N_TRIALS, "checkpoints": place.as_uri()}}

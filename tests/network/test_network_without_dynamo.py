@@ -17,19 +17,20 @@ from autoprune.network.without_dynamo import optimizer_without_dynamo
 SEARCH = """
 import sys
 from pathlib import Path
-from tiny import brief_latencies, write_space
+from tiny import brief_latencies, copy_study
 from autoprune.engines.inline import run_in_process
 from autoprune.search.run import run_search
 with brief_latencies():
-    outcome = run_search(write_space(Path(sys.argv[1]), {}), Path(sys.argv[1]) / "results", run_in_process)
+    space = copy_study(Path(sys.argv[1]), Path(sys.argv[2]), {})
+    outcome = run_search(space, space.parent / "results", run_in_process)
 assert outcome.driver.n_told == 6
 assert [name for name in sys.modules if name.startswith("torch._dynamo")] == []
 """
 
 
-def test_a_search_does_not_load_the_compiler(tmp_path: Path) -> None:
+def test_a_search_does_not_load_the_compiler(trained_tiny: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SEARCH, tmp_path],
+        [sys.executable, "-c", SEARCH, trained_tiny, tmp_path],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

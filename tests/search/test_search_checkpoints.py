@@ -87,7 +87,12 @@ def assert_loads(session: PreparedStudy, number: int) -> None:
     load_model(session.folder.model(number), session.task.build_model)
 
 
-@pytest.mark.parametrize("changes", [{}, TREE, NEAREST], ids=["dense", "tree", "nearest"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "changes", [pytest.param({}, marks=SLOW), TREE, pytest.param(NEAREST, marks=SLOW)], ids=["dense", "tree", "nearest"]
+)
 def test_a_study_goes_as_if_all_were_in_its_folder(make: Make, place: Path, changes: dict[str, Any]) -> None:
     session = search(make(changes), 8).session
     folder = session.folder
@@ -105,7 +110,7 @@ def test_a_study_goes_as_if_all_were_in_its_folder(make: Make, place: Path, chan
             assert (folder.model(number) / name).read_bytes() == (study / f"checkpoints/{number}/{name}").read_bytes()
 
 
-@pytest.mark.parametrize("changes", [TREE, NEAREST], ids=["tree", "nearest"])
+@pytest.mark.parametrize("changes", [pytest.param(TREE, marks=SLOW), NEAREST], ids=["tree", "nearest"])
 def test_it_goes_on_where_the_folder_has_no_copies(make: Make, place: Path, changes: dict[str, Any]) -> None:
     space = make(changes)
     folder = search(space, 4).session.folder
@@ -255,7 +260,7 @@ def test_a_place_that_can_not_be_used_is_told_before_anything_is_written(
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("n_changes", [3, 4, 7, 8])
+@pytest.mark.parametrize("n_changes", [pytest.param(3, marks=SLOW), pytest.param(4, marks=SLOW), 7, 8])
 def test_a_place_lost_amid_a_search_stops_it_and_no_trial_has_failed(
     make: Make, place: Path, whole: StudyFolder, n_changes: int
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 from changes import OnChange
-from tiny import TINY_TASK, write_space
+from tiny import TINY_TASK, copy_study, write_space
 
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import ConfigError, StudyError, TaskError
@@ -55,8 +55,10 @@ def test_a_storage_url_that_leads_nowhere_is_found_first(url: str, tmp_path: Pat
     assert not (tmp_path / "results").exists()
 
 
-def test_a_results_folder_that_vanishes_is_told_in_one_line(tmp_path: Path) -> None:
-    space = write_space(tmp_path, {})
+def test_a_results_folder_that_vanishes_is_told_in_one_line(
+    trained_tiny: Path, tmp_path: Path, brief_latency: None
+) -> None:
+    space = copy_study(trained_tiny, tmp_path, {})
 
     def vanish(driver: Driver) -> None:
         if driver.n_told == 2:

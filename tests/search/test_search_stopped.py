@@ -38,7 +38,9 @@ def twin_reports(session: PreparedStudy, one: TrainedTrial) -> list[EpochReport]
     return [event for event in events if isinstance(event, EpochReport)]
 
 
-@pytest.mark.parametrize("changes", [STOPPING, GRADUAL], ids=["at once", "gradually"])
+@pytest.mark.parametrize(
+    "changes", [pytest.param(STOPPING, marks=pytest.mark.slow), GRADUAL], ids=["at once", "gradually"]
+)
 def test_a_stopped_trial_tells_of_the_network_that_it_had(
     tiny_study: Callable[..., PreparedStudy], changes: dict[str, Any]
 ) -> None:

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from changes import OnChange
 from optuna.exceptions import StorageInternalError
-from tiny import write_space
+from tiny import copy_study, write_space
 
 from autoprune.config import load_config
 from autoprune.engines.inline import run_in_process
@@ -150,10 +150,10 @@ def test_a_study_belongs_to_the_folder_with_its_networks(
     assert opened(reopen_study(moved)).suggest() is not None
 
 
-def test_a_database_lost_amid_a_search_stops_it(tmp_path: Path, brief_latency: None) -> None:
+def test_a_database_lost_amid_a_search_stops_it(trained_tiny: Path, tmp_path: Path, brief_latency: None) -> None:
     (tmp_path / "db").mkdir()
     url = f"sqlite:///{tmp_path}/db/a.db"
-    space = write_space(tmp_path, {"search": {"storage": url}})
+    space = copy_study(trained_tiny, tmp_path, {"search": {"storage": url}})
 
     def vanish(driver: Driver) -> None:
         if driver.n_told == 2:

@@ -166,7 +166,12 @@ run_search(space, space.parent / "results", run_in_process)
 """
 
 
-@pytest.mark.parametrize(("n_writes", "when"), [(1, "after"), (2, "before"), (4, "amid")])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("n_writes", "when"), [pytest.param(1, "after", marks=SLOW), pytest.param(2, "before", marks=SLOW), (4, "amid")]
+)
 def test_a_search_that_is_killed_at_a_write_keeps_every_epoch_once(
     trained_tiny: Path, tmp_path: Path, brief_latency: None, n_writes: int, when: str
 ) -> None:
