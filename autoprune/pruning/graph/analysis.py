@@ -1,6 +1,6 @@
 """Analyse a network: which channels leave together, and which can't leave and why."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoprune.network.call import call_model
-from autoprune.pruning.graph.attributes import with_holders
+from autoprune.pruning.graph.attributes import Coincidence, with_holders
 from autoprune.pruning.graph.choices import best_choices
 from autoprune.pruning.graph.dependency_graph import SLICES, ChoiceKey, DependencyGraph
 from autoprune.pruning.graph.grouping import (
@@ -38,6 +38,7 @@ class Analysis:
         sizes: Integers in the modules' code that must follow.
         products: Products of activations, whose cost no weight tells.
         same: Name of a parameter or buffer -> the name that ``groups`` knows it by.
+        coincidences: Attributes that have a size's value by chance.
     """
 
     groups: tuple[DependencyGroup, ...]
@@ -47,6 +48,7 @@ class Analysis:
     same: Mapping[str, str]
     products: tuple[Product, ...] = ()
     choices: Mapping[ChoiceKey, int] = field(default_factory=dict)
+    coincidences: frozenset[Coincidence] = frozenset()
 
     def group(self, name: str) -> DependencyGroup:
         """Return the group of this name."""
@@ -69,6 +71,21 @@ class Analysis:
         )
         return replace(self, groups=groups, unprunable=unprunable)
 
+    def without_holders(self, coincidences: Collection[Coincidence]) -> "Analysis":
+        """Return the analysis with attributes that don't follow a group's sizes."""
+        sizes = tuple(
+            replace(
+                size,
+                holders=tuple(
+                    holder
+                    for holder in size.holders
+                    if not any((group, *holder) in coincidences for group, _ in size.channels)
+                ),
+            )
+            for size in self.sizes
+        )
+        return replace(self, sizes=sizes, coincidences=self.coincidences | frozenset(coincidences))
+
 
 def no_analysis(model: nn.Module) -> Analysis:
     """Return the analysis of a network that can't be traced: no groups."""
@@ -83,6 +100,7 @@ def analyse(
     *,
     allow_norm: bool = False,
     choices: Mapping[ChoiceKey, int] | None = None,
+    coincidences: Collection[Coincidence] = (),
 ) -> Analysis:
     """Find which channels of a network leave together.
 
@@ -94,6 +112,7 @@ def analyse(
         allow_norm: Let channels leave over which a layer, group or RMS norm takes statistics; the network then differs
             from the masked one.
         choices: Options to take where a dimension can be split in several ways; for others the best are looked for.
+        coincidences: Attributes that have a size's value by chance, and so don't follow it.
     """
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -140,11 +159,18 @@ def analyse(
     return Analysis(
         groups=tuple(groups),
         unprunable=tuple(unprunable),
-        sizes=with_holders(model, find_sizes(graph.size_constraints, components, channel_of), slicing),
+        sizes=with_holders(
+            model,
+            find_sizes(graph.size_constraints, components, channel_of),
+            slicing,
+            [trace.reads for trace, _ in traces],
+            coincidences,
+        ),
         shapes=shapes,
         same=_same_names(model, tensors),
         products=tuple(resolve(graph.products, components.labels, channel_of, {g.name: g.width for g in groups})),
         choices=made,
+        coincidences=frozenset(coincidences),
     )
 
 

@@ -3,7 +3,7 @@
 import copy
 import operator
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,13 @@ from torch.nn.utils.parametrize import is_parametrized
 from autoprune.network.modes import eval_mode
 from autoprune.pruning.graph.attention import follow_heads, is_known
 from autoprune.pruning.graph.dependency_graph import SizeKind
-from autoprune.pruning.graph.sizes import CountedSize
+from autoprune.pruning.graph.sizes import CountedSize, Places
 
 _COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
 _PARTS = re.compile(
     r"(?<!all_)head_?(dim|size|width|features|channels)|(dim|size|channels)_?(per|of)_?(head|group)|^d_(kv|head|k|v)$"
 )
+_OWN_SIZES = _ConvNd | nn.Linear | nn.Bilinear | _NormBase | nn.GroupNorm | nn.LayerNorm | nn.RMSNorm | nn.Embedding
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _NEVER = re.compile(
     r"window|shift|kernel|stride|pad|dilat|patch|image|layer|depth|idx|index|block|pos|max_|min_|bucket|dropout|prob"
@@ -28,17 +29,45 @@ _NEVER = re.compile(
 )
 
 
-def with_holders(model: nn.Module, sizes: Sequence[CountedSize], slicing: Collection[str]) -> tuple[CountedSize, ...]:
+Coincidence = tuple[str, str, str]
+"""(group, module, attribute): the attribute has the value of a size that counts the group's channels by chance."""
+
+
+def with_holders(
+    model: nn.Module,
+    sizes: Sequence[tuple[CountedSize, Places]],
+    slicing: Collection[str],
+    reads: Sequence[Mapping[tuple[str, str], int]],
+    coincidences: Collection[Coincidence],
+) -> tuple[CountedSize, ...]:
     """Find the attributes that hold each size: of the module whose code states it, or else of one around it.
 
     Which these are is told by their values, so it is decided once, on the dense network: in one that is already pruned,
-    another attribute may have the same value by chance.
+    another attribute may have the same value by chance. Code must have read them before it states the size; where none
+    of the module itself was, those that it never reads follow too.
 
     Args:
+        sizes: Each with where the code states it.
         slicing: Classes whose modules slice at places that follow from sizes; these may stand in their config.
+        reads: For each trace, (module, attribute) -> number of operations before its first read.
+        coincidences: Attributes that don't hold a size although their values say so.
     """
     modules = dict(model.named_modules())
-    return tuple(replace(size, holders=tuple(_holders(modules, size, slicing))) for size in sizes)
+    found = []
+    for size, places in sizes:
+
+        def held(
+            name: str, attributes: Sequence[str], size: CountedSize = size, places: Places = places
+        ) -> Sequence[str]:
+            possible = [
+                a for a in attributes if not any((group, name, a) in coincidences for group, _ in size.channels)
+            ]
+            read = [a for a in possible if any(reads[trace].get((name, a), n + 1) <= n for trace, n in places)]
+            unread = [a for a in possible if not any((name, a) in every for every in reads)]
+            return read or (unread if name == size.module else [])
+
+        found.append(replace(size, holders=tuple(_holders(modules, size, slicing, held))))
+    return tuple(found)
 
 
 def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[str, set[int]]) -> None:
@@ -61,9 +90,12 @@ def follow_sizes(model: nn.Module, sizes: Sequence[CountedSize], gone: Mapping[s
 
 
 def _holders(
-    modules: Mapping[str, nn.Module], size: CountedSize, slicing: Collection[str]
+    modules: Mapping[str, nn.Module],
+    size: CountedSize,
+    slicing: Collection[str],
+    held_of: Callable[[str, Sequence[str]], Sequence[str]],
 ) -> Iterator[tuple[str, str]]:
-    """Yield the modules and their attributes that hold a size."""
+    """Yield the modules and their attributes that hold a size; ``held_of`` picks from those with its value."""
     name = size.module
     if size.kind == "count" and type(modules[name]).__name__ in slicing:
         for attribute, value in getattr(getattr(modules[name], "config", None), "__dict__", {}).items():
@@ -72,9 +104,12 @@ def _holders(
     while True:
         if name in modules:
             module = modules[name]
-            held = list(_equal(module, size))
+            held = held_of(name, list(_equal(module, size)))
             yield from ((name, attribute) for attribute in held)
-            if held or isinstance(module, _ConvNd | nn.GroupNorm) or is_known(module):
+            # torch's own layers have their sizes from their tensors (`refresh`), none from a module around them.
+            if held or isinstance(module, _OWN_SIZES) or type(module).__module__.startswith("torch.nn."):
+                return
+            if is_known(module):
                 return
         if not name:
             return

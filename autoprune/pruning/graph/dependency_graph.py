@@ -53,12 +53,14 @@ class SizeConstraint:
 
     Attributes:
         kind: What the size is.
+        place: (number of the trace, number of the operation in it).
     """
 
     module: str
     size: int
     nodes: Nodes
     kind: SizeKind
+    place: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class DependencyGraph:
         self.choices: list[Choice] = []
         self.module = ""
         self.operation = ""
+        self.place = (0, 0)
         self._module_types = module_types
         self._taken = choices
         self._ordinals: defaultdict[str, int] = defaultdict(int)
@@ -142,7 +145,7 @@ class DependencyGraph:
     def constrain_size(self, size: int, dim: Dim, kind: SizeKind = "width") -> None:
         """Constrain nodes by a size that the running module's code states."""
         if dim is not None and size > 1 and not _is_tiled(dim):
-            self.size_constraints.append(SizeConstraint(self.module, size, dim, kind))
+            self.size_constraints.append(SizeConstraint(self.module, size, dim, kind, self.place))
 
     def choose_option(self, n_options: int, default: int, owner: str | None = None) -> int:
         """Decide between options; layers of the same class decide alike."""

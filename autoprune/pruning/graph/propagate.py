@@ -49,9 +49,10 @@ def propagate(
     """
     graph = DependencyGraph(module_types, choices)
     own = OwnTensors(shapes, graph)
-    for trace, operations in traces:
+    for number, (trace, operations) in enumerate(traces):
         values = {ref: own.values[name] for ref, name in trace.tensors.items()}
         for operation in operations:
+            graph.place = (number, operation.number)
             _step(graph, values, operation)
         graph.module, graph.operation = "", "output"
         for ref in trace.outputs:

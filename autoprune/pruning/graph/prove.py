@@ -4,6 +4,7 @@ The trace shows sizes, not where the code takes them from. Pruning can therefore
 forward pass (``C // num_heads``); only running it tells.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,9 +45,11 @@ def prove_groups(
         failed = _failures(analysis, groups, prove)
         if not failed:
             continue
-        other = _another_way(
-            model, example_inputs, analysis, [g for g in groups if g.name in failed], prove, allow_norm
-        )
+        other = _without_coincidences(analysis, failed.keys(), prove)
+        if other is None:
+            other = _another_way(
+                model, example_inputs, analysis, [g for g in groups if g.name in failed], prove, allow_norm
+            )
         if other is None:
             other = _in_multiples(analysis, failed.keys(), prove)
         if other is None:
@@ -63,10 +66,15 @@ def half_of_channels(groups: Sequence[DependencyGroup]) -> dict[str, list[int]]:
     """Draw random channels of each group so that an odd number stays: what can't do with any number must fail."""
     generator = torch.Generator().manual_seed(0)
     lost = {}
+    n_alike: Counter[int] = Counter()
     for group in groups:
         n = group.width // group.multiple
-        kept = group.multiple * (max(1, n // 2 + (n // 2 + 1) % 2) if n > 2 else 1)
-        lost[group.name] = sorted(torch.randperm(group.width, generator=generator)[kept:].tolist())
+        half = max(1, n // 2 + (n // 2 + 1) % 2) if n > 2 else 1
+        # Groups of one width keep different numbers, so that a size of one is not taken for that of another.
+        kept = [number for number in (half, half - 2, half + 2) if 0 < number < n] or [1]
+        n_kept = group.multiple * kept[n_alike[n] % len(kept)]
+        n_alike[n] += 1
+        lost[group.name] = sorted(torch.randperm(group.width, generator=generator)[n_kept:].tolist())
     return lost
 
 
@@ -95,6 +103,25 @@ def _failures(analysis: Analysis, groups: Sequence[DependencyGroup], prove: Prov
     return found or {group.name: together for group in groups}
 
 
+def _without_coincidences(analysis: Analysis, failed: Collection[str], prove: Prove) -> Analysis | None:
+    """Leave attributes as they are, one or all, that may have a group's size by chance."""
+    held = [
+        (group, module, attribute)
+        for size in analysis.sizes
+        for group, _ in size.channels
+        if group in failed
+        for module, attribute in size.holders
+    ]
+    groups = [group for group in analysis.groups if group.name in failed]
+    attributes = list(dict.fromkeys(attribute for _, _, attribute in held))
+    tries = [{attribute} for attribute in attributes] + ([set(attributes)] if len(attributes) > 1 else [])
+    for chosen in tries:
+        other = analysis.without_holders({item for item in held if item[2] in chosen})
+        if prove(other, half_of_channels(groups)) is None:
+            return other
+    return None
+
+
 def _another_way(
     model: nn.Module,
     inputs: Any,
@@ -116,7 +143,8 @@ def _another_way(
         for option in range(key[2]):
             if option == taken:
                 continue
-            other = analyse(model, inputs, allow_norm=allow_norm, choices={**analysis.choices, key: option})
+            choices = {**analysis.choices, key: option}
+            other = analyse(model, inputs, allow_norm=allow_norm, choices=choices, coincidences=analysis.coincidences)
             candidates = [group for group in other.groups if tensor_dims & group.members.keys()]
             if candidates and len(other.groups) > n_others and prove(other, half_of_channels(candidates)) is None:
                 return other

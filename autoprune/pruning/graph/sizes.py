@@ -1,6 +1,6 @@
 """Integers in a network's code that count channels, such as the sizes of a view."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,16 @@ class CountedSize:
         return self.size - lost
 
 
+Places = Collection[tuple[int, int]]
+"""Where code states a size: (number of the trace, number of the operation in it)."""
+
+
 def find_sizes(
     size_constraints: list[SizeConstraint], components: Components, channel_of: Mapping[int, tuple[str, int]]
-) -> list[CountedSize]:
-    """Find the sizes that count channels of groups; ``channel_of`` is component -> (group, channel)."""
+) -> list[tuple[CountedSize, Places]]:
+    """Find the sizes that count channels of groups, and where; ``channel_of`` is component -> (group, channel)."""
     sizes: dict[tuple[Any, ...], CountedSize] = {}
+    places: dict[tuple[Any, ...], set[tuple[int, int]]] = {}
     for constraint in size_constraints:
         by_group: dict[str, list[int]] = {}
         for label in components.labels[constraint.nodes[constraint.nodes != 0]].tolist():
@@ -56,4 +61,5 @@ def find_sizes(
                 *((name, indices.tobytes()) for name, indices in channels),
             )
             sizes.setdefault(key, CountedSize(constraint.module, constraint.size, constraint.kind, channels))
-    return list(sizes.values())
+            places.setdefault(key, set()).add(constraint.place)
+    return [(size, places[key]) for key, size in sizes.items()]

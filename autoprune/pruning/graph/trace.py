@@ -31,6 +31,7 @@ class Operation:
 
     Attributes:
         module: Name of the innermost module that was running.
+        number: How many operations the trace has before it.
     """
 
     func: torch._ops.OpOverload
@@ -38,6 +39,7 @@ class Operation:
     kwargs: dict[str, Any]
     results: tuple[Ref | None, ...]
     module: str
+    number: int
 
     @property
     def name(self) -> str:
@@ -59,12 +61,14 @@ class Trace:
         tensors: Ref id -> name of the parameter or buffer.
         outputs: What the network returned.
         reads_values_in: Names of the modules whose code looked at a value, as to branch on it.
+        reads: (module, attribute) -> how many operations came before the code first read it, for whole numbers.
     """
 
     operations: list[Operation] = field(default_factory=list)
     tensors: dict[int, str] = field(default_factory=dict)
     outputs: list[Ref] = field(default_factory=list)
     reads_values_in: list[str] = field(default_factory=list)
+    reads: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def live_operations(self) -> list[Operation]:
         """Find the operations that the outputs depend on, and those that write into a tensor."""
@@ -102,7 +106,8 @@ class _TraceRecorder(DispatchModeWithoutDynamo):
         leaves = list(result) if isinstance(result, tuple | list) else [result]
         if any(isinstance(leaf, torch.Tensor) for leaf in leaves):
             refs = tuple(self.ref(leaf) if isinstance(leaf, torch.Tensor) else None for leaf in leaves)
-            self.trace.operations.append(Operation(func, plain_args, plain_kwargs, refs, self.stack[-1]))
+            number = len(self.trace.operations)
+            self.trace.operations.append(Operation(func, plain_args, plain_kwargs, refs, self.stack[-1], number))
         elif func is torch.ops.aten._local_scalar_dense.default:
             self.trace.reads_values_in.append(self.stack[-1])
         return result
@@ -122,6 +127,7 @@ def trace_model(
         stack.enter_context(_named_calls(model, recorder.stack))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_primitive_operations(model))
+        stack.enter_context(_recorded_reads(model, recorder.trace))
         stack.enter_context(recorder)
         outputs = call(model)
     recorder.trace.outputs = [recorder.ref(tensor) for tensor in tensors_of(outputs)]
@@ -155,6 +161,25 @@ def _named_calls(model: nn.Module, stack: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _recorded_reads(model: nn.Module, trace: Trace) -> Iterator[None]:
+    """Record when code reads whole numbers that are attributes of the network's modules."""
+    names = {id(module): name for name, module in model.named_modules()}
+
+    def read(module: nn.Module, attribute: str) -> Any:
+        value = object.__getattribute__(module, attribute)
+        if type(value) is int and id(module) in names:
+            trace.reads.setdefault((names[id(module)], attribute), len(trace.operations))
+        return value
+
+    # Of the class of all modules, which has no such method: those that have one of their own are not recorded.
+    nn.Module.__getattribute__ = read  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        del nn.Module.__getattribute__
 
 
 @contextmanager
