@@ -228,13 +228,16 @@ class ModelPlan:
                 keeps all.
 
         Raises:
-            PruningError: If the ratio or widths, the criterion, its data or a block's name won't do.
+            PruningError: If the ratio or widths, the criterion, its data or a block's name won't do, or there is no
+                group to take a ratio of.
         """
         if (ratio is None) == (widths is None) and not (ratio is None and blocks):
             raise PruningError(f"either a ratio or widths must be given, got ratio={ratio}, widths={widths}.")
         if scope not in ("group", "global"):
             raise PruningError(f"unknown scope '{scope}'. Known: global, group.")
         batches = _batches(data)
+        if not self.groups and isinstance(ratio, float | int) and ratio > 0:
+            raise PruningError(self._no_groups())
         if scope == "global":
             if blocks:
                 raise PruningError(
@@ -255,6 +258,17 @@ class ModelPlan:
             loss=loss,
         )
         return pruned.model
+
+    def _no_groups(self) -> str:
+        found = self._plan.main_obstacle
+        where = f": {found.module or 'the network'}: {found.reason}" if found else ""
+        if found is not None and found.option:
+            way_out = f"With autoprune.plan(..., {found.option}=True) it can be."
+        elif self.blocks:
+            way_out = f"Blocks can be removed: blocks=[{self.blocks[0].name!r}]."
+        else:
+            way_out = (found.advice if found else "") or "The plan's left_out has all reasons."
+        return f"no channels of this network can be pruned{where}. {way_out}"
 
     def sensitivity(
         self,
@@ -309,6 +323,8 @@ class ModelPlan:
         """Widths at which a share of the model's size is left, the globally least important channels removed."""
         if not 0 < share <= 1:
             raise PruningError(f"{what} must be a share in (0, 1], got {share}.")
+        if share < 1 and not self.groups:
+            raise PruningError(self._no_groups())
         batches = _batches(data)
         calibration = None if batches is None else lambda: batches
         scores = global_scores(self._model, self._plan, criterion, calibration=calibration, loss=loss)

@@ -110,3 +110,54 @@ def test_a_model_without_a_gradient_is_told_for_a_criterion_that_needs_one() -> 
     plan = autoprune.plan(Closed(*network()), ROWS)
     with pytest.raises(PruningError, match=r"taylor.*the loss has no gradient"):
         plan.prune(0.5, "taylor", [(ROWS, torch.tensor([0, 1, 2, 0]))])
+
+
+class ResponseNorm(nn.Module):
+    """Divides each channel's length by the mean length of all."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        length = x.square().sum(0, keepdim=True).sqrt()
+        return x * length / length.mean(-1, keepdim=True)
+
+
+class StateOfAFixedWidth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.head = nn.GRU(6, 12), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(self.cells(x[None], torch.zeros(1, len(x), 12))[0][-1]))
+
+
+def between(norm: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 12), norm, nn.Linear(12, 3))
+
+
+class Doubled(nn.Linear):
+    """A residual block, and nothing else that could leave."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: between(ResponseNorm()), r"0: .*statistics.*mean in 1.*hidden_sizes=True"),
+        (lambda: between(nn.LayerNorm(12)), r"0: .*statistics.*hidden_sizes=True"),
+        (StateOfAFixedWidth, r"cells: the forward pass fails \(.*hidden size.*If a width is written in the code"),
+        (lambda: nn.Linear(6, 3), r"the network: its output is the network's output.*left_out has all reasons"),
+        (lambda: nn.Sequential(Doubled(6, 6), Doubled(6, 6)), r"Blocks can be removed: blocks=\['0'\]"),
+    ],
+)  # fmt: skip
+def test_a_ratio_of_a_network_that_can_not_lose_channels(build: Callable[[], nn.Module], message: str) -> None:
+    plan = autoprune.plan(build(), ROWS)
+    assert plan.groups == ()
+    for attempt in (
+        lambda: plan.prune(0.5),
+        lambda: plan.prune(0.5, scope="global"),
+        lambda: plan.widths_at(flops=0.5),
+    ):
+        with pytest.raises(PruningError, match=f"no channels of this network can be pruned.*{message}"):
+            attempt()
+    plan.prune(0.0)

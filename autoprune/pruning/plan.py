@@ -15,6 +15,14 @@ Passthrough = Key | tuple[Key | None, ...]
 """An argument, or a tuple of arguments and ``None``."""
 
 
+OUTPUT = "is the network's output"
+"""The reason of a network's last layer, which is never pruned."""
+
+
+FORWARD_FAILS = "the forward pass fails"
+"""The beginning of a reason: the code can't run without the channels."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Channels that must leave together, across layers.
@@ -61,10 +69,22 @@ class Block:
 
 @dataclass(frozen=True)
 class Unprunable:
-    """A module that can't be pruned, and why; an empty name is the network as a whole."""
+    """A module that can't be pruned, and why; an empty name is the network as a whole.
+
+    Attributes:
+        option: Name of the option with which it can be; empty if there is none.
+    """
 
     module: str
     reason: str
+    option: str = ""
+
+    @property
+    def advice(self) -> str:
+        """What in the network's code would let it be pruned; empty if that is not known."""
+        if FORWARD_FAILS not in self.reason:
+            return ""
+        return "If a width is written in the code as a number, take it from the layer or from a tensor's shape."
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,12 @@ class PruningPlan:
     def group_widths(self) -> dict[str, int]:
         """Group name -> channels in the dense network."""
         return {group.name: group.width for group in self.groups}
+
+    @property
+    def main_obstacle(self) -> Unprunable | None:
+        """What most likely keeps a network without groups from being pruned; ``None`` if nothing is left out."""
+        inner = [item for item in self.left_out if OUTPUT not in item.reason]
+        return next(iter([item for item in inner if item.option] or inner or self.left_out), None)
 
     @property
     def block_names(self) -> tuple[str, ...]:

@@ -124,8 +124,8 @@ class _Preflight:
         self.unprunable: list[Unprunable] = []
         self._modules = [name for name, _ in dense.model.named_modules()]
 
-    def add_unprunable(self, module: str, reason: str) -> None:
-        self.unprunable.append(Unprunable(module, reason))
+    def add_unprunable(self, module: str, reason: str, option: str = "") -> None:
+        self.unprunable.append(Unprunable(module, reason, option))
 
     def prove_groups(self, hidden_sizes: bool) -> Analysis:
         """Find the groups and prove them, alone where they don't pass together."""
@@ -139,7 +139,7 @@ class _Preflight:
         asked = {group.name: "left alone as asked" for group in analysis.groups if any(map(self.skip, group.makers))}
         analysis = analysis.without_groups(asked)
         for channels in analysis.unprunable:
-            self.add_unprunable(channels.module, channels.description)
+            self.add_unprunable(channels.module, channels.description, "hidden_sizes" if channels.by_norms else "")
         return analysis
 
     def prove_blocks(self, analysis: Analysis) -> list[Block]:

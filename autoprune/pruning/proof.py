@@ -15,7 +15,7 @@ from autoprune.network.call import Inputs, call_model, to_device
 from autoprune.network.device import device_of
 from autoprune.pruning.copies import shareable_tensors, weight_sharing_copy
 from autoprune.pruning.kept_indices import KeptIndices, masked_copy
-from autoprune.pruning.plan import Block
+from autoprune.pruning.plan import FORWARD_FAILS, Block
 
 _FLOAT64_TOLERANCE = 1e-8
 _FLOAT32_TOLERANCE = 1e-3
@@ -150,7 +150,7 @@ def run(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
             torch.manual_seed(0)  # a network that draws random numbers draws the same ones each time
             outputs = [tensor for tensor in tensors_in(call_model(model, inputs)) if tensor.is_floating_point()]
     except Exception as error:
-        raise PruningError(f"the forward pass fails ({shortened(error)})") from error
+        raise PruningError(f"{FORWARD_FAILS} ({shortened(error)})") from error
     if not outputs:
         raise PruningError("the forward pass gives no float tensor")
     if not all(map(_is_finite, outputs)):

@@ -44,7 +44,8 @@ def plan_tables(
     if plan.left_out:
         left_out = plain_table("left out", "module", "reason")
         for item in plan.left_out:
-            left_out.add_row(item.module or "(the network)", item.reason)
+            way_out = f"; {item.option}: true lets them leave" if item.option else ""
+            left_out.add_row(item.module or "(the network)", item.reason + way_out)
         yield left_out
     space = plain_table(f"search dimensions: {len(dimensions)}", "name", "values")
     for dimension in dimensions:
@@ -69,7 +70,8 @@ def plan_record(
     - ``blocks``, least important first: ``name``, ``importance`` (rise of the loss without the block; null if not
       measured), ``params_share``, ``macs_share``.
     - ``weight_layers``: name of a weight that may lose single entries -> number of entries.
-    - ``left_out``: ``module`` (empty for the network as a whole), ``reason``.
+    - ``left_out``: ``module`` (empty for the network as a whole), ``reason``, ``option`` (with which it can be pruned;
+      empty if there is none).
     - ``dimensions``: name -> list of choices, or the range's ``low``, ``high``, ``log``, ``step``.
     - ``sensitivity``, if measured: as :class:`SensitivityMap` has it.
 

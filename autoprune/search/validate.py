@@ -131,8 +131,16 @@ def check_prunable(checked: ValidatedSpace) -> None:
     """Raise ConfigError if none of the space file's methods has anything to prune in this network."""
     methods = [block.method for block in checked.spec.pruning]
     if not any(PRUNING_METHODS[method].prunable(checked.plan) for method in methods):
+        found = checked.plan.main_obstacle
+        where = f": {found.module or 'the network'}: {found.reason}" if found else ""
+        option = found.option if found and "neuron" in methods else ""
+        way_out = f"`{option}: true` under the method neuron lets these channels leave." if option else ""
+        way_out = way_out or (found.advice if found else "")
         raise ConfigError(
-            [f"pruning: nothing of this network can be pruned by {' or '.join(methods)}. `autoprune plan` says why."]
+            [
+                f"pruning: nothing of this network can be pruned by {' or '.join(methods)}{where}. "
+                f"{way_out or '`autoprune plan` says why.'}"
+            ]
         )
 
 

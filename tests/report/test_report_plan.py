@@ -88,6 +88,15 @@ def test_nothing_to_prune() -> None:
     assert any("(the network)" in line and "it has no layers" in line for line in lines)
 
 
+def test_an_option_that_helps_is_shown_with_the_reason() -> None:
+    left_out = (Unprunable("norm", "has statistics", "hidden_sizes"), Unprunable("head", "is the output"))
+    plan = PruningPlan(groups=(), blocks=(), weight_layers={}, left_out=left_out, graph={})
+    lines = rendered(plan, planned()[1])
+    assert any("norm" in line and "has statistics; hidden_sizes: true lets them leave" in line for line in lines)
+    assert not any("head" in line and "hidden_sizes" in line for line in lines)
+    assert plan.main_obstacle == left_out[0]
+
+
 def test_blocks() -> None:
     class Residual(nn.Module):
         def __init__(self) -> None:

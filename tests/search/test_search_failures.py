@@ -39,10 +39,22 @@ def test_a_dense_network_that_diverges_says_so(tmp_path: Path) -> None:
         run_search(space, tmp_path / "results", run_in_process)
 
 
-def test_a_network_without_anything_to_prune_is_refused_before_it_is_trained(tmp_path: Path) -> None:
-    task = TINY_TASK + "\n\ndef flat():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ("nn.Linear(64, 10)", r"neuron or layer: 1: its output is the network's output.*`autoprune plan` says why"),
+        (
+            "nn.Linear(64, 12), nn.LayerNorm(12), nn.Linear(12, 10)",
+            r"neuron or layer: 1: .* has statistics.*`hidden_sizes: true` under the method neuron",
+        ),
+    ],
+)
+def test_a_network_without_anything_to_prune_is_refused_before_it_is_trained(
+    tmp_path: Path, layers: str, reason: str
+) -> None:
+    task = TINY_TASK + f"\n\ndef flat():\n    return nn.Sequential(nn.Flatten(), {layers})\n"
     changes = {"task": {"model": "tiny_task:flat"}, "pruning": [{"method": "neuron"}, {"method": "layer"}]}
-    with pytest.raises(ConfigError, match="nothing of this network can be pruned by neuron or layer"):
+    with pytest.raises(ConfigError, match=f"nothing of this network can be pruned by {reason}"):
         run_search(write_space(tmp_path, changes, task), tmp_path / "results", run_in_process)
     assert not (tmp_path / "results").exists()
 

@@ -47,11 +47,13 @@ class Components:
         labels: Component of each node.
         first_blocker: Component -> number of the first blocker that keeps it from leaving, or ``n_blockers``.
         inexact: Component -> whether its leaving changes statistics.
+        by_norms: Component -> whether nothing keeps it from leaving but statistics, which may not change.
     """
 
     labels: Nodes
     first_blocker: Nodes
     inexact: Nodes
+    by_norms: npt.NDArray[np.bool_]
     n_blockers: int
 
     def blocked(self, nodes: Nodes) -> npt.NDArray[np.bool_]:
@@ -81,6 +83,7 @@ def find_components(graph: DependencyGraph, allow_norm: bool) -> Components:
     n_blockers = len(graph.blockers)
     first_blocker = np.full(n, n_blockers, dtype=np.int64)
     inexact = np.zeros(n, dtype=np.int64)
+    otherwise = np.zeros(n, dtype=bool)
     for number in range(n_blockers - 1, -1, -1):
         nodes, blocker = graph.blockers[number]
         touched = labels[nodes[nodes != 0]]
@@ -88,7 +91,9 @@ def find_components(graph: DependencyGraph, allow_norm: bool) -> Components:
             inexact[touched] = 1
         else:
             first_blocker[touched] = number
-    return Components(labels.astype(np.int64), first_blocker, inexact, n_blockers)
+            otherwise[touched] |= not blocker.inexact
+    by_norms = ~otherwise & (first_blocker < n_blockers)
+    return Components(labels.astype(np.int64), first_blocker, inexact, by_norms, n_blockers)
 
 
 def group_components(

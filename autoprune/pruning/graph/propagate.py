@@ -12,6 +12,7 @@ from autoprune.pruning.graph.rules.creation import CREATES
 from autoprune.pruning.graph.rules.pointwise import is_pointwise, pointwise
 from autoprune.pruning.graph.trace import Operation, Ref, Trace
 from autoprune.pruning.graph.values import Value, static
+from autoprune.pruning.plan import OUTPUT
 
 
 class OwnTensors:
@@ -57,7 +58,7 @@ def propagate(
         graph.module, graph.operation = "", "output"
         for ref in trace.outputs:
             for dim in values.get(ref.id, static(ref.shape)).dims:
-                graph.block_dim(dim, "is the network's output")
+                graph.block_dim(dim, OUTPUT)
     return graph, own
 
 

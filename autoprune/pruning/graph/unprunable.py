@@ -21,6 +21,7 @@ class UnprunableChannels:
         at: Name of the module that runs it.
         reason: Fits behind "its output".
         n_channels: How many of the layer's ``width`` channels.
+        by_norms: Whether nothing but statistics keeps them, so that they leave with ``hidden_sizes``.
     """
 
     module: str
@@ -29,6 +30,7 @@ class UnprunableChannels:
     reason: str
     n_channels: int
     width: int
+    by_norms: bool = False
 
     def __str__(self) -> str:
         return f"{self.module}: {self.description}"
@@ -85,12 +87,14 @@ def find_unprunable(
         for tensor_dim in tensor_dims if is_layer else tensor_dims[-1:]:
             size = shape[tensor_dim[1]]
             missing = size - in_groups.get(tensor_dim, 0)
-            blocker = _commonest_blocker(
-                graph, components, np.arange(own.starts[tensor_dim], own.starts[tensor_dim] + size)
-            )
+            nodes = np.arange(own.starts[tensor_dim], own.starts[tensor_dim] + size)
+            blocker = _commonest_blocker(graph, components, nodes)
             if missing:
                 blocker = blocker or Blocker("none", module, "has channels that all leave together")
-                account = UnprunableChannels(module, blocker.operation, blocker.module, blocker.reason, missing, size)
+                by_norms = bool(components.by_norms[components.labels[nodes[components.blocked(nodes)]]].any())
+                account = UnprunableChannels(
+                    module, blocker.operation, blocker.module, blocker.reason, missing, size, by_norms
+                )
                 (unsaid if blocker.quiet else found).setdefault(module, account)
     said = {module: account for module, account in unsaid.items() if module not in prunable}
     return list((said | found).values())
