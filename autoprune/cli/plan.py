@@ -48,6 +48,7 @@ def plan(
     from autoprune.search.space import SearchSpace
     from autoprune.search.validate import read_space, validate_space
     from autoprune.study.folder import StudyFolder
+    from autoprune.tasks.working_folder import working_in
 
     checked = validate_space(read_space(space))
     spec, task, model, table = checked.spec, checked.task, checked.model, checked.table
@@ -56,8 +57,9 @@ def plan(
     if sensitivity:
         model = trained_network(checked, folder)
     trained = sensitivity or spec.task.weights is not None
-    found = rank_plan(spec, task, checked.plan, model, device) if trained else checked.plan
-    cost = measure_cost(model, task.example_inputs(), saved_size(model, spec), device, latency=True)
+    with working_in(checked.file.base_dir):
+        found = rank_plan(spec, task, checked.plan, model, device) if trained else checked.plan
+        cost = measure_cost(model, task.example_inputs(), saved_size(model, spec), device, latency=True)
     layer = spec.method("layer")
     importance = layer.importance if trained and layer is not None else ""
     dimensions = SearchSpace(spec, found).dimensions()

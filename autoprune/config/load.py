@@ -35,17 +35,15 @@ class SpaceFile:
     """A space file, read and validated once.
 
     Attributes:
+        path: As the user gave it.
         content: The file's bytes, as they were read.
+        base_dir: The folder that the names in the file are looked up in first, as seen when the file was read.
     """
 
     path: Path
     content: bytes
     config: SearchConfig
-
-    @property
-    def base_dir(self) -> Path:
-        """The folder that the names in the file are looked up in first."""
-        return self.path.absolute().parent
+    base_dir: Path
 
 
 def load_config(path: Path) -> SearchConfig:
@@ -75,7 +73,7 @@ def read_space_file(path: Path) -> SpaceFile:
         ) from None
     except OSError as error:
         raise ConfigError([f"{path}: can't be read: {error.strerror or error}. Name another file."]) from None
-    return SpaceFile(path, content, parse_config(text, str(path)))
+    return SpaceFile(path, content, parse_config(text, str(path)), path.absolute().parent)
 
 
 def parse_config(text: str, name: str) -> SearchConfig:

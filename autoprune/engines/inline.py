@@ -3,13 +3,15 @@
 from autoprune.search.job_source import JobSource
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources
+from autoprune.tasks.working_folder import working_in
 from autoprune.trial import TrialResult
 from autoprune.worker import Worker
 
 
 def run_in_process(driver: JobSource, study: PreparedStudy, places: WorkerResources) -> None:
-    """Run trials until the driver has no more to give."""
-    run_inline(driver, Worker(study.folder, places.device, config=study.spec, task=study.task))
+    """Run trials until the driver has no more to give; the space file's folder is the current directory meanwhile."""
+    with working_in(study.folder.base_dir):
+        run_inline(driver, Worker(study.folder, places.device, config=study.spec, task=study.task))
 
 
 def run_inline(driver: JobSource, worker: Worker) -> None:

@@ -347,6 +347,7 @@ class _TrialActor(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         if self._worker is not None:
+            os.chdir(self._worker.folder.base_dir)  # Tune has gone to a folder of the trial's own
             trial = config_from_dict(json.loads(config["trial"]))
             self._output.begin(run_name(trial.run))
             self._events = self._worker.run(trial)

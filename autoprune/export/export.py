@@ -27,6 +27,7 @@ from autoprune.formats.network import Network, tensors
 from autoprune.formats.registry import find_formats
 from autoprune.formats.verify import write_verified
 from autoprune.network.call import Inputs
+from autoprune.tasks.working_folder import working_in
 
 
 def export_model(
@@ -56,7 +57,7 @@ def export_model(
         formats: Names in ``autoprune.formats.registry.FORMATS``.
         metrics: The trial's accuracy and costs, for the manifest.
         source: Study, trial number and parameters, for the manifest.
-        base_dir: Folder that the user's own modules are imported from.
+        base_dir: Folder that the user's own modules are imported from, and that the network runs in.
         tolerance: Largest difference allowed, absolute for outputs up to 1 in size and relative to the largest beyond.
 
     Returns:
@@ -69,12 +70,13 @@ def export_model(
     folder = Path(folder)
     chosen = find_formats(formats)
     _check_folder(folder)
-    network = Network(model, example_inputs, architecture, base_dir)
     target = folder.resolve()
     work = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         work.mkdir(parents=True)
-        records = {each.name: write_verified(each, network, work, tolerance) for each in chosen}
+        with working_in(base_dir or Path.cwd()):  # the network may open files
+            network = Network(model, example_inputs, architecture, base_dir)
+            records = {each.name: write_verified(each, network, work, tolerance) for each in chosen}
         manifest = Manifest(
             source=plain(source),
             metrics=plain(metrics),

@@ -12,6 +12,7 @@ from autoprune.formats.registry import FORMATS
 from autoprune.formats.saved_model import load_model, read_architecture
 from autoprune.study.reader import StudyReader
 from autoprune.tasks.build import build_task
+from autoprune.tasks.working_folder import working_in
 from autoprune.trial import TrialResult, result_from_dict
 
 N_EXAMPLES = 8
@@ -55,11 +56,13 @@ def export_trial(
         metrics["certification"] = certified
     task = build_task(config.task, study.base_dir)
     validation = task.data.validation
+    with working_in(study.base_dir):
+        example_inputs = validation.batch(torch.arange(min(N_EXAMPLES, len(validation))))[0]
     target = out or study.root / f"export-{number}"
     manifest = export_model(
         load_model(network, task.build_model),
         target,
-        example_inputs=validation.batch(torch.arange(min(N_EXAMPLES, len(validation))))[0],
+        example_inputs=example_inputs,
         architecture=read_architecture(network),
         formats=tuple(formats or FORMATS),
         metrics=metrics | (result.cost.figures() if result.cost else {}),

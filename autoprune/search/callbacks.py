@@ -166,8 +166,9 @@ class Callback:
     """Hears what happens in a search. A subclass overrides what it wants to hear; the rest does nothing.
 
     The search calls it from its own process, between two messages of its workers: a slow callback slows the search
-    down. An exception in it is logged and ends nothing; KeyboardInterrupt and SystemExit end the search as ever. What
-    an earlier command has told of the same study is not told again.
+    down. Where trials run in this process too, the space file's folder is the current directory meanwhile. An exception
+    in it is logged and ends nothing; KeyboardInterrupt and SystemExit end the search as ever. What an earlier command
+    has told of the same study is not told again.
 
     Example:
         >>> class Accuracies(Callback):

@@ -31,6 +31,7 @@ from autoprune.study.folder import SCHEMA, StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.splits import SubsetSplit
 from autoprune.tasks.task import Task
+from autoprune.tasks.working_folder import working_in
 from autoprune.training.evaluation import evaluate
 from autoprune.training.memory import find_executable_batch_size, free_device_memory
 
@@ -93,12 +94,18 @@ def prepare_study(
         with folder.writing(), replacing(folder.space) as handle:
             handle.write(space)
     if not folder.reference.exists():
-        with in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."):
+        with (
+            in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."),
+            working_in(checked.file.base_dir),
+        ):
             make_dense_reference(checked, folder, places.device, places.threads, callback)
     if not folder.plan.exists():
         if spec.method("layer") is not None:
             callback.on_stage(RankBlocks())
-        with in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."):
+        with (
+            in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."),
+            working_in(checked.file.base_dir),
+        ):
             model = load_model(folder.dense, task.build_model)
             plan = rank_plan(spec, task, plan, model, places.device)
         scores = kept_scores(model, plan)

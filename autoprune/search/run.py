@@ -35,6 +35,7 @@ from autoprune.study.folder import StudyFolder
 from autoprune.study.logs import delete_old_worker_logs
 from autoprune.study.optuna_storage import storage_error
 from autoprune.study.records import config_of
+from autoprune.tasks.working_folder import working_in
 from autoprune.training.precision import Precision
 
 Engine = Callable[[JobSource, PreparedStudy, WorkerResources], None]
@@ -142,7 +143,10 @@ def _run_search(
         if interrupt is None and driver.stopped_because is None:
             callback.on_stage(EvaluateFront())
             front = driver.frame()
-            with in_stage("reading the test split", "No trial is lost; the same command goes on."):
+            with (
+                in_stage("reading the test split", "No trial is lost; the same command goes on."),
+                working_in(file.base_dir),
+            ):
                 evaluate_on_test(
                     folder, session.task, front[front["on_front"]], places.device, Precision.of(spec.training)
                 )

@@ -12,6 +12,7 @@ from autoprune.pruning.sensitivity.map import SensitivityMap
 from autoprune.pruning.sensitivity.measure import measure_map, points_to_measure
 from autoprune.search.validate import ValidatedSpace, check_same_study, in_file
 from autoprune.study.folder import StudyFolder
+from autoprune.tasks.working_folder import working_in
 from autoprune.worker.task_meter import task_meter
 
 
@@ -64,15 +65,6 @@ def measure_sensitivity(
     spec, points = checked.spec, points_to_measure(checked.plan, round_to=checked.spec.round_to)
     if not points:
         raise PruningError("no group of this network can be cut, so there is no sensitivity. See what is left out.")
-    meter = task_meter(
-        model,
-        checked.plan,
-        checked.task,
-        torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        criterion=first_criterion(spec),
-        seed=spec.search.seed,
-        **({} if n_examples is None else {"n_examples": n_examples}),
-    )
     done = 0
 
     def count(point: object) -> None:
@@ -81,4 +73,14 @@ def measure_sensitivity(
         on_progress(done, len(points))
 
     on_progress(0, len(points))
-    return measure_map(meter, points, spec.round_to, count)
+    with working_in(checked.file.base_dir):
+        meter = task_meter(
+            model,
+            checked.plan,
+            checked.task,
+            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            criterion=first_criterion(spec),
+            seed=spec.search.seed,
+            **({} if n_examples is None else {"n_examples": n_examples}),
+        )
+        return measure_map(meter, points, spec.round_to, count)

@@ -26,6 +26,7 @@ from autoprune.tasks.build import build_task
 from autoprune.tasks.check import check_task
 from autoprune.tasks.task import Task
 from autoprune.tasks.weights import load_weights
+from autoprune.tasks.working_folder import working_in
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def validate_space(file: SpaceFile, plan_file: Path | None = None, dense: Path |
         TaskError: If what it names does not fit together.
         StudyError: If no network of the space is under its ceilings, or the study's plan is damaged.
     """
-    with in_file(file.path):
+    with in_file(file.path), working_in(file.base_dir):
         return _validated(file, plan_file, dense)
 
 

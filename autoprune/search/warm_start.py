@@ -44,6 +44,7 @@ from autoprune.study.records import (
     SOURCE,
     source_of,
 )
+from autoprune.tasks.working_folder import working_in
 from autoprune.trial import Cost, PruningConfig, TrialResult, to_dict
 
 WHERE = "search.warm_start"
@@ -256,8 +257,9 @@ class _Transfer:
         widths = {group: width for group, width in result.kept.items() if width}
         pruning = PruningConfig(widths=widths, criterion="l1", removed_blocks=result.removed_blocks)
         threads = self._session.dense.latency.threads
-        model = prune(self._dense, plan, pruning, example_inputs=task.example_inputs(2)).model.to(device)
-        return measure_cost(model, task.example_inputs(), 0, device, latency=True, threads=threads).latency_ms
+        with working_in(self._session.folder.base_dir):
+            model = prune(self._dense, plan, pruning, example_inputs=task.example_inputs(2)).model.to(device)
+            return measure_cost(model, task.example_inputs(), 0, device, latency=True, threads=threads).latency_ms
 
     @cached_property
     def _dense(self) -> torch.nn.Module:

@@ -1,6 +1,5 @@
 """From the ``task`` part of a space file to a ``Task``."""
 
-import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,9 @@ from autoprune.errors import TaskError
 from autoprune.network.frozen import unfreeze
 from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
 from autoprune.tasks.resolve import call, check_signature, load_callable
-from autoprune.tasks.splits import SubsetSplit, as_split, hold_out
+from autoprune.tasks.splits import NamedSplit, SubsetSplit, as_split, hold_out
 from autoprune.tasks.task import Data, Task
+from autoprune.tasks.working_folder import working_in
 
 HELD_OUT_SHARE = 0.1
 
@@ -22,8 +22,7 @@ HELD_OUT_SHARE = 0.1
 def build_task(settings: TaskSettings, base_dir: Path) -> Task:
     """Import what the space file names, load the data, and put the task together.
 
-    The model and data callables run with ``base_dir`` as the current directory, so relative paths mean the same in
-    every process.
+    Modules are imported, and the model and data callables run, with ``base_dir`` as the current directory.
 
     Args:
         base_dir: The space file's folder.
@@ -31,6 +30,7 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
     Raises:
         TaskError: With every part that can't be had, one line each.
     """
+    base_dir = base_dir.absolute()
     problems: list[str] = []
 
     def attempt(build: Callable[[], Any]) -> Any:
@@ -73,13 +73,14 @@ def model_builder(model: CallableRef, base_dir: Path) -> Callable[[], nn.Module]
         TaskError: If the callable can't be imported or takes no such arguments; the function itself raises it if the
             callable does, or returns something other than a network.
     """
+    base_dir = base_dir.absolute()
     function = load_callable(model.callable, base_dir, "task.model")
     check_signature(function, (), model.args, "task.model")
     return partial(_build_model, function, model, base_dir)
 
 
 def _build_model(function: Callable[..., Any], model: CallableRef, base_dir: Path) -> nn.Module:
-    with contextlib.chdir(base_dir):
+    with working_in(base_dir):
         network = call(function, model.args, "task.model")
     if not isinstance(network, nn.Module):
         raise TaskError(f"task.model: {model.callable} must return a torch.nn.Module, got a {type(network).__name__}.")
@@ -102,10 +103,10 @@ def _bound(
 
 def _load_data(ref: CallableRef, base_dir: Path) -> Data:
     function = load_callable(ref.callable, base_dir, "task.data")
-    with contextlib.chdir(base_dir):
+    with working_in(base_dir):
         loaded = call(function, ref.args, "task.data")
     if isinstance(loaded, Data):
-        return loaded
+        return _named(loaded)
     if not isinstance(loaded, Mapping):
         raise TaskError(
             f"task.data: {ref.callable} must return autoprune.tasks.Data or a mapping with the keys train, validation "
@@ -121,11 +122,15 @@ def _load_data(ref: CallableRef, base_dir: Path) -> Data:
             "task.data: the key test is missing. The search chooses by the validation split, so its accuracy is no "
             "honest figure for the front: keep some examples apart and return them as test."
         )
-    train = as_split(loaded["train"], "task.data: train")
-    if "validation" in loaded:
-        validation = as_split(loaded["validation"], "task.data: validation")
-    else:
+    splits = {name: as_split(split, f"task.data: {name}") for name, split in loaded.items()}
+    if "validation" not in splits:
+        train = splits["train"]
         n_held = max(1, round(HELD_OUT_SHARE * len(train)))
         train_indices, held_indices = hold_out(len(train), n_held, seed=0, where="task.data")
-        train, validation = SubsetSplit(train, train_indices), SubsetSplit(train, held_indices)
-    return Data(train=train, validation=validation, test=as_split(loaded["test"], "task.data: test"))
+        splits |= {"train": SubsetSplit(train, train_indices), "validation": SubsetSplit(train, held_indices)}
+    return _named(Data(**splits))
+
+
+def _named(data: Data) -> Data:
+    """The same splits, which tell the example that can't be read."""
+    return Data(**{name: NamedSplit(getattr(data, name), name) for name in ("train", "validation", "test")})

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoprune.errors import AutopruneError, TaskError, describe_error
+from autoprune.errors import TaskError
 from autoprune.network.call import Inputs, call_model
 from autoprune.network.modes import eval_mode
 from autoprune.tasks.classification import accuracy, cross_entropy, logits_of
+from autoprune.tasks.splits import NamedSplit, spread_indices
 from autoprune.tasks.task import Data, Split, Task
 from autoprune.trial import DistillationConfig
 
@@ -17,6 +18,8 @@ N_EXAMPLES = 3
 """Examples of each split that are run: not 1 or 2, which a wrong shape might be broadcast over by luck."""
 N_SAMPLED = 2000
 """Examples whose targets are read to count the classes, where a split keeps no targets in memory."""
+N_COMPARED = 8
+"""Examples that are read to see whether the targets in memory are theirs."""
 
 
 def check_task(task: Task, model: nn.Module) -> None:
@@ -77,9 +80,8 @@ def count_classes(data: Data) -> int | None:
     for name in ("train", "validation"):
         split = getattr(data, name)
         targets = getattr(split, "targets", None)
-        if not isinstance(targets, torch.Tensor):
-            spread = torch.linspace(0, len(split) - 1, min(len(split), N_SAMPLED), dtype=torch.float64)
-            targets = _read(data, name, spread.round().long())[1]
+        if not isinstance(targets, torch.Tensor) or not _as_read(data, name, targets):
+            targets = _read(data, name, spread_indices(len(split), N_SAMPLED))[1]
         if targets.is_floating_point():
             return None
         if int(targets.min()) < 0:
@@ -89,6 +91,14 @@ def count_classes(data: Data) -> int | None:
             )
         highest = max(highest, int(targets.max()))
     return highest + 1
+
+
+def _as_read(data: Data, name: str, targets: torch.Tensor) -> bool:
+    """Whether the targets that a split keeps in memory are those of the examples, as far as a few of them show."""
+    indices = spread_indices(len(targets), N_COMPARED)
+    return len(targets) == len(getattr(data, name)) and torch.equal(
+        targets[indices].float(), _read(data, name, indices)[1].float()
+    )
 
 
 def _check_classes(data: Data, logits: torch.Tensor) -> None:
@@ -125,13 +135,7 @@ def _check_probabilities(targets: torch.Tensor, logits: torch.Tensor, *, normali
 
 def _read(data: Data, name: str, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
     split: Split = getattr(data, name)
-    where = f"task.data: reading examples {int(indices[0])} to {int(indices[-1])} of the {name} split"
-    try:
-        return split.batch(indices)
-    except AutopruneError as error:
-        raise TaskError(f"{where}: {error}") from error
-    except Exception as error:
-        raise TaskError(f"{where} raised {describe_error(error)}.") from error
+    return (split if isinstance(split, NamedSplit) else NamedSplit(split, name)).batch(indices)
 
 
 def _run(what: str, function: Any) -> Any:

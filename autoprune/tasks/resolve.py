@@ -12,13 +12,14 @@ from types import ModuleType
 from typing import Any
 
 from autoprune.errors import AutopruneError, TaskError, did_you_mean
+from autoprune.tasks.working_folder import working_in
 
 
 def load_callable(reference: str, base_dir: Path, where: str) -> Callable[..., Any]:
     """Import a callable.
 
     A module in ``base_dir`` goes before one of the same name on the Python path, as a script's own folder does;
-    ``base_dir`` stays on the path of this process.
+    ``base_dir`` stays on the path of this process. While the module is imported, it is the current directory too.
 
     Args:
         reference: ``"module:callable"``, such as ``"autoprune.zoo:small_cnn"`` or ``"my_task:Nets.small"``.
@@ -32,7 +33,9 @@ def load_callable(reference: str, base_dir: Path, where: str) -> Callable[..., A
     module_name, colon, name = reference.partition(":")
     if not (colon and module_name and name):
         raise TaskError(f"{where} must have the form module:callable, got '{reference}'.")
-    found: Any = _import_module(module_name, base_dir.resolve(), where)
+    base_dir = base_dir.resolve()
+    with working_in(base_dir):
+        found: Any = _import_module(module_name, base_dir, where)
     for part in name.split("."):
         if not hasattr(found, part):
             raise TaskError(f"{where}: {module_name} has no '{part}'{did_you_mean(part, _public_names(found))}.")

@@ -7,9 +7,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, Subset, default_collate
 
-from autoprune.errors import TaskError
+from autoprune.errors import AutopruneError, TaskError, describe_error
 from autoprune.network.call import Inputs
 from autoprune.tasks.task import Split
 
@@ -61,8 +61,20 @@ class DatasetSplit:
 
     @property
     def targets(self) -> torch.Tensor:
-        """The dataset's own ``targets``; raises AttributeError where it keeps none."""
-        return _as_tensor(self.dataset.targets)  # type: ignore[attr-defined]
+        """The dataset's own ``targets``, as its ``target_transform`` turns them out.
+
+        Raises:
+            AttributeError: If it keeps none, or they are not what the transform takes.
+        """
+        targets = self.dataset.targets  # type: ignore[attr-defined]
+        transform = getattr(self.dataset, "target_transform", None)
+        if transform is None:
+            return _as_tensor(targets)
+        plain = targets.tolist() if isinstance(targets, torch.Tensor | np.ndarray) else targets
+        try:
+            return _as_tensor([transform(target) for target in plain])
+        except Exception as error:
+            raise AttributeError(f"the targets are known only by reading: {error}") from error
 
     def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
         """Read examples by index, shape ``(n,)``."""
@@ -71,6 +83,75 @@ class DatasetSplit:
             raise TaskError(f"items of a dataset must be (input, target), got {_describe(items[0])}.")
         inputs, targets = default_collate(items)
         return tuple(inputs) if isinstance(inputs, list) else inputs, targets
+
+
+@dataclass(frozen=True, eq=False)
+class NamedSplit:
+    """One of a task's three splits, which tells the example that can't be read. All else is the split's own.
+
+    Attributes:
+        name: train, validation or test.
+    """
+
+    split: Split
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute == "split":  # while it is unpickled or copied
+            raise AttributeError(attribute)
+        return getattr(self.split, attribute)
+
+    def batch(self, indices: torch.Tensor) -> tuple[Inputs, torch.Tensor]:
+        """Read examples by index, shape ``(n,)``.
+
+        Raises:
+            TaskError: If reading raises, with the example; out of memory stays what it is.
+        """
+        try:
+            return self.split.batch(indices)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise self._unreadable(indices, error) from error
+
+    def _unreadable(self, indices: torch.Tensor, error: Exception) -> TaskError:
+        """The error of the first example that can't be read alone, or not together with the first one."""
+        first, *others = indices.tolist()
+        for asked in ([first], *([other] for other in others), *([first, other] for other in others)):
+            try:
+                self.split.batch(torch.tensor(asked))
+            except (MemoryError, torch.OutOfMemoryError):
+                break
+            except Exception as found:
+                told = [f"example {index}{_origin(self.split, index)}" for index in asked]
+                return TaskError(f"task.data: reading {' and '.join(told)} of the {self.name} split {_raised(found)}")
+        several = f"examples {first} to {indices[-1]}"
+        return TaskError(f"task.data: reading {several} of the {self.name} split {_raised(error)}")
+
+
+def _origin(split: Any, index: int) -> str:
+    """Where an example of a part of a dataset comes from; empty for one of no part."""
+    is_part = False
+    while True:
+        if isinstance(split, SubsetSplit):
+            split, index, is_part = split.split, int(split.indices[index]), True
+        elif isinstance(split, Subset):
+            split, index, is_part = split.dataset, int(split.indices[index]), True
+        elif isinstance(split, DatasetSplit):
+            split = split.dataset
+        elif isinstance(split, NamedSplit):
+            split = split.split
+        else:
+            return f" ({index} of the whole dataset)" if is_part else ""
+
+
+def _raised(error: Exception) -> str:
+    if isinstance(error, AutopruneError):
+        return f"failed: {error}"
+    return f"raised {describe_error(error)}. Mend it, or put another in its place; the same command then goes on."
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +224,11 @@ def hold_out(n_examples: int, n_held: int, seed: int, where: str) -> tuple[torch
         )
     order = shuffled(n_examples, seed)
     return order[n_held:], order[:n_held]
+
+
+def spread_indices(n_examples: int, n_chosen: int) -> torch.Tensor:
+    """Choose indices at even distances, the first and the last among them, shape ``(min(n_examples, n_chosen),)``."""
+    return torch.linspace(0, n_examples - 1, min(n_examples, n_chosen), dtype=torch.float64).round().long()
 
 
 def shuffled(n_examples: int, seed: int) -> torch.Tensor:

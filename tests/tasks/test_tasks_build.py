@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import Dataset, Subset
 
 from autoprune.config.task import CallableRef, TaskSettings
 from autoprune.errors import TaskError
@@ -114,6 +116,12 @@ def test_the_default_distillation_loss_goes_with_the_default_loss(folder: Path) 
 def test_relative_paths_start_from_the_space_files_folder(folder: Path) -> None:
     assert len(build_task(TaskSettings(model=ref("net"), data=ref("read_file")), folder).data.train) == 40
     assert Path.cwd() != folder
+
+
+def test_what_a_module_opens_when_it_is_imported_lies_there_too(folder: Path) -> None:
+    (folder / "opens_early.py").write_text("open('here.txt').close()\nfrom build_example import data")
+    data = CallableRef(callable="opens_early:data")
+    assert len(build_task(TaskSettings(model=ref("net"), data=data), folder).data.test) == 6
 
 
 def test_validation_is_held_out_if_missing(folder: Path) -> None:
@@ -288,18 +296,12 @@ class Readings:
 
 
 @pytest.mark.parametrize(
-    ("name", "broken", "last", "loss"),
-    [
-        ("train", 2, 2, cross_entropy),
-        ("train", 2499, 2499, cross_entropy),
-        ("validation", 1, 2, nn.CrossEntropyLoss()),
-    ],
+    ("name", "broken", "loss"),
+    [("train", 2, cross_entropy), ("train", 2499, cross_entropy), ("validation", 1, nn.CrossEntropyLoss())],
 )
-def test_an_example_that_cannot_be_read(name: str, broken: int, last: int, loss: object) -> None:
+def test_an_example_that_cannot_be_read(name: str, broken: int, loss: object) -> None:
     parts = {part: DatasetSplit(Readings(broken=broken if part == name else -1)) for part in ("train", "validation")}
-    message = (
-        rf"reading examples 0 to {last} of the {name} split raised OSError: image 7 is cut short \(test_tasks_build"
-    )
+    message = rf"reading example {broken} of the {name} split raised OSError: image 7 is cut short \(test_tasks_build"
     with pytest.raises(TaskError, match=message):
         check(task_with(data=Data(**parts, test=parts["train"]), loss=loss))
 
@@ -317,6 +319,39 @@ def test_classes_are_counted_in_a_part_of_a_dataset_without_targets() -> None:
     check(task_with(data=Data(rest, held, dataset)))
     with pytest.raises(TaskError, match="data has 7 classes, model has 5 outputs"):
         check(task_with(data=Data(rest, held, dataset), build_model=lambda: nn.Linear(4, 5)))
+
+
+class Labelled(Readings):
+    """Keeps the labels of all examples, as torchvision's datasets do; reading may give others."""
+
+    def __init__(self, target_transform: Callable[[int], int] | None, *, applied: Callable[[int], int]) -> None:
+        super().__init__(n=300)
+        self.targets = [10 * (index % 7) for index in range(self.n)]
+        self.target_transform, self._applied = target_transform, applied
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(4), self._applied(self.targets[index])
+
+
+def tens(target: int) -> int:
+    return target // 10
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        Labelled(tens, applied=tens),
+        Labelled({10 * index: index for index in range(7)}.__getitem__, applied=tens),
+        Labelled(None, applied=tens),
+        Subset(Labelled(tens, applied=tens), range(100)),
+    ],
+    ids=["function", "table", "read otherwise", "subset"],
+)
+def test_classes_are_counted_in_targets_as_they_are_read(dataset: Dataset[object]) -> None:
+    split = DatasetSplit(dataset)
+    check(task_with(data=Data(split, split, split)))
+    with pytest.raises(TaskError, match="data has 7 classes, model has 61 outputs"):
+        check(task_with(data=Data(split, split, split), build_model=lambda: nn.Linear(4, 61)))
 
 
 def test_another_loss_is_free_of_the_class_count() -> None:

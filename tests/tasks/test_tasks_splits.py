@@ -1,12 +1,14 @@
 """Splits give the right examples, whatever they are made of."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset
 
 from autoprune.errors import TaskError
-from autoprune.tasks.splits import DatasetSplit, SubsetSplit, TensorSplit, as_split, hold_out
+from autoprune.tasks.splits import DatasetSplit, NamedSplit, SubsetSplit, TensorSplit, as_split, hold_out
 
 
 class PairDataset(Dataset[tuple[tuple[torch.Tensor, torch.Tensor], int]]):
@@ -70,6 +72,61 @@ def test_dataset_split_hands_several_inputs_over_as_a_tuple() -> None:
 def test_dataset_split_needs_pairs() -> None:
     with pytest.raises(TaskError, match=r"must be \(input, target\), got a tuple of 1: Tensor"):
         DatasetSplit(TensorDataset(torch.zeros(2))).batch(torch.tensor([0]))
+
+
+class Photos(Dataset[tuple[torch.Tensor, int]]):
+    """Twelve examples: the sixth is no picture, the eighth has another size, the tenth is missing."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int] | None:
+        if index == 6:
+            raise OSError("photo.jpg is cut short")
+        return None if index == 10 else (torch.zeros(4 if index == 8 else 2), index)
+
+
+@pytest.mark.parametrize(
+    ("split", "indices", "message"),
+    [
+        (
+            Photos(),
+            [0, 6, 1],
+            r"reading example 6 of the test split raised OSError: photo.jpg is cut short \(.*py:\d+\)",
+        ),
+        (Photos(), [6], "reading example 6 of the test split raised OSError"),
+        (Photos(), [1, 2, 8], "reading example 1 and example 8 of the test split raised RuntimeError: stack expects"),
+        (
+            Photos(),
+            [0, 10],
+            r"reading example 10 of the test split failed: items of a dataset must be \(input, target\)",
+        ),
+        (Subset(Photos(), [5, 4, 6]), [0, 2], r"reading example 2 \(6 of the whole dataset\) of the test split"),
+        (Subset(Subset(Photos(), [1, 6, 2]), [2, 1]), [1], r"reading example 1 \(6 of the whole dataset\)"),
+        (SubsetSplit(DatasetSplit(Photos()), torch.tensor([3, 6])), [0, 1], r"reading example 1 \(6 of the whole"),
+    ],
+)
+def test_a_named_split_tells_the_example_that_cannot_be_read(split: object, indices: list[int], message: str) -> None:
+    named = NamedSplit(as_split(split, "test"), "test")
+    with pytest.raises(TaskError, match=message):
+        named.batch(torch.tensor(indices))
+
+
+def test_a_named_split_is_the_split_in_all_else() -> None:
+    split = NamedSplit(TensorSplit(torch.arange(3), torch.arange(3)), "train")
+    assert len(copy.deepcopy(split)) == 3
+    assert split.targets.tolist() == split.batch(torch.arange(3))[1].tolist() == [0, 1, 2]
+    assert not hasattr(split, "transform")
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_out_of_memory_is_no_fault_of_an_example(error: type[Exception]) -> None:
+    class Large(Photos):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            raise error("too much")
+
+    with pytest.raises(error):
+        NamedSplit(DatasetSplit(Large()), "train").batch(torch.arange(2))
 
 
 def test_subset_split() -> None:
