@@ -1,7 +1,9 @@
 """The errors that autoprune raises on purpose: each message says where, what is wrong, and the way out."""
 
 import difflib
+import signal
 import sysconfig
+import threading
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,6 +49,18 @@ class ExportError(AutopruneError):
     """An exported format does not reproduce the trial's network, or the selection names no trial."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal asks this process to end. Any other KeyboardInterrupt may have been raised by the user's code."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether a signal raised this, such as Ctrl-C, and not the user's code."""
+    if not isinstance(error, KeyboardInterrupt) or isinstance(error, Interrupted):
+        return isinstance(error, Interrupted)
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other is told of a signal
+    return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """Return the message for a name that is not known: it names the nearest known one, and all of them.
 
@@ -65,10 +79,33 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """One line with the error's kind, its message, and where it was raised: the innermost line of no library."""
+    """One line with the error's kind, its message, and where it was raised: the innermost line of no library.
+
+    Characters that a terminal would obey, such as escape codes, are shown as Python writes them.
+    """
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
+        error = error.__cause__  # what a generator makes of it hides the place
+    frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    message = printable(" ".join(str(error).split()))
+    return f"{type(error).__name__}{f': {message}' if message else ''}{place_of(frames)}"
+
+
+def place_of(frames: Sequence[tuple[str, int]]) -> str:
+    """Return ``" (file.py:12)"`` for the innermost line of no library, or the innermost of all; empty without any.
+
+    Args:
+        frames: File and line, the innermost last.
+    """
     libraries = tuple(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))] or frames
-    place = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}{f': {message}' if message else ''}{place}"
+    own = [frame for frame in frames if not frame[0].startswith((*libraries, "<"))] or list(frames)
+    return f" ({Path(own[-1][0]).name}:{own[-1][1]})" if own else ""
+
+
+def printable(text: str) -> str:
+    r"""Return a text with every character that does not print as Python escapes it.
+
+    Example:
+        >>> printable("\x1b[31mred")
+        '\\x1b[31mred'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,7 +1,13 @@
 """The errors' texts."""
 
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
 import autoprune.errors as errors
-from autoprune.errors import AutopruneError, ConfigError, describe_error, unknown_name
+from autoprune.errors import AutopruneError, ConfigError, Interrupted, describe_error, is_interrupt, unknown_name
 
 
 def test_every_error_is_one_of_ours() -> None:
@@ -35,3 +41,35 @@ def test_describe_error_is_one_line_with_the_place() -> None:
     assert describe_error(raised(ValueError("loss is\n   nan"))) == f"ValueError: loss is nan (test_errors.py:{line})"
     assert describe_error(raised(KeyError())) == f"KeyError (test_errors.py:{line})"
     assert describe_error(MemoryError("never raised")) == "MemoryError: never raised"
+
+
+def test_describe_error_shows_what_a_terminal_would_obey_and_keeps_brackets() -> None:
+    text = "[/bold] of shape [3, 4] \x1b[2J\x07 café"
+    assert describe_error(ValueError(text)) == "ValueError: [/bold] of shape [3, 4] \\x1b[2J\\x07 café"
+
+
+def test_a_stop_iteration_within_a_generator_is_told_with_its_own_place() -> None:
+    def events() -> Iterator[int]:
+        yield 1
+        raise StopIteration("odd")
+
+    line = events.__code__.co_firstlineno + 2
+    with pytest.raises(RuntimeError) as caught:
+        list(events())
+    assert describe_error(caught.value) == f"StopIteration: odd (test_errors.py:{line})"
+
+
+def test_only_a_signal_interrupts() -> None:
+    assert is_interrupt(Interrupted())
+    assert is_interrupt(KeyboardInterrupt()), "Python's own handler raises it at Ctrl-C"
+    assert not is_interrupt(SystemExit(3))
+    told = []
+    thread = threading.Thread(target=lambda: told.append(is_interrupt(KeyboardInterrupt())))
+    thread.start()
+    thread.join()
+    assert told == [False], "no signal reaches another thread"
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        assert not is_interrupt(KeyboardInterrupt())
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -41,6 +41,7 @@ def make_dense_reference(
     callback.on_stage(MeasureDense())
     model.to(device)
     validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
+    validation.check_finite("validation", "for the dense network")
     architecture = architecture_diff(model, model, spec.task.model)
     with folder.writing():
         size_bytes = save_model(folder.dense, model.to("cpu"), architecture)
@@ -81,6 +82,7 @@ def _train_dense(
     while trainer.epoch < training.epochs:
         metrics = trainer.run_epoch()
         validation = evaluate(model, task.data.validation, task, device, precision=precision)
+        validation.check_finite("validation", f"after epoch {trainer.epoch} of the dense network")
         trainer.record_validation(validation.loss)
         train_time_s += metrics.train_time_s
         log.append_dense(

@@ -31,6 +31,8 @@ def evaluate_on_test(
             number = None if key == DENSE else int(key)
             folder.checkpoint_store.fetch_model(number)
             model = load_model(folder.model(number), task.build_model)
-            known[key] = evaluate(model.to(device), task.data.test, task, device, precision=precision).accuracy
+            test = evaluate(model.to(device), task.data.test, task, device, precision=precision)
+            name = "the dense network" if number is None else f"trial {number}"
+            known[key] = test.check_finite("test", f"for {name}").accuracy
             folder.write_json(folder.test, known)
     return known

@@ -14,7 +14,7 @@ from torch import nn
 
 from autoprune.config import SearchConfig
 from autoprune.cost import CostTable
-from autoprune.errors import AutopruneError, StudyError, TaskError, describe_error
+from autoprune.errors import AutopruneError, StudyError, TaskError, describe_error, is_interrupt
 from autoprune.files import replacing
 from autoprune.formats.architecture import architecture_diff
 from autoprune.formats.saved_model import load_model, save_model
@@ -60,7 +60,9 @@ def in_stage(what: str, way_out: str) -> Iterator[None]:
         yield
     except (StudyError, TaskError):
         raise
-    except Exception as error:
+    except BaseException as error:  # a user's SystemExit too
+        if is_interrupt(error):
+            raise
         told = str(error) if isinstance(error, AutopruneError) else describe_error(error)
         raise TaskError(f"{what} failed: {told.rstrip('.')}. {way_out}") from error
 
@@ -103,10 +105,14 @@ def prepare_study(
         if spec.method("layer") is not None:
             callback.on_stage(RankBlocks())
         with (
-            in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."),
+            in_stage("loading the dense network again", "Mend the model, then start the study anew."),
             working_in(checked.file.base_dir),
         ):
             model = load_model(folder.dense, task.build_model)
+        with (
+            in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."),
+            working_in(checked.file.base_dir),
+        ):
             plan = rank_plan(spec, task, plan, model, places.device)
         scores = kept_scores(model, plan)
         folder.write_json(folder.plan, {"plan": plan.to_dict(), "table": checked.table.to_dict(), "scores": scores})

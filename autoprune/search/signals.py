@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from autoprune.errors import Interrupted
+
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
@@ -16,11 +18,11 @@ EXIT_REQUEUE = 75
 """Exit code after SIGTERM or SIGUSR1, EX_TEMPFAIL of sysexits.h: the same command is to be run again."""
 
 
-class Preempted(KeyboardInterrupt):
+class Preempted(Interrupted):
     """SIGTERM or SIGUSR1, by which a cluster's scheduler says that it will soon take the machine away."""
 
 
-_INTERRUPTS = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Preempted, signal.SIGUSR1: Preempted}
+_INTERRUPTS = {signal.SIGINT: Interrupted, signal.SIGTERM: Preempted, signal.SIGUSR1: Preempted}
 _Hook = Callable[["sys.UnraisableHookArgs"], object]
 
 RETRY_S = 0.05

@@ -143,5 +143,5 @@ def _run(what: str, function: Any) -> Any:
         return function()
     except TaskError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(f"{what} raised {type(error).__name__}: {error}") from error

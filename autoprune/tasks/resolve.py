@@ -58,7 +58,7 @@ def call(function: Callable[..., Any], args: Mapping[str, Any], where: str) -> A
         return function(**args)
     except AutopruneError as error:
         raise TaskError(f"{where}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(f"{where}: {_name_of(function)} raised {_describe(error)}.") from error
 
 
@@ -96,7 +96,7 @@ def _import_module(name: str, base_dir: Path, where: str) -> ModuleType:
             raise TaskError(f"{where}: importing {name} raised {_describe(error)}.") from error
         hint = did_you_mean(error.name, [path.stem for path in base_dir.glob("*.py")])
         raise TaskError(f"{where}: no module '{error.name}' in {base_dir} or on the Python path{hint}.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise TaskError(f"{where}: importing {name} raised {_describe(error)}.") from error
 
 
@@ -112,7 +112,7 @@ def _forget_namesake(top: str, base_dir: Path) -> None:
             del sys.modules[name]
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """``TypeError: message (file:line)``, at the innermost line that belongs to no library."""
     text = f"{type(error).__name__}: {error}".removesuffix(".")
     if isinstance(error, SyntaxError):

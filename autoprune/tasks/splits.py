@@ -114,10 +114,10 @@ class NamedSplit:
             return self.split.batch(indices)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._unreadable(indices, error) from error
 
-    def _unreadable(self, indices: torch.Tensor, error: Exception) -> TaskError:
+    def _unreadable(self, indices: torch.Tensor, error: BaseException) -> TaskError:
         """The error of the first example that can't be read alone, or not together with the first one."""
         first, *others = indices.tolist()
         for asked in ([first], *([other] for other in others), *([first, other] for other in others)):
@@ -125,7 +125,7 @@ class NamedSplit:
                 self.split.batch(torch.tensor(asked))
             except (MemoryError, torch.OutOfMemoryError):
                 break
-            except Exception as found:
+            except (Exception, SystemExit) as found:
                 told = [f"example {index}{_origin(self.split, index)}" for index in asked]
                 return TaskError(f"task.data: reading {' and '.join(told)} of the {self.name} split {_raised(found)}")
         several = f"examples {first} to {indices[-1]}"
@@ -148,7 +148,7 @@ def _origin(split: Any, index: int) -> str:
             return f" ({index} of the whole dataset)" if is_part else ""
 
 
-def _raised(error: Exception) -> str:
+def _raised(error: BaseException) -> str:
     if isinstance(error, AutopruneError):
         return f"failed: {error}"
     return f"raised {describe_error(error)}. Mend it, or put another in its place; the same command then goes on."

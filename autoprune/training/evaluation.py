@@ -1,5 +1,6 @@
 """Evaluate a network on one data split."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,24 @@ class Evaluation:
     accuracy: float
     loss: float
     batch_size: int = field(compare=False)
+
+    def check_finite(self, split: str, when: str) -> "Evaluation":
+        """Return this evaluation.
+
+        Args:
+            split: Name of the split, for the message.
+            when: Such as ``"after epoch 3"``.
+
+        Raises:
+            TaskError: If the metric or the loss is NaN or infinite.
+        """
+        for what, value in (("metric", self.accuracy), ("loss", self.loss)):
+            if not math.isfinite(value):
+                raise TaskError(
+                    f"the {what} must be finite, got {value} on the {split} split {when}. Mend task.{what}, or what "
+                    "makes the network diverge."
+                )
+        return self
 
 
 @torch.no_grad()

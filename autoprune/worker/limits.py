@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from autoprune.errors import describe_error
+from autoprune.errors import AutopruneError, describe_error
 
 Event = TypeVar("Event")
 
@@ -64,7 +64,7 @@ class Limits:
         """One line with an error's cause and place, and with the limit that it comes from if it does."""
         if self._memory_gib is not None and _is_out_of_memory(error):
             return f"over resources.memory_per_trial_gib = {self._memory_gib:g}: {describe_error(error)}"
-        return describe_error(error)
+        return str(error) if isinstance(error, AutopruneError) else describe_error(error)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import nn
 
 from autoprune.config import Ceiling, SearchConfig
 from autoprune.cost import LATENCY_S, measure_cost
-from autoprune.errors import UnwritableError
+from autoprune.errors import UnwritableError, is_interrupt
 from autoprune.formats.architecture import Architecture, apply_architecture, architecture_diff
 from autoprune.formats.saved_model import load_model, save_model
 from autoprune.pruning.channels.ranking import kept_scores
@@ -41,7 +41,7 @@ from autoprune.trial import (
     result_from_dict,
     to_dict,
 )
-from autoprune.worker.limits import Limits, TrialTimeout
+from autoprune.worker.limits import Limits
 from autoprune.worker.pruner import TrialPruner
 from autoprune.worker.task_meter import task_meter
 
@@ -98,29 +98,36 @@ class Worker:
         result: TrialResult | None = None
         try:
             with closing(self.limits.around(self._events(config))) as events:
-                for event in events:
+                while result is None:
+                    try:
+                        event = next(events)
+                    except UnwritableError:
+                        raise
+                    except BaseException as error:  # a user's SystemExit too
+                        if is_interrupt(error):
+                            raise
+                        event = self._failure(config, last, error)
                     if isinstance(event, TrialResult):
                         result = event
                     else:
                         last = event
                         yield event
-        except UnwritableError:
-            raise
-        except (Exception, TrialTimeout) as error:
-            result = TrialResult(
-                config.run,
-                "failed",
-                epochs=last.epoch if last else 0,
-                train_time_s=last.train_time_s if last else 0.0,
-                seed=config.seed,
-                error=self.limits.describe(error),
-                device_batch=last.device_batch if last else None,
-            )
         finally:
             self.precision.release_compiled()
             free_device_memory(self.device)
         if result is not None:
             yield result
+
+    def _failure(self, config: TrialConfig, last: EpochReport | None, error: BaseException) -> TrialResult:
+        return TrialResult(
+            config.run,
+            "failed",
+            epochs=last.epoch if last else 0,
+            train_time_s=last.train_time_s if last else 0.0,
+            seed=config.seed,
+            error=self.limits.describe(error),
+            device_batch=last.device_batch if last else None,
+        )
 
     def _events(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         if isinstance(config.run, SensitivityJob):
@@ -239,6 +246,7 @@ class _Run:
         metrics = trainer.run_epoch()
         self.train_time_s += metrics.train_time_s
         validation = self._evaluate(trainer.model, self.task.data.validation)
+        validation.check_finite("validation", f"after epoch {trainer.epoch}")
         trainer.record_validation(validation.loss)
         if self.worker.spec.search.stop_early and self.cost is None:
             self.cost = self._measure_unsaved(trainer.model, latency=False)
@@ -278,7 +286,10 @@ class _Run:
                 keep_frozen=self.task.frozen == "keep",
             )
         validation = self._evaluate(model, self.task.data.validation)
+        validation.check_finite("validation", "after the last epoch")
         test = self._evaluate(model, self.task.data.test) if self.config.with_test else None
+        if test is not None:
+            test.check_finite("test", "after the last epoch")
         precision.to_storage_layout(model)
         target = self.folder.model(self.config.run)
         architecture = self._architecture(model)

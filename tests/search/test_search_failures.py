@@ -39,6 +39,41 @@ def test_a_dense_network_that_diverges_says_so(tmp_path: Path) -> None:
         run_search(space, tmp_path / "results", run_in_process)
 
 
+@pytest.mark.parametrize("ending", ["sys.exit(3)", "exit()", "raise GeneratorExit"])
+def test_user_code_that_ends_the_process_in_the_dense_stage_is_told(tmp_path: Path, ending: str) -> None:
+    task = TINY_TASK + "\n\nimport sys\n" + RAISING_LOSS.replace('raise OverflowError("too much")', ending)
+    space = write_space(tmp_path, {"task": {"loss": "tiny_task:loss"}}, task)
+    with pytest.raises(TaskError, match=r"(SystemExit|GeneratorExit)(: 3)? ?(\(tiny_task.py:\d+\))?"):
+        run_search(space, tmp_path / "results", run_in_process)
+
+
+@pytest.mark.parametrize("what", ["nan", "inf"])
+def test_a_dense_network_whose_metric_is_no_number_is_refused(tmp_path: Path, what: str) -> None:
+    task = (
+        TINY_TASK + f"\n\ndef metric(outputs, targets):\n    return float('{what}') if len(targets) == 150 else 0.5\n"
+    )
+    space = write_space(tmp_path, {"task": {"metric": "tiny_task:metric"}}, task)
+    with pytest.raises(TaskError, match=f"the metric must be finite, got {what} on the validation split after epoch 1"):
+        run_search(space, tmp_path / "results", run_in_process)
+
+
+def test_a_network_that_can_not_be_loaded_again_is_not_blamed_on_blocks(
+    tmp_path: Path,
+) -> None:
+    task = TINY_TASK.replace(
+        "    return nn.Sequential(OrderedDict(layers))\n",
+        "    import pathlib\n"
+        "    if pathlib.Path(__file__).with_name('results').exists():\n"
+        "        layers[0] = ('stem', nn.Conv2d(1, 8, 3, padding=1))\n"
+        "    return nn.Sequential(OrderedDict(layers))\n",
+    )
+    assert task != TINY_TASK
+    space = write_space(tmp_path, {"dense": {"epochs": 1}, "pruning": [{"method": "weight"}]}, task)
+    with pytest.raises(TaskError, match=r"loading the dense network again failed: .*stem") as caught:
+        run_search(space, tmp_path / "results", run_in_process)
+    assert "layer`" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("layers", "reason"),
     [

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from autoprune.errors import Interrupted
 from autoprune.search import signals
 from autoprune.search.signals import (
     EXIT_INTERRUPTED,
@@ -119,7 +120,7 @@ def test_what_is_put_back_is_what_was_there_before() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number: signal.Signals) -> None:
-    expected = KeyboardInterrupt if number == signal.SIGINT else Preempted
+    expected = Interrupted if number == signal.SIGINT else Preempted
     with pytest.raises(KeyboardInterrupt) as caught, SignalGuard().catching():
         finalise_and_work_on(number)
     assert type(caught.value) is expected
@@ -149,7 +150,7 @@ def test_nor_is_it_before_the_trials(number: signal.Signals) -> None:
     raise_when_preempted()
     with pytest.raises(KeyboardInterrupt) as caught:
         finalise_and_work_on(number)
-    assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else Preempted)
+    assert type(caught.value) is (Interrupted if number == signal.SIGINT else Preempted)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -171,7 +172,7 @@ def test_nor_is_it_where_the_machine_is_too_busy_to_send_it_again_in_time(
         raise_when_preempted()
     with pytest.raises(KeyboardInterrupt) as caught, SignalGuard().catching() if guarded else nullcontext():
         finalise_and_work_on(number)
-    assert type(caught.value) is (KeyboardInterrupt if number == signal.SIGINT else Preempted)
+    assert type(caught.value) is (Interrupted if number == signal.SIGINT else Preempted)
 
 
 def test_nor_is_one_that_a_librarys_handler_raised_meanwhile() -> None:

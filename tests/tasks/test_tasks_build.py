@@ -227,6 +227,7 @@ def negative_targets() -> Data:
         ),
         ({"metric": lambda outputs, targets: float("nan")}, "must be finite, got nan"),
         ({"metric": lambda outputs, targets: 1 / 0}, "the metric raised ZeroDivisionError"),
+        ({"metric": lambda outputs, targets: sys.exit(4)}, "the metric raised SystemExit: 4"),
         ({"distillation_loss": lambda *_: 1 / 0}, "the distillation loss raised ZeroDivisionError"),
         (
             {"distillation_loss": lambda outputs, dense_outputs, temperature: outputs - dense_outputs},

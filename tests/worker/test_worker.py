@@ -1,6 +1,9 @@
 """The worker runs a trial to its end, checks ceilings before, and turns errors into causes."""
 
-from collections.abc import Callable
+import math
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +11,9 @@ import torch
 from tiny import TINY_TASK
 from worker_trials import NEURON, TOGETHER, WEIGHT, finished, gradually, run, trial
 
-from autoprune.trial import PruningConfig, TrialResult
+from autoprune.errors import Interrupted
+from autoprune.search.signals import handlers_restored, raise_when_preempted
+from autoprune.trial import EpochReport, PruningConfig, TrialResult
 from autoprune.worker import Worker
 
 
@@ -147,3 +152,77 @@ def loss(outputs, targets):
     assert "(tiny_task.py:" in result.error
     following = run(worker, trial(WEIGHT, 1))
     assert (following.state, following.error) == ("finished", None)
+
+
+ENDINGS = {
+    "SystemExit: 3": SystemExit(3),
+    "SystemExit: no licence for [this] data": SystemExit("no licence for [this] data"),
+    "SystemExit": SystemExit(),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "GeneratorExit": GeneratorExit(),
+    "BaseException: odd": BaseException("odd"),
+    "StopIteration": StopIteration(),
+}
+
+
+@pytest.mark.parametrize("told", ENDINGS)
+def test_user_code_that_would_end_the_process_fails_its_trial_only(
+    worker: Worker, told: str, ctrl_c_is_ours: None
+) -> None:
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        raise ENDINGS[told]
+
+    task, worker.task = worker.task, replace(worker.task, loss=loss)
+    result = run(worker, trial(NEURON))
+    assert result.state == "failed"
+    assert result.error == f"{told} (test_worker.py:{loss.__code__.co_firstlineno + 1})"
+    worker.task = task
+    assert run(worker, trial(NEURON, 1)).state == "finished"
+
+
+@pytest.fixture
+def ctrl_c_is_ours() -> Iterator[None]:
+    """A search has taken Ctrl-C over: what it raises then is an Interrupted."""
+    with handlers_restored():
+        raise_when_preempted()
+        yield
+
+
+def test_ctrl_c_ends_no_trial(worker: Worker, ctrl_c_is_ours: None) -> None:
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it has come")
+
+    worker.task = replace(worker.task, loss=loss)
+    with pytest.raises(Interrupted):
+        run(worker, trial(NEURON))
+
+
+def test_a_trial_that_is_closed_between_two_epochs_ends_silently(worker: Worker) -> None:
+    events = worker.run(trial(NEURON))
+    assert isinstance(next(events), EpochReport)
+    events.close()  # type: ignore[attr-defined]
+    assert list(events) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("what", ["metric", "loss"])
+def test_a_metric_or_loss_that_is_no_number_fails_the_trial_with_its_epoch(
+    worker: Worker, what: str, value: float
+) -> None:
+    task, n_calls = worker.task, 0
+
+    def judge(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal n_calls
+        n_calls += not outputs.requires_grad and len(targets) % 64 == 150 % 64
+        second_epoch = n_calls == 2 and not outputs.requires_grad
+        return torch.tensor(value) if second_epoch else getattr(task, what)(outputs, targets)
+
+    worker.task = replace(task, **{what: judge})
+    *reports, result = worker.run(trial(NEURON))
+    assert isinstance(result, TrialResult)
+    assert [report.epoch for report in reports if isinstance(report, EpochReport)] == [1]
+    assert (result.state, result.epochs) == ("failed", 1)
+    assert result.error is not None
+    assert result.error.startswith(f"the {what} must be finite, got {value} on the validation split after epoch 2. ")
+    assert not worker.folder.checkpoint_store.has_model(0)
