@@ -17,16 +17,16 @@ def export(
     ] = None,
 ) -> None:
     """Export a network; every format is loaded again and its output compared before it is kept."""
-    from rich.console import Console
 
     from autoprune.export import export_trial
     from autoprune.export.manifest import FILE_NAME
+    from autoprune.report.console import make_console
     from autoprune.report.tables import front_table
     from autoprune.study.reader import StudyReader
 
     opened = StudyReader(study)
     result, folder, manifest = export_trial(opened, select, out, formats)
-    console = Console(highlight=False)
+    console = make_console()
     trials = opened.frame()
     row = trials[trials["number"] == result.number]
     dense_test = opened.test_accuracy(None)

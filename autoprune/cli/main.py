@@ -11,7 +11,7 @@ from autoprune.cli.plan import plan
 from autoprune.cli.search import search
 from autoprune.cli.show import show
 from autoprune.cli.status import status
-from autoprune.errors import AutopruneError, describe_error
+from autoprune.errors import AutopruneError, describe_error, printable
 
 app = typer.Typer(
     help="Search jointly over learning-rate schedule, batch-size schedule and pruning ratios of a PyTorch network.",
@@ -41,7 +41,7 @@ def main() -> None:
     except AutopruneError as error:
         if _debug:
             raise
-        print(f"autoprune: {error}", file=sys.stderr)
+        print("autoprune: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         if _debug:

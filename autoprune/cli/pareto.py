@@ -12,8 +12,9 @@ def pareto(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the front: the trials that no other trial beats in every objective, and what each descends from."""
-    from rich.console import Console
 
+    from autoprune.report.console import make_console
+    from autoprune.report.ending import nothing_finished
     from autoprune.report.lineage import lineages_table
     from autoprune.report.tables import certification_table, front_table, is_certified
     from autoprune.study.reader import StudyReader
@@ -28,9 +29,12 @@ def pareto(
     elif as_csv:
         print(front.to_csv(index=False), end="")
     else:
-        console = Console()
+        console = make_console()
         dense_test = opened.test_accuracy(None)
         console.print(front_table(front, opened.dense, opened.config.objectives, dense_test=dense_test))
+        if front.empty:
+            console.print(nothing_finished(opened.status()), soft_wrap=True)
+            return
         console.print(lineages_table(front))
         if is_certified(front):
             console.print("", certification_table(front))

@@ -39,9 +39,9 @@ def plan(
     import json
 
     import torch
-    from rich.console import Console
 
     from autoprune.cost import measure_cost
+    from autoprune.report.console import make_console
     from autoprune.report.plan import plan_record, plan_tables
     from autoprune.search.prepare import rank_plan, saved_size
     from autoprune.search.sensitivity import trained_network
@@ -72,7 +72,7 @@ def plan(
     if as_json:
         print(json.dumps(plan_record(found, table, cost, dimensions, measured, ranked=trained), indent=1))
         return
-    console = Console(highlight=False)
+    console = make_console()
     for part in plan_tables(found, table, cost, dimensions, importance=importance):
         console.print(part)
         console.print()
@@ -91,12 +91,12 @@ def _check_options(sensitivity: bool, plot: Path | None, examples: int | None) -
 
 def _measure(checked: "ValidatedSpace", model: "nn.Module", examples: int | None) -> "SensitivityMap":
     """Measure with a line of progress, if someone sits at the terminal."""
-    from rich.console import Console
     from rich.progress import Progress
 
+    from autoprune.report.console import make_console
     from autoprune.search.sensitivity import measure_sensitivity
 
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("measuring the sensitivity", total=None)
         return measure_sensitivity(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoprune.errors import TaskError, describe_error, is_interrupt
 from autoprune.search.signals import exit_code, handlers_restored, ignore_at_exit, raise_when_preempted
 
 if TYPE_CHECKING:
@@ -37,11 +38,10 @@ def search(
     results: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("results"),
 ) -> None:
     """Search for the best pruned networks; go on where an earlier run stopped."""
-    from rich.console import Console
-
     from autoprune.engines import load_engine, started_early
+    from autoprune.report.console import make_console
 
-    console = Console(highlight=False)
+    console = make_console()
     try:
         with handlers_restored():
             raise_when_preempted()
@@ -50,6 +50,8 @@ def search(
             with started_early(engine, address, file, results):
                 _search(console, file or space, trials, runner, results)
     except KeyboardInterrupt as interrupt:
+        if not is_interrupt(interrupt):
+            raise TaskError(f"the user's code raised {describe_error(interrupt)}.") from interrupt
         console.print("interrupted; the same command goes on.")
         raise typer.Exit(exit_code(interrupt)) from None
     finally:
@@ -70,7 +72,10 @@ def _read(space: Path) -> "SpaceFile | None":
 def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, engine: "Runner", results: Path) -> None:
     from autoprune.cli.progress import Progress
     from autoprune.errors import StudyError
+    from autoprune.report.console import make_console
+    from autoprune.report.ending import certification_failures, failed_trials, nothing_finished
     from autoprune.search.run import run_search
+    from autoprune.study.reader import StudyReader
 
     with Progress(console) as progress, _logged(space, results):
         outcome = run_search(
@@ -81,11 +86,23 @@ def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, e
             [progress],
         )
     driver = outcome.driver
-    _print_front(console, outcome.session, driver)
+    status = StudyReader(driver.folder.root).status()
+    if driver.front.members or not status.has_failed:
+        _print_front(console, outcome.session, driver)
     done, extends = f"{driver.n_told} of {driver.n_trials} trials", "--trials N extends it."
     if driver.spec.search.epochs is not None:
         done += f" and {driver.n_epochs} of {driver.spec.search.epochs} epochs"
         extends = "A greater search.epochs extends it, or --trials N if the trials are at their end."
+    if status.has_failed and outcome.interrupt is None:
+        way_out = "the same command goes on" if driver.stopped_because else extends[0].lower() + extends[1:-1]
+        make_console(stderr=True).print(
+            f"{_shown(driver.folder.root)}: {nothing_finished(status)} Mend that; {way_out}.",
+            style="bold red",
+            soft_wrap=True,
+        )
+        raise typer.Exit(1)
+    for told in filter(None, (failed_trials(status), certification_failures(status))):
+        console.print(told, soft_wrap=True)
     if outcome.stopped_because is not None:
         raise StudyError(f"{driver.folder.root}: stopped after {done}: {outcome.stopped_because}")
     if outcome.interrupt is not None:

@@ -14,8 +14,7 @@ def show(
     """Print a trial's lineage: every step of training that led to its network, from the dense one on."""
     import json
 
-    from rich.console import Console
-
+    from autoprune.report.console import make_console
     from autoprune.report.lineage import steps_table, widths_table
     from autoprune.study.reader import StudyReader
 
@@ -25,7 +24,7 @@ def show(
     if as_json:
         print(json.dumps({"epochs_lineage": epochs, "epochs_dense": epochs_dense, "lineage": steps}, indent=1))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(steps_table(steps, opened.config.objectives))
     console.print(f"epochs of the trials: {epochs}; of the dense network before them: {epochs_dense}")
     widths = opened.plan.group_widths

@@ -14,16 +14,16 @@ def status(
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
+    from autoprune.report.console import make_console
+    from autoprune.report.ending import failures_by_cause, nothing_finished
     from autoprune.report.rungs import rungs_table
     from autoprune.study.reader import StudyReader
 
     summary = StudyReader(study).status()
     if as_json:
         print(json.dumps(asdict(summary), indent=1))
-        return
-    console = Console(highlight=False)
+        raise typer.Exit(int(summary.has_failed))
+    console = make_console()
     if not summary.is_ready:
         console.print(f"{summary.study}: no trials yet; the dense network or the plan is not done.")
         return
@@ -34,8 +34,8 @@ def status(
     if summary.n_taken_over:
         console.print(f"  {summary.n_taken_over:5d} taken over from {summary.warm_start}, not counted above")
     console.print(f"  {summary.epochs:5d} epochs trained, and {summary.epochs_dense} of the dense network")
-    for number, error in summary.failures.items():
-        console.print(f"  trial {number} failed: {error}", soft_wrap=True)
+    for trials, cause in failures_by_cause(summary):
+        console.print(f"  {trials} failed: {cause}", soft_wrap=True)
     if summary.n_certified or summary.failed_repeats:
         failed = len(summary.failed_repeats)
         console.print(f"certification: {summary.n_certified} runs have finished, {failed} failed")
@@ -43,3 +43,6 @@ def status(
             console.print(f"  {path}: {error}; delete it to try again", soft_wrap=True)
     if summary.rungs:
         console.print(rungs_table(summary.rungs, stop_early=summary.stop_early))
+    if summary.has_failed:
+        console.print(nothing_finished(summary), style="bold red", soft_wrap=True)
+        raise typer.Exit(1)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 
+from autoprune.errors import ExportError
 from autoprune.export.export import export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.registry import FORMATS
 from autoprune.formats.saved_model import load_model, read_architecture
+from autoprune.report.ending import nothing_finished
 from autoprune.study.reader import StudyReader
 from autoprune.tasks.build import build_task
 from autoprune.tasks.working_folder import working_in
@@ -37,8 +39,11 @@ def export_trial(
         StudyError: If the study can't be read.
     """
     config, dense, trials = study.config, study.dense, study.frame()
+    front = study.front()
+    if front.empty:
+        raise ExportError(f"{study.root}: nothing to export: {nothing_finished(study.status())}")
     number = select_trial(
-        study.front(),
+        front,
         trials,
         select,
         dense,

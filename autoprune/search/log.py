@@ -29,5 +29,7 @@ class SearchLog(Callback):
         done = f"{outcome.driver.n_told} of {outcome.driver.n_trials} trials"
         if outcome.stopped_because is not None:
             logger.warning("stopped after %s: %s", done, outcome.stopped_because)
+        elif not outcome.interrupted and not outcome.driver.status().n_finished:
+            logger.warning("ended after %s, none of which finished", done)
         else:
             logger.info("%s after %s", "interrupted" if outcome.interrupted else "ended", done)

@@ -24,6 +24,8 @@ class StudyStatus:
         n_ended: Trials that have ended and count.
         counts: State -> trials: how they ended, ``"running"`` (or cut off by a crash) and ``"waiting"``.
         failures: Number of a failed trial -> its cause.
+        first_cause: Number of the first trial that failed and its cause; where none failed, of the first that was over
+            a ceiling or stopped.
         epochs: Epochs of all trials, those of stopped and failed ones among them.
         epochs_dense: Epochs of the dense network.
         stop_early: Whether trials are stopped early.
@@ -40,6 +42,7 @@ class StudyStatus:
     n_ended: int
     counts: Mapping[str, int]
     failures: Mapping[int, str | None]
+    first_cause: tuple[int, str | None] | None
     epochs: int
     epochs_dense: int
     stop_early: bool
@@ -48,6 +51,12 @@ class StudyStatus:
     n_taken_over: int
     n_certified: int
     failed_repeats: Mapping[str, str | None]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether trials of its own have ended, none of them finished, and none runs any more."""
+        has_ended = any(self.counts[state] for state in ("stopped", "failed", "infeasible"))
+        return has_ended and not self.counts["finished"] and not self.counts["running"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ def status_of(folder: StudyFolder, spec: SearchConfig, record: StudyRecord | Non
         counts={name: counts[name] for name in ("finished", "stopped", "failed", "infeasible")}
         | {name: still_open[name] for name in ("running", "waiting")},
         failures={result.number: result.error for result in results if result.state == "failed"},
+        first_cause=_first_cause(results),
         epochs=sum(result.epochs for result in results),
         epochs_dense=DenseReference.read(folder).epochs if is_ready else 0,
         stop_early=spec.search.stop_early,
@@ -108,6 +118,12 @@ def status_of(folder: StudyFolder, spec: SearchConfig, record: StudyRecord | Non
             str(folder.replicate(result.run)): result.error for result in replicates if result.state != "finished"
         },
     )
+
+
+def _first_cause(results: Iterable[TrialResult]) -> tuple[int, str | None] | None:
+    left = [result for result in results if result.state != "finished"]
+    first = min(left, key=lambda result: (result.state != "failed", result.number), default=None)
+    return None if first is None else (first.number, first.error)
 
 
 def _rungs(trials: Iterable[TrialRecord], results: Mapping[int, TrialResult]) -> Rungs:

@@ -66,12 +66,12 @@ def test_what_can_not_be_written_is_lost_without_a_word(tmp_path: Path, capfd: p
 @pytest.mark.usefixtures("brief_latency")
 def test_a_search_tells_its_stages_and_what_failed(trained_tiny: Path, tmp_path: Path) -> None:
     space = copy_study(trained_tiny, tmp_path, {"search": {"trials": 2, "trial_timeout": 1e-6}})
-    assert run_command("search", space, "--engine", "inline", cwd=tmp_path).err == ""
+    assert run_command("search", space, "--engine", "inline", cwd=tmp_path).code == 1
     lines = lines_of(tmp_path / "results" / "tiny" / "logs" / "search.log")
     assert lines[0] == "INFO autoprune.search.log: starting the trials"
     for number in (0, 1):
         assert f"WARNING autoprune.search.log: trial {number} failed: " in lines[1 + number]
-    assert lines[-1] == "INFO autoprune.search.log: ended after 2 of 2 trials"
+    assert lines[-1] == "WARNING autoprune.search.log: ended after 2 of 2 trials, none of which finished"
 
 
 @pytest.mark.usefixtures("brief_latency")
