@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json, to_jsonable_python
 
 Scalar = float | int | bool | str
-TrialState = Literal["finished", "stopped", "failed", "infeasible"]
+TrialState = Literal["finished", "stopped", "failed", "infeasible", "repeated"]
 WeightScope = Literal["layer", "global", "lamp"]
 WeightPattern = Literal["none", "2:4"]
 
@@ -255,7 +255,7 @@ class TrialResult:
         cost: ``None`` if the trial failed before it was measured; without a latency if it was stopped.
         kept: Group name -> channels that the network really has; 0 where the group's block was removed.
         epochs_lineage: Epochs of this trial and of all its ancestors, the dense network's own training not counted.
-        error: Cause of a failure, or the ceiling that an infeasible trial broke.
+        error: Cause of a failure, the ceiling that an infeasible trial broke, or the trial that one repeats.
         left_dense: Parameters asked to take a weight pattern that does not fit them, and that lost no weight.
         accuracy_test: The task's metric on the test split, where the configuration asked for it.
         device_batch: As in its last :class:`EpochReport`.

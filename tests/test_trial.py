@@ -67,7 +67,7 @@ reports = st.builds(
 results = st.builds(
     TrialResult,
     run=counts,
-    state=st.sampled_from(["finished", "stopped", "failed", "infeasible"]),
+    state=st.sampled_from(["finished", "stopped", "failed", "infeasible", "repeated"]),
     accuracy=st.none() | finite,
     loss=st.none() | finite,
     cost=st.none() | costs,

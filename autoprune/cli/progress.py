@@ -146,6 +146,8 @@ def _counts(status: SearchProgress) -> str:
         text += f", {status.n_failed} failed"
     if status.n_infeasible:
         text += f", {status.n_infeasible} over a ceiling"
+    if status.n_repeated:
+        text += f", {status.n_repeated} repeated and not run"
     text += f", {len(status.front)} on the front, hypervolume {status.hypervolume:.4f}"
     if status.time_left_s is not None and done < status.n_trials:
         text += f", {duration(status.time_left_s)} left"

@@ -108,7 +108,9 @@ def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, e
     if outcome.interrupt is not None:
         console.print(f"interrupted after {done}; the same command goes on.")
         raise typer.Exit(exit_code(outcome.interrupt))
-    if outcome.was_complete:
+    if driver.is_exhausted:
+        console.print(f"the space holds no other candidate: {done}.", soft_wrap=True)
+    elif outcome.was_complete:
         console.print(f"the study is complete: {done}. {extends}", soft_wrap=True)
     console.print(f"next: autoprune export {_shown(driver.folder.root)} --select knee", soft_wrap=True)
 

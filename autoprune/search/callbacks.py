@@ -200,7 +200,8 @@ class Callback:
     def on_trial_end(self, config: TrialConfig, result: TrialResult) -> None:
         """Hear how a run has ended; the study has it already.
 
-        A candidate that is over a ceiling before it is trained ends as ``"infeasible"``, mostly without having started.
+        A candidate that is over a ceiling before it is trained ends as ``"infeasible"``, mostly without having started;
+        one that an earlier trial has run ends as ``"repeated"``, without having started.
         """
 
     def on_front(self, front: Sequence[TrialResult]) -> None:

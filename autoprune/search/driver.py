@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.cost.table import CostTable
@@ -20,8 +21,10 @@ from autoprune.search.callbacks import Callback, Callbacks
 from autoprune.search.constraints import CostConstraints
 from autoprune.search.failure_limit import FailureLimit
 from autoprune.search.parents import nearest_parent
+from autoprune.search.repeats import Repeats
 from autoprune.search.samplers.cost_aware import CostAwareSettings, SearchKnowledge
 from autoprune.search.samplers.registry import (
+    SAMPLERS,
     ladder_steps,
     load_sampler,
     make_sampler,
@@ -77,6 +80,7 @@ _OPTUNA_STATE = {
     "stopped": TrialState.PRUNED,
     "failed": TrialState.FAIL,
     "infeasible": TrialState.PRUNED,
+    "repeated": TrialState.FAIL,  # no sampler learns from these
 }
 
 
@@ -112,6 +116,7 @@ class Driver:
         self._started = time.monotonic()
         self._n_told_now = 0
         self._failure_limit = FailureLimit(self.spec.search.max_failures)
+        self._repeats = Repeats()
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, EpochReport | None] = {}
         self._configs: dict[RunId, TrialConfig] = {}
@@ -152,8 +157,8 @@ class Driver:
         """The next trial to run, or ``None`` if there is none to start now.
 
         Before the first of them come the jobs of the sensitivity map, where the sampler wants one. Interrupted trials
-        come next, under their old number. A candidate over a ceiling is told as infeasible and replaced.
-        and replaced.
+        come next, under their old number. A candidate over a ceiling is told as infeasible, one that an earlier trial
+        ran as repeated, and the sampler is asked again.
         """
         if self._sensitivity_jobs.n_left:
             job = None if self.stopped_because else self._sensitivity_jobs.next()
@@ -163,22 +168,20 @@ class Driver:
             return job
         while self.stopped_because is None and self._wants_another:
             with self._critical:
-                number = self._next_number()
-                self.study.sampler = make_sampler(
-                    self._sampler_name, self._sampler_maker, self.spec.search.seed, number, self._knowledge
-                )
+                self.study.sampler = self._sampler_of(self._next_number())
                 trial = self.study.ask()
                 self._note_asked(trial.number)
                 self._running[trial.number], self._reports[trial.number] = trial, None
                 config = self._configure(trial)
-                broken = self._ceilings.broken_by(config.pruning)
-                if broken is not None:
-                    result = TrialResult(config.number, "infeasible", seed=config.seed, error=broken)
-                    self._tell(result, measured=False)
-            if broken is None:
+                passed_over = self._passed_over(config)
+                if passed_over is None:
+                    self._repeats.began(config)
+                else:
+                    self._tell(passed_over, measured=False)
+            if passed_over is None:
                 self._callbacks.on_trial_start(config)
                 return config
-            self._callbacks.on_trial_end(config, result)
+            self._callbacks.on_trial_end(config, passed_over)
         return None
 
     def report(self, report: EpochReport) -> bool:
@@ -316,21 +319,28 @@ class Driver:
     @property
     def n_told(self) -> int:
         """Trials that have ended and count towards ``n_trials``."""
-        return self.n_ended - self._counts["infeasible"]
+        return self.n_ended - self._counts["infeasible"] - self._counts["repeated"]
 
     @property
     def is_complete(self) -> bool:
-        """Whether the study has its trials, or has spent its epochs."""
-        return self.n_told >= self.n_trials or self.n_epochs >= self._max_epochs
+        """Whether the study has its trials, has spent its epochs, or has tried all that its space holds."""
+        return self.n_told >= self.n_trials or self.n_epochs >= self._max_epochs or self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the space seems to hold no candidate that was not run."""
+        return self._repeats.exhausted and not self._running and not self._waiting
 
     @property
     def _wants_another(self) -> bool:
+        if self._repeats.exhausted and not self._waiting:
+            return False
         planned = self.n_epochs + sum(self._configs[number].epochs for number in self._running)
         return self.n_told + len(self._running) < self.n_trials and planned < self._max_epochs
 
     @property
     def n_ended(self) -> int:
-        """Trials that have ended, infeasible ones among them."""
+        """Trials that have ended, infeasible and repeated ones among them."""
         return sum(self._counts.values())
 
     def status(self) -> SearchProgress:
@@ -343,6 +353,7 @@ class Driver:
             n_stopped=self._counts["stopped"],
             n_failed=self._counts["failed"],
             n_infeasible=self._counts["infeasible"],
+            n_repeated=self._counts["repeated"],
             n_waiting=len(self._waiting),
             n_sensitivity_jobs_left=self._sensitivity_jobs.n_left,
             running=dict(self._reports),
@@ -370,6 +381,23 @@ class Driver:
         self._networks.needed_by(config)
         return config
 
+    def _sampler_of(self, number: int) -> BaseSampler:
+        """The sampler for a trial; one that draws at random where the study's own has found nothing new for long."""
+        name, make = self._sampler_name, self._sampler_maker
+        if self._repeats.at_random:
+            name, make = "random", SAMPLERS["random"]
+        return make_sampler(name, make, self.spec.search.seed, number, self._knowledge)
+
+    def _passed_over(self, config: TrialConfig) -> TrialResult | None:
+        """Why a candidate is not run, as its result; ``None`` if it is run."""
+        broken = self._ceilings.broken_by(config.pruning)
+        if broken is not None:
+            return TrialResult(config.number, "infeasible", seed=config.seed, error=broken)
+        first = self._repeats.first(config)
+        if first is not None:
+            return TrialResult(config.number, "repeated", seed=config.seed, error=f"the same as trial {first}")
+        return None
+
     def _new_config(self, trial: optuna.Trial) -> TrialConfig:
         config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
         if self._start == "nearest":
@@ -393,7 +421,7 @@ class Driver:
         self._reports.pop(number, None)
         if measured:
             self.folder.checkpoint_store.refresh(number)
-        self._n_told_now += result.state != "infeasible"
+        self._n_told_now += result.state not in ("infeasible", "repeated")
         self.stopped_because = self._failure_limit.after(result, measured=measured) or self.stopped_because
         self._take_in(self._configs.pop(number), result)
         return result
@@ -416,6 +444,8 @@ class Driver:
             self.n_epochs += result.epochs
         else:
             self._n_taken_over += 1
+        if config is not None:
+            self._repeats.ended(config, result)
         self._epochs.end(str(result.number))
         self._tables.add(config, result, source)
         dominated = []
@@ -437,6 +467,9 @@ class Driver:
                 self._recall(trial, config)
         for trial in trials:
             result = result_of(trial)
+            config = configs[trial.number]
+            if config is not None and (result is None or result.state not in ("infeasible", "repeated")):
+                self._repeats.began(config)
             if trial.state.is_finished():
                 if result is not None:
                     self._take_in(configs[trial.number], result, source_of(trial))

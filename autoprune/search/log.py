@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LEVELS = {"failed": logging.WARNING, "infeasible": logging.DEBUG}
+LEVELS = {"failed": logging.WARNING, "infeasible": logging.DEBUG, "repeated": logging.DEBUG}
 """State in which a run ended -> level at which it is logged; others are not."""
 
 

@@ -20,7 +20,7 @@ class StudyStatus:
 
     Attributes:
         is_ready: Whether the dense network and the plan are done; before, there are no trials.
-        n_trials: Trials asked for; infeasible ones do not count.
+        n_trials: Trials asked for; infeasible and repeated ones do not count.
         n_ended: Trials that have ended and count.
         counts: State -> trials: how they ended, ``"running"`` (or cut off by a crash) and ``"waiting"``.
         failures: Number of a failed trial -> its cause.
@@ -64,7 +64,7 @@ class SearchProgress:
     """How a running search stands, for a progress display.
 
     Attributes:
-        n_trials: Trials asked for; infeasible ones do not count.
+        n_trials: Trials asked for; infeasible and repeated ones do not count.
         n_sensitivity_jobs_left: Points of the sensitivity map that are still to be measured.
         running: Trial number -> its last epoch report, ``None`` before the first.
         hypervolume: As :meth:`autoprune.study.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
@@ -76,6 +76,7 @@ class SearchProgress:
     n_stopped: int
     n_failed: int
     n_infeasible: int
+    n_repeated: int
     n_waiting: int
     n_sensitivity_jobs_left: int
     running: Mapping[int, EpochReport | None]
@@ -102,8 +103,8 @@ def status_of(folder: StudyFolder, spec: SearchConfig, record: StudyRecord | Non
         study=spec.study,
         is_ready=is_ready,
         n_trials=target_of(study, spec.search.trials),
-        n_ended=len(results) - counts["infeasible"],
-        counts={name: counts[name] for name in ("finished", "stopped", "failed", "infeasible")}
+        n_ended=len(results) - counts["infeasible"] - counts["repeated"],
+        counts={name: counts[name] for name in ("finished", "stopped", "failed", "infeasible", "repeated")}
         | {name: still_open[name] for name in ("running", "waiting")},
         failures={result.number: result.error for result in results if result.state == "failed"},
         first_cause=_first_cause(results),

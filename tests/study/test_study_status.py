@@ -53,7 +53,7 @@ def test_the_rank_correlation_of_each_rung(tiny_study: Callable[..., PreparedStu
         Rung(0.5, 9, 9, pytest.approx(spearman(SECOND, END))),  # the second; three quarters are the third, the end
     )
     assert not status.stop_early
-    ended = {"finished": 9, "stopped": 1, "failed": 1, "infeasible": 0}
+    ended = {"finished": 9, "stopped": 1, "failed": 1, "infeasible": 0, "repeated": 0}
     assert status.counts == ended | {"running": 1, "waiting": 0}
     assert (status.n_trials, status.n_ended) == (12, 11)
     assert status.failures == {10: "RuntimeError: no"}
