@@ -75,6 +75,7 @@ class ModelPlan:
         groups: In module order.
         blocks: In module order.
         left_out: What can't be pruned, and the operation that keeps it.
+        uncounted: (operation, module that runs it) of what does much work and is in no count of multiply-accumulates.
 
     Raises:
         PruningError: If the model can't be changed, or can't run on the inputs or on the first of them alone.
@@ -99,6 +100,7 @@ class ModelPlan:
             BlockShare(name, *self._table.block_shares(name)) for name in self._plan.block_names
         )
         self.left_out: tuple[Unprunable, ...] = self._plan.left_out
+        self.uncounted: tuple[tuple[str, str], ...] = self._table.uncounted
 
     def widths(self, ratio: float | Mapping[str, float]) -> dict[str, int]:
         """Channels that each group keeps at a ratio: rounded, and at least one.

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
-from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
+from autoprune.cost.formulas import COUNTED, Counted, is_heavy
 from autoprune.errors import PruningError, describe_error
 from autoprune.network.call import Inputs, call_model, plain_inputs, to_device
 from autoprune.network.device import device_of
@@ -21,20 +22,47 @@ call_without_dynamo(_FlopCounterMode.__torch_dispatch__)
 def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
     """Count the multiply-accumulates of one example's forward pass.
 
-    Convolutions, matrix products (those of recurrent layers too) and attention count, a multiply-accumulate as 1;
-    sums, activations, normalisation and pooling don't.
+    Convolutions, products of matrices and vectors (those of recurrent layers too), attention, bilinear layers and
+    distances count, a multiply-accumulate as 1; sums, activations, normalisation and pooling don't. What does more work
+    than these and has no formula stands in ``CostTable.uncounted``.
 
     Args:
         example_inputs: Only the first example is run.
     """
-    with FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter:
+    formulas = {operation: _flops(counted) for operation, counted in COUNTED.items()}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         run_one_example(model, example_inputs)
     return int(counter.get_total_flops()) // 2
 
 
+def _flops(counted: Counted) -> Callable[..., int]:
+    """Return a formula as torch's counter takes it: two FLOPs for each multiply-accumulate."""
+
+    def formula(*args: Any, **kwargs: Any) -> int:
+        return 2 * counted.macs(*args, **kwargs)
+
+    formula._get_raw = True  # type: ignore[attr-defined]  # the counter then hands over tensors, not shapes
+    return formula
+
+
+class _Uncounted(DispatchModeWithoutDynamo):
+    """Collects what does much work and has no formula, behind a counter, which takes apart what it can."""
+
+    def __init__(self, counter: FlopCounterMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: dict[tuple[str, str], None] = {}
+        self._counter = counter
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if is_heavy(func):
+            name = str(getattr(func, "overloadpacket", func)).removeprefix("aten.")
+            self.found[name, _innermost(self._counter.mod_tracker.parents)] = None
+        return func(*args, **(kwargs or {}))
+
+
 def attribute_macs(
     model: nn.Module, example_inputs: Inputs, owner_of: Callable[[torch.Tensor], str | None]
-) -> tuple[dict[str, int], dict[str, int]]:
+) -> tuple[dict[str, int], dict[str, int], tuple[tuple[str, str], ...]]:
     """Count multiply-accumulates as ``count_macs`` does, each on the one parameter or the module that it is due to.
 
     Args:
@@ -42,18 +70,22 @@ def attribute_macs(
             computed entry by entry from owned tensors alone, such as a cast or masked weight, has its owner, too.
 
     Returns:
-        Owner -> MACs of the operations with that owner's tensor as an operand, the last one if several are, and module
-        name -> MACs of the operations that have no operand with an owner (products of activations, as in attention).
+        Owner -> MACs of the operations with that owner's tensor as an operand, the last one if several are; module
+        name -> MACs of the operations that have no operand with an owner (products of activations, as in attention);
+        and (operation, module that runs it) of what does much work and is not counted, in the forward pass's order.
     """
     of_owner: dict[str, int] = {}
     of_module: dict[str, int] = {}
 
     computed = _Computed(owner_of)
 
-    def recording(formula: Callable[..., int]) -> Callable[..., int]:
+    def recording(formula: Callable[..., int], factors: tuple[int, ...] | None = None) -> Callable[..., int]:
         def record(*args: Any, **kwargs: Any) -> int:
             flops = formula(*args, **kwargs)
-            operands = [operand for operand in args if isinstance(operand, torch.Tensor) and operand.ndim > 1]
+            if factors is None:
+                operands = [operand for operand in args if isinstance(operand, torch.Tensor) and operand.ndim > 1]
+            else:
+                operands = [args[place] for place in factors]
             owners = [owner for owner in map(computed.owner_of, operands) if owner is not None]
             # Of learned positions and a layer that they go through, the layer comes last.
             where, counts = (owners[-1], of_owner) if owners else (_innermost(counter.mod_tracker.parents), of_module)
@@ -63,11 +95,12 @@ def attribute_macs(
         record._get_raw = True  # type: ignore[attr-defined]  # the counter then hands over tensors, not shapes
         return record
 
-    formulas = {operation: recording(formula) for operation, formula in (flop_registry | _RAW_FORMULAS).items()}
+    formulas = {operation: recording(formula) for operation, formula in flop_registry.items()}
+    formulas |= {operation: recording(_flops(counted), counted.factors) for operation, counted in COUNTED.items()}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
-    with counter, computed:
+    with _Uncounted(counter) as uncounted, counter, computed:
         run_one_example(model, example_inputs)
-    return of_owner, of_module
+    return of_owner, of_module, tuple(uncounted.found)
 
 
 class _Computed(DispatchModeWithoutDynamo):
@@ -79,13 +112,16 @@ class _Computed(DispatchModeWithoutDynamo):
         self._found: dict[int, tuple[str, torch.Tensor]] = {}  # the tensor is kept, or its place would be used again
 
     def owner_of(self, tensor: torch.Tensor) -> str | None:
+        if tensor.layout != torch.strided:
+            return None
         found = self._found.get(tensor.untyped_storage().data_ptr())
         return self._given(tensor) or (found[0] if found else None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         made = result[0] if isinstance(result, tuple) else result
-        if (func in _ENTRY_BY_ENTRY or torch.Tag.pointwise in func.tags) and isinstance(made, torch.Tensor):
+        pointwise = func in _ENTRY_BY_ENTRY or torch.Tag.pointwise in func.tags
+        if pointwise and isinstance(made, torch.Tensor) and made.layout == torch.strided:
             operands = [operand for operand in args if isinstance(operand, torch.Tensor) and operand.numel() > 1]
             owners = [self.owner_of(operand) for operand in operands]
             alike = [o for o, operand in zip(owners, operands, strict=True) if operand.shape == made.shape]
@@ -137,28 +173,12 @@ def _fused_kernels_off() -> Iterator[None]:
             library.enabled = before
 
 
-def _cpu_attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-def _raw_cpu_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, out_val: Any = None, **kwargs: Any
-) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
-
-
-_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-"""torch's counter has a formula for every attention kernel but the CPU's."""
-
 _ENTRY_BY_ENTRY = (
     torch.ops.aten._to_copy.default,
     torch.ops.aten.clone.default,
     torch.ops.aten._weight_norm_interface.default,
 )
 """Operations that torch does not tag as pointwise."""
-
-_FORMULAS: dict[Any, Any] = {_CPU_ATTENTION: _cpu_attention}
-_RAW_FORMULAS: dict[Any, Any] = {_CPU_ATTENTION: _raw_cpu_attention}
 
 
 def _innermost(parents: set[str]) -> str:

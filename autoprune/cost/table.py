@@ -9,7 +9,7 @@ import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from math import prod
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +79,7 @@ class CostTable:
         other_macs: Module name -> MACs without a weight (products of activations, as in attention).
         products: (module, dimensions that a product of activations there runs over, each a size and what it loses for
             each removed channel of a group). The module's ``other_macs`` fall in proportion.
+        uncounted: (operation, module that runs it) of what does much work and is in no count.
     """
 
     widths: Mapping[str, int]
@@ -86,6 +87,7 @@ class CostTable:
     tensors: tuple[TensorCost, ...]
     other_macs: Mapping[str, int]
     products: tuple[Product, ...] = ()
+    uncounted: tuple[tuple[str, str], ...] = ()
 
     def cost(self, widths: Mapping[str, int], removed_blocks: Collection[str] = ()) -> NetworkCost:
         """Return the cost of the network with these widths and without these blocks.
@@ -159,7 +161,9 @@ class CostTable:
             tensor_bytes += numel * tensor.itemsize
             params += numel if tensor.is_parameter else 0
             if tensor.macs:
-                macs += tensor.macs // prod(tensor.shape) * numel
+                # The fraction is reduced first, as the product of both would not fit.
+                common = gcd(tensor.macs, prod(tensor.shape))
+                macs += numel * (tensor.macs // common) // (prod(tensor.shape) // common)
         for module, macs_dense in self.other_macs.items():
             macs += self._product_macs(module, macs_dense, removed)
         return NetworkCosts(params, macs, tensor_bytes)
@@ -231,8 +235,12 @@ def build_table(
     tensors = {names[0]: (names, tensor) for names, tensor in (*parameters, *buffers)}
     shapes = {name: tensor.shape for names, tensor in tensors.values() for name in names}
     _check_shrink(shrink, shapes)
-    owners = {tensor.untyped_storage().data_ptr(): name for name, (_, tensor) in tensors.items()}
-    macs, other_macs = attribute_macs(
+    owners = {
+        tensor.untyped_storage().data_ptr(): name
+        for name, (_, tensor) in tensors.items()
+        if tensor.layout == torch.strided
+    }
+    macs, other_macs, uncounted = attribute_macs(
         model, example_inputs, lambda operand: owners.get(operand.untyped_storage().data_ptr())
     )
     parameter_names = {names[0] for names, _ in parameters}
@@ -252,6 +260,7 @@ def build_table(
         ),
         other_macs=other_macs,
         products=tuple(products),
+        uncounted=uncounted,
     )
 
 

@@ -38,6 +38,12 @@ def plan_tables(
     figures = dense.figures()
     costs = ", ".join(f"{LABELS[name]} {quantity(name, figures[name])}" for name in shown if name in figures)
     yield Text(f"dense network: {costs}")
+    if table.uncounted:
+        uncounted = plain_table("not in MACs and FLOPs", "operation", "module")
+        uncounted.caption = "Their share of the network's work is not known."
+        for operation, module in table.uncounted:
+            uncounted.add_row(operation, module or "(the network)")
+        yield uncounted
     yield _groups(plan, table) if plan.groups else Text("groups: none can be pruned")
     if plan.blocks:
         yield _blocks(plan, table, importance)
@@ -65,6 +71,7 @@ def plan_record(
     """The plan as plain JSON values.
 
     - ``dense``: cost name -> value, the unit at the end of the name.
+    - ``uncounted``: ``operation`` and ``module`` of what does much work and is in no count of MACs and FLOPs.
     - ``groups``, in module order: ``name``, ``width``, ``layers``, ``multiple`` (of which the width must be one),
       ``params_share`` and ``macs_share`` (of the dense network's that would go with all of the group's channels).
     - ``blocks``, least important first: ``name``, ``importance`` (rise of the loss without the block; null if not
@@ -83,6 +90,7 @@ def plan_record(
     """
     record: dict[str, Any] = {
         "dense": dense.figures(),
+        "uncounted": [{"operation": operation, "module": module} for operation, module in table.uncounted],
         "groups": [asdict(group) | _shares(*table.shares(group.name)) for group in plan.groups],
         "blocks": [
             {"name": block.name, "importance": block.importance if ranked else None}

@@ -119,7 +119,7 @@ def test_plan_shows_what_can_be_pruned(searched: tuple[Path, str]) -> None:
     assert "block1.conv1" in printed
     assert "head" in printed
     record = json.loads(run_well("plan", "space.yaml", "--json", cwd=folder).out)
-    assert record.keys() == {"dense", "groups", "blocks", "weight_layers", "left_out", "dimensions"}
+    assert record.keys() == {"dense", "groups", "blocks", "weight_layers", "left_out", "dimensions", "uncounted"}
     groups = {group["name"]: group for group in record["groups"]}
     assert groups.keys() >= {"block1.conv1", "block2.conv1"}
     # Both convolutions of 576 weights and the batch norm between them, of 72 + 16 + 2 * 1184 + 1290 parameters; and

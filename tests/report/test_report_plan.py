@@ -1,6 +1,7 @@
 """A pruning plan as tables, of a network whose costs are worked out by hand."""
 
 import io
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -86,6 +87,16 @@ def test_nothing_to_prune() -> None:
     lines = rendered(plan, planned()[1])
     assert "groups: none can be pruned" in lines
     assert any("(the network)" in line and "it has no layers" in line for line in lines)
+
+
+def test_what_no_count_knows_is_named() -> None:
+    plan, table = planned()
+    lines = rendered(plan, replace(table, uncounted=(("_fft_r2c", "mixer.spectrum"), ("linalg_svd", ""))))
+    rows = [line.split() for line in lines]
+    assert ["_fft_r2c", "mixer.spectrum"] in rows
+    assert ["linalg_svd", "(the", "network)"] in rows
+    assert any("not in MACs and FLOPs" in line for line in lines)
+    assert not any("not in MACs and FLOPs" in line for line in rendered(plan, table))
 
 
 def test_an_option_that_helps_is_shown_with_the_reason() -> None:

@@ -64,6 +64,8 @@ def added_vector_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) 
 def vector_product(call: Call, a: Value, b: Value) -> Value:
     """Multiply a matrix with a vector."""
     contract(call, a, a.dims[1], b, b.dims[0])
+    if not (a.weight or b.weight):
+        call.graph.products.append((call.graph.module, tuple(zip(a.shape, a.dims, strict=True))))
     return call.first_result([a.dims[0]], zero=a.zero, weight=a.weight and b.weight)
 
 
@@ -71,6 +73,8 @@ def vector_product(call: Call, a: Value, b: Value) -> Value:
 def dot(call: Call, a: Value, b: Value) -> Value:
     """Multiply two vectors."""
     contract(call, a, a.dims[0], b, b.dims[0])
+    if not (a.weight or b.weight):
+        call.graph.products.append((call.graph.module, ((a.shape[0], a.dims[0]),)))
     return call.first_result([], zero=True)
 
 

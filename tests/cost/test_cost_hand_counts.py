@@ -1,0 +1,307 @@
+"""Counts worked out by hand, for one example; and the table foretells those of networks that are really pruned."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import autoprune
+from autoprune.cost import build_table, count_macs
+
+
+class Applied(nn.Module):
+    """A function as a network; its parameters are handed to it behind the inputs."""
+
+    def __init__(self, function: Callable[..., Any], *shapes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.function = function
+        self.weights = nn.ParameterList(torch.randn(shape) for shape in shapes)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.function(*inputs, *self.weights)
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def attend_by_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(query, key, value)
+
+
+def attend_in_groups(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+
+
+def sparse(n_rows: int, n_columns: int, n_entries: int) -> torch.Tensor:
+    """A sparse matrix with so many entries in its first places."""
+    places = torch.arange(n_entries)
+    where = torch.stack([places // n_columns, places % n_columns])
+    return torch.sparse_coo_tensor(where, torch.ones(n_entries), (n_rows, n_columns), check_invariants=True)
+
+
+def weighted_rows(weights: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    indices = torch.zeros(weights.shape, dtype=torch.long)
+    return F.embedding_bag(indices, table, per_sample_weights=weights, mode="sum")
+
+
+SHAPES = [(2, 3, 4), (5, 2, 7), (3, 8, 6)]
+
+
+def each(*cases: Callable[..., Any]) -> list[Any]:
+    return [pytest.param(case, shape, id=f"{case.__name__[1:]}-{shape}") for case in cases for shape in SHAPES]
+
+
+def _bilinear(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """An example's features a x b in pairs, each with a weight for c outputs."""
+    return nn.Bilinear(a, b, c), (torch.randn(2, a), torch.randn(2, b)), a * b * c
+
+
+def _matrix_times_vector(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """An example of a x b rows, each of c entries multiplied with a vector's."""
+    return Applied(torch.matmul, (c,)), torch.randn(2, a, b, c), a * b * c
+
+
+def _added_vector(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    return (
+        Applied(lambda x, bias, w: torch.addmv(bias, w, x.flatten()), (a,), (a, b * c)),
+        torch.randn(2, b, c),
+        a * b * c,
+    )
+
+
+def _dot(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    return Applied(lambda x, w: x.flatten() @ w, (a * b * c,)), torch.randn(2, a, b, c), a * b * c
+
+
+def _distances(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """The example's a points to b others, in c dimensions."""
+    return Applied(torch.cdist, (b, c)), torch.randn(2, a, c), a * b * c
+
+
+def _many_distances(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """So many that torch turns them into a matrix product."""
+    return Applied(torch.cdist, (30 * b, c)), torch.randn(2, 40 * a, c), 40 * a * 30 * b * c
+
+
+def _attention(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """In b heads of c features, each of 5 queries meets each of a keys, and then each of a values."""
+    keys = torch.randn(2, b, a, c)
+    return Applied(attend), (torch.randn(2, b, 5, c), keys, keys), b * (5 * a * c + 5 * a * c)
+
+
+def _attention_by_products(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """The same, but a value has 9 features."""
+    inputs = torch.randn(2, b, 5, c), torch.randn(2, b, a, c), torch.randn(2, b, a, 9)
+    return Applied(attend_by_products), inputs, b * (5 * a * c + 5 * a * 9)
+
+
+def _attention_in_groups(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Three query heads share each of b key heads: all 3 x b count."""
+    keys = torch.randn(2, b, a, c)
+    return Applied(attend_in_groups), (torch.randn(2, 3 * b, 5, c), keys, keys), 3 * b * (5 * a * c + 5 * a * c)
+
+
+def _multihead_attention(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Four projections of a tokens; all heads together multiply each pair of tokens in every feature, twice."""
+    width = b * c
+    model = nn.TransformerEncoderLayer(width, b, 10, batch_first=True)
+    macs = a * 4 * width**2 + 2 * a * a * width + a * 2 * width * 10
+    return model, torch.randn(2, a, width), macs
+
+
+def _einsum(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    return Applied(lambda x, w: torch.einsum("nab,abc->nac", x, w), (a, b, c)), torch.randn(2, a, b), a * b * c
+
+
+def _transposed(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Each of a x c pixels of 2 channels is multiplied with 3 x 3 weights for b channels, wherever they land."""
+    return nn.ConvTranspose2d(2, b, 3, stride=2, output_padding=1), torch.randn(2, 2, a, c), a * c * 2 * b * 9
+
+
+def _transposed_in_groups(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Half of the 4 channels reach half of the 2 b channels."""
+    return nn.ConvTranspose1d(4, 2 * b, 3, groups=2), torch.randn(2, 4, a + c), (a + c) * 4 * b * 3
+
+
+def _grouped_and_dilated(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """A kernel of 3 spans 5: (a + 4) x (c + 4) pixels give a x c; each of 2 b channels reads 3 of 6."""
+    return nn.Conv2d(6, 2 * b, 3, groups=2, dilation=2), torch.randn(2, 6, a + 4, c + 4), a * c * 2 * b * 3 * 9
+
+
+def _upsampled(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Interpolation is not counted; the convolution sees twice as many pixels along each side."""
+    model = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(3, b, 3, padding=1))
+    return model, torch.randn(2, 3, a, c), 4 * a * c * 3 * b * 9
+
+
+def _time_first(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Steps lie first: the one example is the first step, which padding makes 3, of which a kernel of 3 leaves 1."""
+    return (
+        Applied(lambda x, w, bias: torch.conv_tbc(x, w, bias, 1), (3, a, b), (b,)),
+        torch.randn(2, c, a),
+        c * 3 * a * b,
+    )
+
+
+def _cells(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """A step of an LSTM: four gates of b features, from a inputs and b states."""
+    return nn.LSTMCell(a, b), torch.randn(c, a), 4 * b * (a + b)
+
+
+def _projected(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Two layers over c steps: b + 1 features, projected to b; the second reads b."""
+    width = b + 1
+    macs = c * (4 * width * (a + b) + width * b + 4 * width * (b + b) + width * b)
+    return nn.LSTM(a, width, 2, proj_size=b, batch_first=True), torch.randn(2, c, a), macs
+
+
+def _gated_both_ways(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    return nn.GRU(a, b, bidirectional=True, batch_first=True), torch.randn(2, c, a), c * 2 * 3 * b * (a + b)
+
+
+def _added_products(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    model = Applied(lambda x, w, bias: torch.baddbmm(bias, x, w.expand(len(x), -1, -1)), (b, c), (a, c))
+    return model, torch.randn(2, a, b), a * b * c
+
+
+def _summed_products(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """The example is a matrix of a x b; its product with another is added to a third."""
+    model = Applied(lambda x, w, bias: torch.addbmm(bias, x, w.expand(len(x), -1, -1)), (b, c), (a, c))
+    return model, torch.randn(2, a, b), a * b * c
+
+
+def _outer(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Each of b x c places gets a product added; alone, an outer product is entry by entry, and is not counted."""
+    return Applied(lambda x, w, m: torch.addr(m, x.flatten(), w), (c,), (a * b, c)), torch.randn(2, a, b), a * b * c
+
+
+def _bags(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Rows of c entries, a of them, each with a weight."""
+    return Applied(weighted_rows, (b, c)), torch.randn(2, a), a * c
+
+
+def _sparse_matrix(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Of a sparse matrix, only its entries are multiplied, each with c numbers."""
+    edges = sparse(a + 2, b, 2)
+    return Applied(lambda x: torch.sparse.mm(edges, x[0]) + edges @ x[0]), torch.randn(2, b, c), 2 * 2 * c
+
+
+@pytest.mark.parametrize(
+    ("case", "shape"),
+    [
+        *each(_bilinear, _matrix_times_vector, _added_vector, _dot, _distances, _many_distances),
+        *each(_attention, _attention_by_products, _attention_in_groups, _multihead_attention, _einsum),
+        *each(_transposed, _transposed_in_groups, _grouped_and_dilated, _upsampled, _time_first),
+        *each(_cells, _projected, _gated_both_ways, _added_products, _summed_products, _outer, _bags),
+        *each(_sparse_matrix),
+    ],
+)
+def test_hand_counts(case: Callable[..., tuple[nn.Module, Any, int]], shape: tuple[int, int, int]) -> None:
+    model, inputs, macs = case(*shape)
+    assert count_macs(model, inputs) == macs
+    table = build_table(model, inputs, widths={}, shrink={})
+    assert (table.cost({}).macs, table.uncounted) == (macs, ())
+
+
+def test_what_is_not_counted_is_named() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.rfft(x).abs() + torch.fft.rfft(x).abs()
+
+    class Whitened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spectrum, self.mix = Spectrum(), nn.Linear(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.mix(torch.linalg.inv(x) @ self.spectrum(x).new_ones(3, 3)))
+
+    plan = autoprune.plan(Whitened(), torch.eye(3).expand(2, 3, 3))
+    assert plan.uncounted == (("linalg_inv_ex", ""), ("_fft_r2c", "spectrum"))
+    assert plan.cost({}).macs == 3 * 3 * 3 + 3 * 3 * 4
+
+
+def test_an_operation_of_ones_own_is_named() -> None:
+    library = torch.library.Library("autoprune_tests", "DEF")
+    library.define("scan(Tensor x) -> Tensor")
+    library.impl("scan", lambda x: x.cumsum(0), "CompositeExplicitAutograd")
+    model = nn.Sequential(nn.Linear(3, 4), Applied(torch.ops.autoprune_tests.scan))
+    table = build_table(model, torch.randn(2, 3), widths={}, shrink={})
+    assert (table.cost({}).macs, table.uncounted) == (12, (("autoprune_tests.scan", "1"),))
+
+
+class Scored(nn.Module):
+    """Hidden features meet a vector, another network's features, weighted rows, and each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 10), nn.Linear(6, 14)
+        self.score, self.both = nn.Parameter(torch.randn(10)), nn.Bilinear(10, 14, 5)
+        self.rows, self.read = nn.Parameter(torch.randn(4, 12)), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        left, right = F.relu(self.left(x)), F.relu(self.right(x))
+        return left @ self.score, self.both(left, right), self.read(weighted_rows(x[:, :2], self.rows))
+
+
+class Drawn(nn.Module):
+    """Pixels from a transposed and a grouped convolution, weighted by einsum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(2, 8, 3, stride=2, output_padding=1)
+        self.groups = nn.Conv2d(8, 8, 3, groups=2, dilation=2)
+        self.mix, self.head = nn.Parameter(torch.randn(8, 6)), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.groups(F.relu(self.up(x))))
+        return torch.as_tensor(self.head(torch.einsum("nchw,cd->ndhw", x, self.mix).relu()))
+
+
+class Shared(nn.Module):
+    """Four query heads over two key heads, fused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(6, n * 4) for n in (4, 2, 2))
+        self.n_heads, self.n_keys, self.out = 4, 2, nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in self.heads)
+        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return torch.as_tensor(self.out(y.transpose(1, 2).flatten(2)))
+
+
+class States(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.head = nn.GRU(6, 10, 2, batch_first=True), nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(self.cells(x)[0][:, -1]))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.75])
+@pytest.mark.parametrize(
+    ("build", "inputs"),
+    [
+        (Scored, torch.randn(2, 6)),
+        (Drawn, torch.randn(2, 2, 4, 4)),
+        (Shared, torch.randn(2, 5, 6)),
+        (States, torch.randn(2, 5, 6)),
+    ],
+)
+def test_the_table_foretells_the_count_of_the_pruned_network(
+    build: Callable[[], nn.Module], inputs: torch.Tensor, ratio: float
+) -> None:
+    torch.manual_seed(0)
+    plan = autoprune.plan(build(), inputs)
+    assert plan.groups
+    pruned = plan.prune(ratio)
+    assert plan.cost(plan.widths(ratio)).macs == count_macs(pruned, inputs) < plan.cost({}).macs
