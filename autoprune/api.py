@@ -215,8 +215,8 @@ class ModelPlan:
         """A new model without the least important channels; its output is that of the given one with them masked.
 
         With ``reconstruct`` it is nearer to that of the given one: the layers that read those channels are then fitted
-        to what they gave for the data, but for frozen weights (``requires_grad`` is False). Batch norm's statistics are not:
-        train the model, or recalibrate them.
+        to what they gave for the data, but for frozen weights (``requires_grad`` is False). Batch norm's statistics are
+        not: train the model, or recalibrate them.
 
         Args:
             ratio: As :meth:`widths` takes it.

@@ -36,6 +36,7 @@ def export(
         console.print(
             f"  {name}: loaded again, output differs by at most {record.max_difference:.1e}{batch}", soft_wrap=True
         )
+    console.print(f"  the network was compared with {manifest.compared_with}", soft_wrap=True)
     console.print(f"{folder}:", soft_wrap=True)
     sizes = {name: file.bytes for name, file in manifest.files.items()}
     for name, size in (sizes | {FILE_NAME: (folder / FILE_NAME).stat().st_size}).items():

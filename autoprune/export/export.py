@@ -39,6 +39,7 @@ def export_model(
     formats: Sequence[str] = ("safetensors", "onnx", "torch"),
     metrics: Mapping[str, Any],
     source: Mapping[str, Any],
+    compared_with: str | None = None,
     base_dir: Path | None = None,
     tolerance: float = 1e-4,
 ) -> Manifest:
@@ -57,6 +58,7 @@ def export_model(
         formats: Names in ``autoprune.formats.registry.FORMATS``.
         metrics: The trial's accuracy and costs, for the manifest.
         source: Study, trial number and parameters, for the manifest.
+        compared_with: What ``model`` itself was compared with before, for the manifest.
         base_dir: Folder that the user's own modules are imported from, and that the network runs in.
         tolerance: Largest difference allowed, absolute for outputs up to 1 in size and relative to the largest beyond.
 
@@ -85,6 +87,7 @@ def export_model(
             formats=records,
             files=_files(work),
             versions=_versions(chosen),
+            compared_with=compared_with,
         )
         manifest.write(work)
         _put_in_place(work, target)

@@ -40,6 +40,7 @@ class Manifest:
     Attributes:
         source: Study, trial number and parameters that the network comes from.
         metrics: The trial's accuracy and costs.
+        compared_with: What the network itself was compared with before its formats were compared with it.
         versions: Of Python, autoprune, and the packages that wrote and checked the files.
     """
 
@@ -50,6 +51,7 @@ class Manifest:
     formats: Mapping[str, FormatRecord]
     files: Mapping[str, FileRecord]
     versions: Mapping[str, str]
+    compared_with: str | None = None
     schema: Literal["autoprune-export-1"] = "autoprune-export-1"
 
     def write(self, folder: Path) -> None:

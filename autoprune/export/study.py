@@ -3,22 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from autoprune.errors import ExportError
 from autoprune.export.export import export_model
 from autoprune.export.manifest import Manifest
 from autoprune.export.select import select_trial
 from autoprune.formats.registry import FORMATS
+from autoprune.formats.reload import reference_inputs
 from autoprune.formats.saved_model import load_model, read_architecture
+from autoprune.formats.stored_outputs import check_stored_outputs
 from autoprune.report.ending import nothing_finished
 from autoprune.study.reader import StudyReader
 from autoprune.tasks.build import build_task
 from autoprune.tasks.working_folder import working_in
 from autoprune.trial import TrialResult, result_from_dict
-
-N_EXAMPLES = 8
-"""Validation inputs on which every format is compared with the network."""
 
 
 def export_trial(
@@ -35,7 +32,8 @@ def export_trial(
         The trial's result, the folder written, and its manifest.
 
     Raises:
-        ExportError: If ``select`` names no trial, or a format does not reproduce its network.
+        ExportError: If ``select`` names no trial, its network gives other outputs than at the trial's end, or a format
+            does not reproduce it.
         StudyError: If the study can't be read.
     """
     config, dense, trials = study.config, study.dense, study.frame()
@@ -60,14 +58,14 @@ def export_trial(
     if certified:
         metrics["certification"] = certified
     task = build_task(config.task, study.base_dir)
-    validation = task.data.validation
-    with working_in(study.base_dir):
-        example_inputs = validation.batch(torch.arange(min(N_EXAMPLES, len(validation))))[0]
     target = out or study.root / f"export-{number}"
+    with working_in(study.base_dir):
+        model, inputs = load_model(network, task.build_model), reference_inputs(task)
+        compared_with = check_stored_outputs(record.get("outputs"), model, inputs)
     manifest = export_model(
-        load_model(network, task.build_model),
+        model,
         target,
-        example_inputs=example_inputs,
+        example_inputs=inputs,
         architecture=read_architecture(network),
         formats=tuple(formats or FORMATS),
         metrics=metrics | (result.cost.figures() if result.cost else {}),
@@ -85,6 +83,7 @@ def export_trial(
             "taken_over_from": record.get("source"),
             "latency_conditions": dense.latency.conditions(),
         },
+        compared_with=compared_with,
         base_dir=study.base_dir,
     )
     return result, target, manifest

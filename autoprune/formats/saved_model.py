@@ -16,6 +16,7 @@ from autoprune.config.task import CallableRef
 from autoprune.errors import SavedModelError, TaskError
 from autoprune.files import replacing
 from autoprune.formats.architecture import Architecture, apply_architecture, named_tensors, other_network
+from autoprune.formats.extra_state import decode_extra_states, encode_extra_states, extra_state_modules
 from autoprune.formats.tensor_file import encode_tensors, read_tensors
 from autoprune.tasks.build import model_builder
 
@@ -33,13 +34,17 @@ def save_model(folder: Path, model: nn.Module, architecture: Architecture, *, pa
 
     Returns:
         Size of ``model.safetensors`` in bytes.
+
+    Raises:
+        SavedModelError: If the extra state of a module holds what a file can't.
     """
     state = model.state_dict()
     # Buffers outside the state dict are built anew, but not in a pruned shape.
     stored = {
         name: tensor for name, tensor in named_tensors(model).items() if name in state or name in architecture.shapes
     }
-    content = encode_tensors(stored, pack_zeros=pack_zeros)
+    values, extra = encode_extra_states(model)
+    content = encode_tensors(stored | extra, pack_zeros=pack_zeros, values=values)
     record = {
         "format_version": FORMAT_VERSION,
         **architecture.to_dict(),
@@ -65,20 +70,26 @@ def load_model(folder: Path, build_model: Callable[[], nn.Module]) -> nn.Module:
     architecture, sha256 = _read_architecture(folder)
     model = apply_architecture(build_model(), architecture)
     try:
-        tensors = read_tensors(folder / WEIGHTS_FILE, sha256)
+        tensors, values = read_tensors(folder / WEIGHTS_FILE, sha256)
+        states = decode_extra_states(values, tensors)
     except ValueError as error:
         raise SavedModelError(f"{folder / WEIGHTS_FILE} can't be used: {error}.") from error
-    own = named_tensors(model)
+    own, stateful = named_tensors(model), extra_state_modules(model)
     misfits = sorted(
         {name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape}
-        | (model.state_dict().keys() - tensors.keys())
+        | ((model.state_dict().keys() & own.keys()) - tensors.keys())
     )
     if misfits:
         raise other_network(architecture, f"{len(misfits)} tensors don't fit, the first one '{misfits[0]}'")
+    if states.keys() != stateful.keys():
+        name = min(states.keys() ^ stateful.keys())
+        raise other_network(architecture, f"only one of both has extra state in module '{name}'")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].data = own[name].data.to(tensor.dtype)
             own[name].copy_(tensor)
+    for name, state in states.items():
+        stateful[name].set_extra_state(state)
     return model
 
 

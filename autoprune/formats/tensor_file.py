@@ -17,13 +17,16 @@ _ENTRY_BYTES = 200
 """About what a second tensor adds to the file's header; a smaller saving is not worth the mask."""
 
 
-def encode_tensors(tensors: Mapping[str, torch.Tensor], *, pack_zeros: bool = True) -> bytes:
+def encode_tensors(
+    tensors: Mapping[str, torch.Tensor], *, pack_zeros: bool = True, values: Mapping[str, Any] | None = None
+) -> bytes:
     """The content of a safetensors file that holds these tensors.
 
     Its metadata says under ``autoprune`` which names share one tensor and which tensors are stored sparsely.
 
     Args:
         pack_zeros: Whether a tensor with many zeros may be stored as a mask and values, which only autoprune reads.
+        values: JSON values that the metadata holds too, if there are any.
     """
     stored, ties = _without_ties(tensors)
     sparse: dict[str, list[int]] = {}
@@ -32,15 +35,18 @@ def encode_tensors(tensors: Mapping[str, torch.Tensor], *, pack_zeros: bool = Tr
         if packed is not None:
             sparse[name] = list(stored.pop(name).shape)
             stored[name + MASK_SUFFIX], stored[name + VALUES_SUFFIX] = packed
-    layout = json.dumps({"ties": ties, "sparse": sparse})
-    return save(stored, metadata={"format": "pt", "autoprune": layout})
+    layout = {"ties": ties, "sparse": sparse} | ({"values": dict(values)} if values else {})
+    return save(stored, metadata={"format": "pt", "autoprune": json.dumps(layout)})
 
 
-def read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, sha256: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read what ``encode_tensors`` made, bit for bit; tied tensors come under each of their names.
 
     Args:
         sha256: Of the file's content, in hexadecimal digits.
+
+    Returns:
+        The tensors, and the JSON values.
 
     Raises:
         ValueError: If the file is missing, has another content, or was not made by ``encode_tensors``.
@@ -53,7 +59,8 @@ def read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # the file can't be iterated
         for name, shape in layout["sparse"].items():
             tensors[name] = _unpack(tensors.pop(name + MASK_SUFFIX), tensors.pop(name + VALUES_SUFFIX), shape)
-        return tensors | {alias: tensors[name] for alias, name in layout["ties"].items()}
+        tensors |= {alias: tensors[name] for alias, name in layout["ties"].items()}
+        return tensors, dict(layout.get("values", {}))
     except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

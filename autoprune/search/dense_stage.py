@@ -8,7 +8,9 @@ from torch import nn
 
 from autoprune.config import SearchConfig
 from autoprune.cost import measure_cost, measure_latency
+from autoprune.errors import SavedModelError, TaskError
 from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.reload import load_judged, reference_inputs
 from autoprune.formats.saved_model import save_model
 from autoprune.search.callbacks import Callback, MeasureDense, TrainDense
 from autoprune.search.validate import ValidatedSpace
@@ -30,8 +32,15 @@ def make_dense_reference(
     device: torch.device,
     threads: int,
     callback: Callback,
-) -> None:
-    """Train the dense network unless it is trained already, then measure it and keep it."""
+) -> nn.Module:
+    """Train the dense network unless it is trained already, keep it, and measure what was kept.
+
+    Returns:
+        The network, as loaded from its file.
+
+    Raises:
+        TaskError: If the network loaded from its file is not the one that was trained.
+    """
     spec, task, model = checked.spec, checked.task, checked.model
     epochs = 0
     if not checked.trained:
@@ -39,13 +48,16 @@ def make_dense_reference(
         for epoch, accuracy in _train_dense(spec, task, model, folder, device):
             callback.on_stage(TrainDense(epoch, epochs, accuracy))
     callback.on_stage(MeasureDense())
-    model.to(device)
-    validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
-    validation.check_finite("validation", "for the dense network")
     architecture = architecture_diff(model, model, spec.task.model)
     with folder.writing():
         size_bytes = save_model(folder.dense, model.to("cpu"), architecture)
+    try:
+        model, _ = load_judged(folder.dense, model, task.build_model, reference_inputs(task))
+    except SavedModelError as error:
+        raise TaskError(f"task.model: loading the dense network again failed: {error}") from error
     model.to(device)
+    validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
+    validation.check_finite("validation", "for the dense network")
     latency = measure_latency(model, task.example_inputs(), device, threads)
     cost = replace(
         measure_cost(model, task.example_inputs(), size_bytes, device, latency=False), latency_ms=latency.latency_ms
@@ -54,6 +66,7 @@ def make_dense_reference(
     (folder.dense / "training").unlink(missing_ok=True)
     model.to("cpu")
     free_device_memory(device)
+    return model
 
 
 def _train_dense(

@@ -95,12 +95,13 @@ def prepare_study(
     if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
         with folder.writing(), replacing(folder.space) as handle:
             handle.write(space)
+    model: nn.Module | None = None
     if not folder.reference.exists():
         with (
             in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."),
             working_in(checked.file.base_dir),
         ):
-            make_dense_reference(checked, folder, places.device, places.threads, callback)
+            model = make_dense_reference(checked, folder, places.device, places.threads, callback)
     if not folder.plan.exists():
         if spec.method("layer") is not None:
             callback.on_stage(RankBlocks())
@@ -108,7 +109,7 @@ def prepare_study(
             in_stage("loading the dense network again", "Mend the model, then start the study anew."),
             working_in(checked.file.base_dir),
         ):
-            model = load_model(folder.dense, task.build_model)
+            model = load_model(folder.dense, task.build_model) if model is None else model
         with (
             in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."),
             working_in(checked.file.base_dir),

@@ -19,6 +19,7 @@ from autoprune.pruning.planner import make_plan
 from autoprune.search.constraints import CostConstraints
 from autoprune.search.samplers.registry import load_sampler
 from autoprune.search.space import SearchSpace
+from autoprune.search.state_check import check_kept_state
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import dense_training
 from autoprune.study.plan_file import read_plan_part
@@ -84,6 +85,7 @@ def _validated(file: SpaceFile, plan_file: Path | None, dense: Path | None) -> V
         plan, table = read_plan(plan_file)
         read_plan_part(plan_file, "scores", dict)  # the sampler needs them
     else:
+        check_kept_state(task, model, spec.task.model)
         neuron = spec.method("neuron")
         plan = make_plan(model, task.example_inputs(2), hidden_sizes=neuron is not None and neuron.hidden_sizes)
         table = build_table(

@@ -21,6 +21,7 @@ from autoprune.config import SearchConfig, differences
 from autoprune.config.paths import expand
 from autoprune.cost import measure_cost
 from autoprune.errors import StudyError
+from autoprune.formats.architecture import named_tensors
 from autoprune.formats.saved_model import load_model
 from autoprune.pruning.apply import prune
 from autoprune.search.prepare import PreparedStudy
@@ -135,8 +136,8 @@ def check_same_network(source: Source, checked: ValidatedSpace) -> None:
     weights = checked.spec.task.weights
     if weights is None:
         return
-    state = checked.model.state_dict()
-    dense = load_model(source.study.network_folder(None), checked.task.build_model).state_dict()
+    state = named_tensors(checked.model)
+    dense = named_tensors(load_model(source.study.network_folder(None), checked.task.build_model))
     if any(not torch.equal(tensor, state[name]) for name, tensor in dense.items()):
         raise StudyError(
             f"{WHERE}: {source.study.root} was searched from other dense weights than {weights}. Set task.weights to "

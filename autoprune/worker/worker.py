@@ -14,7 +14,10 @@ from autoprune.config import Ceiling, SearchConfig
 from autoprune.cost import LATENCY_S, measure_cost
 from autoprune.errors import UnwritableError, is_interrupt
 from autoprune.formats.architecture import Architecture, apply_architecture, architecture_diff
+from autoprune.formats.reload import load_judged, reference_inputs
 from autoprune.formats.saved_model import load_model, save_model
+from autoprune.formats.stored_outputs import stored_outputs
+from autoprune.network.call import Inputs
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
@@ -134,6 +137,11 @@ class Worker:
             yield self._sensitivity(config)
         else:
             yield from _Run(self, config).steps()
+
+    @cached_property
+    def reference_inputs(self) -> Inputs:
+        """The inputs that every network is compared with its file on."""
+        return reference_inputs(self.task)
 
     @cached_property
     def meter(self) -> SensitivityMeter:
@@ -285,18 +293,21 @@ class _Run:
                 precision=precision,
                 keep_frozen=self.task.frozen == "keep",
             )
+        precision.to_storage_layout(model).to("cpu")
+        target = self.folder.model(self.config.run)
+        architecture = self._architecture(model)
+        with self.folder.writing():
+            size_bytes = save_model(target, model, architecture)
+        model, outputs = load_judged(target, model, self.task.build_model, self.worker.reference_inputs)
+        precision.to_training_layout(model.to(device))
         validation = self._evaluate(model, self.task.data.validation)
         validation.check_finite("validation", "after the last epoch")
         test = self._evaluate(model, self.task.data.test) if self.config.with_test else None
         if test is not None:
             test.check_finite("test", "after the last epoch")
         precision.to_storage_layout(model)
-        target = self.folder.model(self.config.run)
-        architecture = self._architecture(model)
-        with self.folder.writing():
-            size_bytes = save_model(target, model.to("cpu"), architecture)
         cost = measure_cost(
-            model.to(device),
+            model,
             self.task.example_inputs(),
             size_bytes,
             device,
@@ -319,9 +330,10 @@ class _Run:
             device_batch=trainer.micro_batch_size,
             **self.pruner.outcome(),
         )
-        record = {"config": to_dict(self.config), "result": to_dict(result)}
+        record: dict[str, Any] = {"config": to_dict(self.config), "result": to_dict(result)}
         if not self.is_replicate:  # nothing is cut from a replicate
             record["scores"] = kept_scores(model, self.plan)
+            record["outputs"] = stored_outputs(self.worker.reference_inputs, outputs)
         self.folder.write_json(self.folder.record(self.config.run), record)
         self.folder.checkpoint_store.save_model(self.config.run)
         return result

@@ -1,0 +1,92 @@
+"""Does a file hold all that a network learns? A few training steps of a copy tell, before the dense training."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autoprune.config.task import CallableRef
+from autoprune.errors import AutopruneError, SavedModelError, TaskError, describe_error, is_interrupt
+from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.reload import load_judged, reference_inputs, reproducible_outputs
+from autoprune.formats.saved_model import save_model
+from autoprune.network.call import Inputs, call_model
+from autoprune.network.copies import copy_network
+from autoprune.tasks.task import Task
+
+N_STEPS, N_EXAMPLES, LR = 2, 4, 1e-3
+
+
+def check_kept_state(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
+    """Train a copy for a few steps, save it, load it again, and compare its outputs with those of the copy.
+
+    So a state that is in no ``state_dict``, and matters, is found before the dense network is trained: an attribute
+    that training changes, a buffer that is not persistent, a part that is drawn anew at each build.
+
+    Args:
+        model: The dense network; it is not touched.
+
+    Raises:
+        TaskError: If the outputs differ, a module's extra state can't be saved, or there is nothing to train.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise TaskError(
+            "task.model: it has nothing to train: every parameter is frozen (requires_grad is False), or there is "
+            "none. Unfreeze some, or set task.frozen to train."
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            _compare(task, model, model_ref)
+    except BaseException as error:
+        if isinstance(error, AutopruneError) or is_interrupt(error):
+            raise
+        told = describe_error(error).rstrip(".")
+        raise TaskError(f"task.model: saving it and loading it again failed: {told}. Mend the model.") from error
+
+
+def _compare(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
+    inputs = reference_inputs(task)
+    trained = copy_network(model)
+    reproducible_outputs(trained, inputs)  # a network may keep what its first evaluation computes
+    _train(trained, task)
+    problem = _problem(trained, task, model_ref, inputs)
+    if problem is None:
+        return
+    if _problem(copy_network(model), task, model_ref, inputs) is None:
+        raise TaskError(f"task.model: after {N_STEPS} training steps, {problem}")
+    raise TaskError(
+        f"task.model: each call builds another network, in more than its parameters and buffers: {problem} "
+        "What is drawn at random may be drawn from a seed of its own instead."
+    )
+
+
+def _problem(model: nn.Module, task: Task, model_ref: CallableRef, inputs: Inputs) -> str | None:
+    """Save a network and load it again; returns what goes wrong, if anything does."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            save_model(Path(scratch), model, architecture_diff(model, model, model_ref))
+            load_judged(Path(scratch), model, task.build_model, inputs)
+        except SavedModelError as error:
+            return str(error)
+    return None
+
+
+def _train(model: nn.Module, task: Task) -> None:
+    """Take a few steps of gradient descent, as far as the network and the loss take so few examples."""
+    train = task.data.train
+    model.train()
+    for step in range(N_STEPS):
+        try:
+            indices = torch.arange(step * N_EXAMPLES, (step + 1) * N_EXAMPLES) % len(train)
+            batch, targets = train.batch(indices)
+            model.zero_grad()
+            torch.autograd.backward(task.loss(call_model(model, batch), targets))
+        except BaseException as error:
+            if isinstance(error, AutopruneError) or is_interrupt(error):
+                raise
+            return  # a step of the training itself, with as many examples as it takes, will tell
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.sub_(LR * parameter.grad)

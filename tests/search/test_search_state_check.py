@@ -1,0 +1,159 @@
+"""Before the dense training: is what a network learns kept by its file?"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from autoprune.config.task import CallableRef
+from autoprune.errors import TaskError
+from autoprune.network.call import Inputs
+from autoprune.search.state_check import check_kept_state
+from autoprune.tasks.classification import accuracy, cross_entropy
+from autoprune.tasks.splits import TensorSplit
+from autoprune.tasks.task import Data, Task
+
+REF = CallableRef(callable="somewhere:net")
+
+
+def make_task(build: Callable[[], nn.Module]) -> Task:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(30, 6, generator=generator) + 2
+    targets = torch.arange(30) % 3
+    splits = [TensorSplit(inputs[start::3], targets[start::3]) for start in range(3)]
+    return Task(build_model=build, data=Data(*splits), loss=cross_entropy, metric=accuracy)
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x)
+
+    def forward(self, x: Inputs) -> torch.Tensor:
+        return self.last(self.middle(self.first(x)))
+
+
+class MovingLimit(Base):
+    """Clips at a limit that training moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits = {"high": 1.0}
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.limits["high"] = 0.5 * self.limits["high"] + 0.5 * float(x.detach().max())
+        return x.clamp(max=self.limits["high"])
+
+
+class StaleWeight(Base):
+    """Computes a weight once, in its first evaluation, and uses it from then on."""
+
+    folded: torch.Tensor | None = None
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training and self.folded is None:
+            self.folded = self.first.weight.detach().norm(dim=1) * 5
+        return torch.relu(x) * (1 if self.folded is None else self.folded)
+
+
+class Drawn(Base):
+    """Mixes by a matrix that is drawn at each build."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mixing = torch.randn(8, 8)
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x @ self.mixing)
+
+
+class Caching(Base):
+    """Counts its calls and keeps what passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_calls, self.kept = 0, {}
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_calls += 1
+        self.kept["middle"] = torch.relu(x)
+        return self.kept["middle"]
+
+
+class Picky(MovingLimit):
+    """Trains on large batches only."""
+
+    def forward(self, x: Inputs) -> torch.Tensor:
+        if self.training and len(x) < 10:
+            raise ValueError("too few")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (MovingLimit, r"after 2 training steps, .* lacks attribute 'limits' of the network \(MovingLimit\)\. Make it"),
+        (StaleWeight, r"after 2 training steps, .* lacks attribute 'folded' of the network"),
+        (Drawn, r"each call builds another network.* lacks attribute 'mixing' of the network.* seed of its own"),
+    ],
+)
+def test_what_a_file_would_lack_is_told(kind: type[nn.Module], told: str) -> None:
+    task = make_task(kind)
+    with pytest.raises(TaskError, match=f"task.model: {told}"):
+        check_kept_state(task, task.build_model(), REF)
+
+
+@pytest.mark.parametrize("kind", [Base, Caching, Picky, lambda: Base().double().float().requires_grad_(True)])
+def test_no_false_alarm(kind: Callable[[], nn.Module]) -> None:
+    task = make_task(kind)
+    model = task.build_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    check_kept_state(task, model, REF)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_network_without_anything_to_train_is_refused() -> None:
+    task = make_task(lambda: Base().requires_grad_(False))
+    with pytest.raises(TaskError, match=r"every parameter is frozen .*set task.frozen to train"):
+        check_kept_state(task, task.build_model(), REF)
+
+
+def test_a_frozen_network_with_a_head_to_train_passes() -> None:
+    def build() -> nn.Module:
+        model = Base().requires_grad_(False)
+        model.last.requires_grad_(True)
+        return model
+
+    check_kept_state(make_task(build), build(), REF)
+
+
+def test_extra_state_that_cannot_be_saved_is_refused() -> None:
+    class Holding(Base):
+        def get_extra_state(self) -> object:
+            return {"history": {1.5, 2.5}}
+
+        def set_extra_state(self, state: object) -> None: ...
+
+    task = make_task(Holding)
+    with pytest.raises(TaskError, match=r"get_extra_state of the network \(Holding\) must give .*a value of type set"):
+        check_kept_state(task, task.build_model(), REF)
+
+
+def test_an_error_of_the_network_is_told_with_its_place() -> None:
+    class Failing(Base):
+        def middle(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) == 8:
+                raise SystemExit(4)
+            return x
+
+    task = make_task(Failing)
+    with pytest.raises(TaskError, match=r"loading it again failed: SystemExit: 4 \(test_search_state_check.py:\d+\)"):
+        check_kept_state(task, task.build_model(), REF)
