@@ -284,7 +284,8 @@ class ModelPlan:
         """How the accuracy falls when each group alone is cut to several widths, without any training.
 
         Args:
-            evaluate: Accuracy, or any number that is better when higher, of a network in evaluation mode.
+            evaluate: Accuracy, or any number that is better when higher, of a network in evaluation mode; the map calls
+                it the score.
             data: Batches of inputs and targets. Each network's batch norm is recalibrated on them before it is
                 evaluated, and the criteria that need data look at them; without them batch norm keeps its statistics.
             criterion: As :meth:`prune` takes it.

@@ -214,7 +214,7 @@ class EpochReport:
 
     Attributes:
         epoch: Epochs done so far, 1 after the first.
-        accuracy: The task's metric on the validation split.
+        metric: The task's metric on the validation split.
         loss: Mean loss on the validation split.
         train_loss: Mean loss over the epoch's training steps.
         lr: Learning rate at the epoch's last step.
@@ -227,7 +227,7 @@ class EpochReport:
 
     run: RunId
     epoch: int
-    accuracy: float
+    metric: float
     loss: float
     train_loss: float
     lr: float
@@ -251,19 +251,20 @@ class TrialResult:
     Of a trial that was stopped, all is told of the network as it was after its last epoch.
 
     Attributes:
-        accuracy: The task's metric on the validation split; ``None`` unless the trial was trained.
+        metric: The task's metric on the validation split; ``None`` unless the trial was trained.
         cost: ``None`` if the trial failed before it was measured; without a latency if it was stopped.
         kept: Group name -> channels that the network really has; 0 where the group's block was removed.
         epochs_lineage: Epochs of this trial and of all its ancestors, the dense network's own training not counted.
         error: Cause of a failure, the ceiling that an infeasible trial broke, or the trial that one repeats.
         left_dense: Parameters asked to take a weight pattern that does not fit them, and that lost no weight.
-        accuracy_test: The task's metric on the test split, where the configuration asked for it.
+        metric_test: The task's metric on the test split, where the configuration asked for it.
         device_batch: As in its last :class:`EpochReport`.
+        metric_se: Standard error of ``metric``; ``None`` where it is not known.
     """
 
     run: RunId
     state: TrialState
-    accuracy: float | None = None
+    metric: float | None = None
     loss: float | None = None
     cost: Cost | None = None
     kept: Mapping[str, int] = field(default_factory=dict)
@@ -274,8 +275,9 @@ class TrialResult:
     seed: int = 0
     error: str | None = None
     left_dense: tuple[str, ...] = ()
-    accuracy_test: float | None = None
+    metric_test: float | None = None
     device_batch: int | None = None
+    metric_se: float | None = None
 
     @property
     def number(self) -> int:
@@ -336,11 +338,15 @@ def _run_from_json(number: int) -> RunId:
     return Replicate(*divmod(rest, MAX_SEEDS), bool(from_dense))
 
 
+_FORMER_NAMES = {"accuracy": "metric", "accuracy_test": "metric_test"}
+"""Fields as records of schema 1 have them -> as they are called now."""
+
+
 def _with_run(record: Any) -> Any:
     """Return a record with the run that its ``number`` and ``parent`` stand for; what is no record stays as it is."""
     if not isinstance(record, Mapping):
         return record
-    values = dict(record)
+    values = {_FORMER_NAMES.get(name, name): value for name, value in record.items()}
     if isinstance(values.get("number"), int):
         values["run"] = _run_from_json(values.pop("number"))
     if isinstance(parent := values.get("parent"), int) and isinstance(run := _run_from_json(parent), Replicate):

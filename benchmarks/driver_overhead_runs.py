@@ -92,7 +92,7 @@ def _values(worker: Any, config: Any) -> tuple[float, float]:
     *_, result = worker.run(config)
     if result.cost is None:
         raise RuntimeError(result.error)
-    return result.accuracy, float(result.cost.flops)
+    return result.metric, float(result.cost.flops)
 
 
 def _study(root: Path) -> Any:

@@ -97,7 +97,7 @@ def accuracies(work: Path) -> Iterator[dict[str, Any]]:
 
 def _accuracy(model: nn.Module, task: Task) -> float:
     recalibrate_batch_norm(model, task.data.train, torch.device("cpu"), n_examples=1024, seed=0)
-    return evaluate(model, task.data.validation, task, "cpu").accuracy
+    return evaluate(model, task.data.validation, task, "cpu").metric
 
 
 def table(rows: pd.DataFrame) -> Table:

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autoprune.search.driver import Driver
-from autoprune.study.folder import StudyFolder
+from autoprune.study.folder import SCHEMA, StudyFolder
 from autoprune.study.records import result_of
 from autoprune.trial import TrialResult
 from benchmarks.suggest_time_studies import Filling, Problem
@@ -87,7 +87,7 @@ def measure(problem: Problem, filled: StudyFolder, sampler: str, n_suggestions: 
         folder = StudyFolder(Path(scratch) / "study", problem.space.spec)
         folder.create()
         shutil.copy(filled.database, folder.database)
-        folder.write_json(folder.origin, {"base_dir": "."})
+        folder.write_json(folder.origin, {"schema": SCHEMA, "base_dir": "."})
         folder.write_json(folder.plan, {"scores": problem.scores({})})
         with Clock() as opening:
             driver = Driver(folder, problem.space_for(name, start or "dense"), problem.table, problem.dense)

@@ -176,7 +176,7 @@ class Filling:
         )
         rows.setdefault(models.TrialValueModel, []).extend(
             trial | {"objective": index, "value": value, "value_type": models.TrialValueModel.TrialValueType.FINITE}
-            for index, value in enumerate((result.accuracy, result.cost.flops))
+            for index, value in enumerate((result.metric, result.cost.flops))
         )
         rows.setdefault(models.TrialUserAttributeModel, []).extend(
             trial | {"key": key, "value_json": json.dumps(value)}
@@ -185,7 +185,7 @@ class Filling:
                 RESULT: json.dumps(to_dict(result)),
                 PARENT: config.parent,
                 ORIGIN: origin_of(number),
-                CURVE: [result.accuracy] * config.epochs,
+                CURVE: [result.metric] * config.epochs,
             }.items()
         )
         for name, value in config.params.items():

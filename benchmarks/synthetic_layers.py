@@ -70,8 +70,8 @@ METHODS: dict[str, Callable[[Problem, int], BaseSampler]] = {
     "cost_aware": cost_aware,
     "cost_aware, raw ratios": partial(cost_aware, replacements=Replacements(candidate_generator=RawRatios)),
     "cost_aware, learned costs": partial(cost_aware, replacements=Replacements(known_costs=LearnedCosts)),
-    "cost_aware, forest": partial(cost_aware, replacements=Replacements(accuracy_model=ForestModel)),
-    "cost_aware, BoTorch": partial(cost_aware, replacements=Replacements(accuracy_model=BoTorchModel)),
+    "cost_aware, forest": partial(cost_aware, replacements=Replacements(score_model=ForestModel)),
+    "cost_aware, BoTorch": partial(cost_aware, replacements=Replacements(score_model=BoTorchModel)),
     "tpe": lambda problem, seed: TPESampler(seed=seed),
     "nsga2": lambda problem, seed: NSGAIISampler(seed=seed),
     "random": lambda problem, seed: RandomSampler(seed=seed),
@@ -89,8 +89,8 @@ def run(problem: Problem, method: str, seed: int) -> pd.DataFrame:
         result = problem.result(config)
         trial.set_user_attr(RESULT, json.dumps(to_dict(result)))
         assert result.cost is not None
-        study.tell(trial, [result.accuracy, result.cost.flops])
-        rows.append((result.accuracy, result.cost.flops / problem.dense.cost.flops))
+        study.tell(trial, [result.metric, result.cost.flops])
+        rows.append((result.metric, result.cost.flops / problem.dense.cost.flops))
     return pd.DataFrame(rows, columns=["accuracy", "macs_share"])
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel, Floats
+from autoprune.search.samplers.cost_aware.score_model import Floats, ScoreModel
 
 Prediction = Callable[[Floats], tuple[Floats, Floats]]
 
 
-class _OtherModel(AccuracyModel):
+class _OtherModel(ScoreModel):
     """Learns on the same axis as the Gaussian process does.
 
     Attributes:

@@ -196,7 +196,7 @@ def accuracies(
                 model = plan.prune(widths=plan.widths_at(flops=0.5), criterion="l2")
                 trainer = _trainer(task, model, 0.02, 128, 3, seed, precision, device)
                 times = [_seconds(trainer.run_epoch, device) for _ in range(3)]
-                found = evaluate(trainer.model, data.validation, task, device, precision=precision).accuracy
+                found = evaluate(trainer.model, data.validation, task, device, precision=precision).metric
             precision.release_compiled()
             yield {
                 "network": "ResNet-20 at 0.5x",

@@ -29,9 +29,9 @@ def test_the_example_task_runs_as_written(tmp_path: Path) -> None:
     run_well("search", "my_space.yaml", "--engine", "inline", "--trials", "5", cwd=tmp_path)
     trials = pd.read_parquet(tmp_path / "results/mine/trials.parquet")
     assert (trials["state"] == "finished").sum() == 5
-    assert trials["accuracy"].max() > 0.8
+    assert trials["metric.accuracy"].max() > 0.8
     front = pd.read_parquet(tmp_path / "results/mine/front.parquet")
-    assert front["accuracy_test"].notna().all()
+    assert front["metric.accuracy_test"].notna().all()
 
 
 def test_the_settings_shown_are_valid(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ results = st.builds(
     TrialResult,
     run=counts,
     state=st.sampled_from(["finished", "stopped", "failed", "infeasible", "repeated"]),
-    accuracy=st.none() | finite,
+    metric=st.none() | finite,
     loss=st.none() | finite,
     cost=st.none() | costs,
     kept=st.dictionaries(names, counts, max_size=3),
@@ -77,7 +77,7 @@ results = st.builds(
     train_time_s=finite,
     seed=st.integers(0, 2**63 - 1),
     error=st.none() | names,
-    accuracy_test=st.none() | finite,
+    metric_test=st.none() | finite,
 )
 
 
@@ -113,11 +113,11 @@ def test_a_loss_that_is_not_finite(loss: float) -> None:
 
 
 def test_records_are_plain() -> None:
-    report = EpochReport(3, 1, accuracy=0.9, loss=0.1, train_loss=0.2, lr=0.01, batch_size=32, train_time_s=1.5)
+    report = EpochReport(3, 1, metric=0.9, loss=0.1, train_loss=0.2, lr=0.01, batch_size=32, train_time_s=1.5)
     assert to_dict(report) == {
         "number": 3,
         "epoch": 1,
-        "accuracy": 0.9,
+        "metric": 0.9,
         "loss": 0.1,
         "train_loss": 0.2,
         "lr": 0.01,

@@ -105,9 +105,9 @@ TINY_SPACE: dict[str, Any] = {
 ONE_THREAD = WorkerResources(workers=2, threads=1, gpus_per_trial=0.0, device=torch.device("cpu"))
 
 
-def dense_reference(accuracy: float, cost: Cost) -> DenseReference:
-    """A dense network of this accuracy and cost, as if it had been measured."""
-    return DenseReference(accuracy, 1.0, cost, Latency(cost.latency_ms or 1.0, "cpu", 1, 1, 20))
+def dense_reference(metric: float, cost: Cost) -> DenseReference:
+    """A dense network of this metric and cost, as if it had been measured."""
+    return DenseReference(metric, 1.0, cost, Latency(cost.latency_ms or 1.0, "cpu", 1, 1, 20))
 
 
 def merged(base: Any, changes: Any) -> Any:

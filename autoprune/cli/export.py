@@ -29,8 +29,8 @@ def export(
     console = make_console()
     trials = opened.frame()
     row = trials[trials["number"] == result.number]
-    dense_test = opened.test_accuracy(None)
-    console.print(front_table(row, opened.dense, opened.config.objectives, dense_test=dense_test))
+    config, dense_test = opened.config, opened.test_metric(None)
+    console.print(front_table(row, opened.dense, config.objectives, config.metric, dense_test=dense_test))
     for name, record in manifest.formats.items():
         batch = "" if record.batch == "dynamic" else f", for a batch of {record.batch} only"
         console.print(

@@ -30,11 +30,11 @@ def pareto(
         print(front.to_csv(index=False), end="")
     else:
         console = make_console()
-        dense_test = opened.test_accuracy(None)
-        console.print(front_table(front, opened.dense, opened.config.objectives, dense_test=dense_test))
+        config, dense_test = opened.config, opened.test_metric(None)
+        console.print(front_table(front, opened.dense, config.objectives, config.metric, dense_test=dense_test))
         if front.empty:
             console.print(nothing_finished(opened.status()), soft_wrap=True)
             return
-        console.print(lineages_table(front))
+        console.print(lineages_table(front, config.metric))
         if is_certified(front):
-            console.print("", certification_table(front))
+            console.print("", certification_table(front, config.metric))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from autoprune.config import SearchConfig
     from autoprune.pruning.sensitivity.map import SensitivityMap
     from autoprune.search.validate import ValidatedSpace
 
@@ -20,7 +21,7 @@ def plan(
     space: Annotated[Path, typer.Argument(help="The space file.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Cut each group alone to several widths and measure the accuracy.")
+        bool, typer.Option("--sensitivity", help="Cut each group alone to several widths and measure.")
     ] = False,
     plot: Annotated[
         Path | None,
@@ -68,7 +69,7 @@ def plan(
         inside = results / spec.study
         plot = inside / "sensitivity.png" if inside.is_dir() else Path(f"{spec.study}-sensitivity.png")
     if measured is not None and plot is not None:
-        _draw(measured, plot, spec.study)
+        _draw(measured, spec, plot)
     if as_json:
         print(json.dumps(plan_record(found, table, cost, dimensions, measured, ranked=trained), indent=1))
         return
@@ -104,12 +105,13 @@ def _measure(checked: "ValidatedSpace", model: "nn.Module", examples: int | None
         )
 
 
-def _draw(measured: "SensitivityMap", plot: Path, study: str) -> None:
+def _draw(measured: "SensitivityMap", spec: "SearchConfig", plot: Path) -> None:
     from autoprune.errors import StudyError
     from autoprune.report.sensitivity_chart import draw_sensitivity
 
     try:
-        draw_sensitivity(measured, plot, f"{study}: accuracy when one group alone is cut, without retraining")
+        title = f"{spec.study}: {spec.metric.name} when one group alone is cut, without retraining"
+        draw_sensitivity(measured, spec.metric, plot, title)
     except OSError as error:
         raise StudyError(f"{plot}: can't be written: {error.strerror}. Name another file with --plot.") from None
 
@@ -120,5 +122,5 @@ def _print_sensitivity(console: "Console", checked: "ValidatedSpace", measured: 
     from autoprune.search.sensitivity import first_criterion
 
     criterion, multiple = first_criterion(checked.spec), checked.spec.round_to
-    console.print(sensitivity_table(checked.plan, measured, KEPT_SHARES, multiple, criterion))
+    console.print(sensitivity_table(checked.plan, measured, checked.spec.metric, KEPT_SHARES, multiple, criterion))
     console.print(f"\n  {plot}  the same as a picture", soft_wrap=True)

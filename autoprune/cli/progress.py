@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from autoprune.config.metric import MetricSpec
 from autoprune.report.tables import front_table
 from autoprune.search.callbacks import (
     Callback,
@@ -90,7 +91,8 @@ class Progress(Callback):
         if not self._is_time(now, status.n_ended, last=status.n_ended == status.n_replicates):
             return
         if self._live:
-            running = [_run(f"trial {replicate}", report) for replicate, report in status.running.items()]
+            metric = replication.spec.metric
+            running = [_run(f"trial {replicate}", report, metric) for replicate, report in status.running.items()]
             self._live.update(Group(Text(_replicates(status)), *running), refresh=True)
         else:
             self._line(_replicates(status))
@@ -111,19 +113,18 @@ class Progress(Callback):
 def _panel(study: RunningStudy, status: SearchProgress) -> RenderableType:
     parts: list[RenderableType] = [Text(_counts(status))]
     for number, report in status.running.items():
-        parts.append(_run(f"trial {number}", report))
+        parts.append(_run(f"trial {number}", report, study.spec.metric))
     if status.front:
         frame = study.frame()
-        parts.append(front_table(frame[frame["on_front"]], study.dense, study.spec.objectives))
+        parts.append(front_table(frame[frame["on_front"]], study.dense, study.spec.objectives, study.spec.metric))
     return Group(*parts)
 
 
-def _run(name: str, report: EpochReport | None) -> Text:
+def _run(name: str, report: EpochReport | None, metric: MetricSpec) -> Text:
     if report is None:
         return Text(f"  {name}: starting")
-    return Text(
-        f"  {name}: epoch {report.epoch}, accuracy {report.accuracy:.4f}, lr {report.lr:.2g}, batch {report.batch_size}"
-    )
+    figure = f"{metric.name} {metric.text(report.metric)}"
+    return Text(f"  {name}: epoch {report.epoch}, {figure}, lr {report.lr:.2g}, batch {report.batch_size}")
 
 
 def _replicates(status: ReplicationStatus) -> str:

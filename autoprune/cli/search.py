@@ -127,19 +127,20 @@ def _logged(space: "Path | SpaceFile", results: Path) -> AbstractContextManager[
 
 def _print_front(console: "Console", session: "PreparedStudy", driver: "Driver") -> None:
     from autoprune.report.tables import certification_table, front_table, is_certified
-    from autoprune.study.tables import DENSE, final_front, known_test_accuracy
+    from autoprune.study.tables import DENSE, final_front, known_test_metric
 
     folder, frame = session.folder, driver.frame()
     front = final_front(folder, frame[frame["on_front"]], session.spec)
-    dense_test = known_test_accuracy(folder).get(DENSE)
-    console.print(front_table(front, session.dense, session.spec.objectives, dense_test=dense_test))
+    dense_test = known_test_metric(folder).get(DENSE)
+    spec = session.spec
+    console.print(front_table(front, session.dense, spec.objectives, spec.metric, dense_test=dense_test))
     if is_certified(front):
-        console.print("", certification_table(front))
+        console.print("", certification_table(front, spec.metric))
     console.print(f"\nhypervolume {driver.status().hypervolume:.4f}")
     for path, what in (
         (folder.front, "the front"),
         (folder.trials, "all trials"),
-        (session.spec.search.storage or folder.database, "the Optuna study"),
+        (spec.search.storage or folder.database, "the Optuna study"),
         (folder.checkpoints, "the front's networks"),
     ):
         console.print(f"  {_shown(path) if isinstance(path, Path) else path}  {what}", soft_wrap=True)

@@ -13,6 +13,7 @@ def show(
 ) -> None:
     """Print a trial's lineage: every step of training that led to its network, from the dense one on."""
     import json
+    from dataclasses import asdict
 
     from autoprune.report.console import make_console
     from autoprune.report.lineage import steps_table, widths_table
@@ -22,10 +23,11 @@ def show(
     steps = opened.lineage(trial)
     epochs, epochs_dense = steps[-1]["epochs_lineage"], opened.dense.epochs
     if as_json:
-        print(json.dumps({"epochs_lineage": epochs, "epochs_dense": epochs_dense, "lineage": steps}, indent=1))
+        shown = {"metric": asdict(opened.config.metric), "epochs_lineage": epochs, "epochs_dense": epochs_dense}
+        print(json.dumps(shown | {"lineage": steps}, indent=1))
         return
     console = make_console()
-    console.print(steps_table(steps, opened.config.objectives))
+    console.print(steps_table(steps, opened.config.objectives, opened.config.metric))
     console.print(f"epochs of the trials: {epochs}; of the dense network before them: {epochs_dense}")
     widths = opened.plan.group_widths
     if widths:

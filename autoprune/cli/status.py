@@ -42,7 +42,7 @@ def status(
         for path, error in summary.failed_repeats.items():
             console.print(f"  {path}: {error}; delete it to try again", soft_wrap=True)
     if summary.rungs:
-        console.print(rungs_table(summary.rungs, stop_early=summary.stop_early))
+        console.print(rungs_table(summary.rungs, summary.metric.name, stop_early=summary.stop_early))
     if summary.has_failed:
         console.print(nothing_finished(summary), style="bold red", soft_wrap=True)
         raise typer.Exit(1)

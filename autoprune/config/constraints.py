@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from autoprune.config.strict import StrictModel
@@ -39,10 +39,43 @@ def _parse_ceiling(value: Any) -> Any:
 CeilingField = Annotated[Ceiling, BeforeValidator(_parse_ceiling)] | None
 
 
-class Constraints(StrictModel):
-    """Limits that every trial must hold, checked before it is trained (``accuracy_drop``: when a point is chosen)."""
+class Drop(StrictModel):
+    """How much worse than the dense network's a metric may be: absolute, or a share of the dense network's value."""
 
-    accuracy_drop: Annotated[float, Field(ge=0)] | None = None
+    value: float = Field(ge=0)
+    relative: bool = False
+
+    def amount(self, dense: float) -> float:
+        """The drop in the metric's own unit, given the dense network's value."""
+        return self.value * abs(dense) if self.relative else self.value
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:g}%" if self.relative else f"{self.value:g}"
+
+
+_PERCENT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*")
+
+
+def _parse_drop(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return {"value": value}
+    if isinstance(value, dict | Drop):
+        return value
+    if isinstance(value, str) and (percent := _PERCENT.fullmatch(value)):
+        return {"value": float(percent[1]) / 100, "relative": True}
+    rule = "must be a number of 0 or more, or a share of dense such as 2%, got {value}"
+    raise PydanticCustomError("drop", rule, {"value": repr(value)})
+
+
+class Constraints(StrictModel):
+    """Limits that every trial must hold, checked before it is trained (``metric_drop``: when a point is chosen).
+
+    ``accuracy_drop`` is another name of ``metric_drop``.
+    """
+
+    metric_drop: Annotated[Drop, BeforeValidator(_parse_drop)] | None = Field(
+        None, validation_alias=AliasChoices("metric_drop", "accuracy_drop")
+    )
     params: CeilingField = None
     nonzero_params: CeilingField = None
     size_bytes: CeilingField = None

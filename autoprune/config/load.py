@@ -46,13 +46,16 @@ class SpaceFile:
     base_dir: Path
 
 
-def load_config(path: Path) -> SearchConfig:
-    """Read and validate a space file; raises ConfigError as :func:`read_space_file` does."""
-    return read_space_file(path).config
+def load_config(path: Path, *, schema_1: bool = False) -> SearchConfig:
+    """Read and validate a space file; arguments and ConfigError as in :func:`read_space_file`."""
+    return read_space_file(path, schema_1=schema_1).config
 
 
-def read_space_file(path: Path) -> SpaceFile:
+def read_space_file(path: Path, *, schema_1: bool = False) -> SpaceFile:
     """Read and validate a space file.
+
+    Args:
+        schema_1: Whether it is that of a study of schema 1, whose metric was always called accuracy and maximised.
 
     Raises:
         ConfigError: With every mistake in the file, each with its line.
@@ -73,10 +76,10 @@ def read_space_file(path: Path) -> SpaceFile:
         ) from None
     except OSError as error:
         raise ConfigError([f"{path}: can't be read: {error.strerror or error}. Name another file."]) from None
-    return SpaceFile(path, content, parse_config(text, str(path)), path.absolute().parent)
+    return SpaceFile(path, content, parse_config(text, str(path), schema_1=schema_1), path.absolute().parent)
 
 
-def parse_config(text: str, name: str) -> SearchConfig:
+def parse_config(text: str, name: str, *, schema_1: bool = False) -> SearchConfig:
     """Validate the text of a space file; ``name`` stands for the file in messages. Raises ConfigError."""
     lines: dict[Place, int] = {(): 1}
     problems: list[tuple[int, str]] = []
@@ -96,6 +99,8 @@ def parse_config(text: str, name: str) -> SearchConfig:
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else type(raw).__name__
         raise ConfigError([f"{name}:1: a space file is a mapping with keys such as study and task, got {found}."])
+    if schema_1:
+        _name_metric(raw)
     try:
         spec = SearchConfig.model_validate(raw)
     except ValidationError as error:
@@ -103,6 +108,14 @@ def parse_config(text: str, name: str) -> SearchConfig:
     if problems:
         raise ConfigError([f"{name}:{line}: {message}" for line, message in sorted(problems)])
     return spec
+
+
+def _name_metric(raw: dict[str, Any]) -> None:
+    """Give the metric of a space file of schema 1 the name and the direction that it had."""
+    task = raw.get("task")
+    if isinstance(task, dict) and (metric := task.get("metric")) is not None:
+        own = metric if isinstance(metric, dict) else {"callable": metric}
+        task["metric"] = own | {"name": "accuracy", "direction": "maximize"}
 
 
 def valid_task(path: Path) -> TaskSettings | None:

@@ -3,20 +3,21 @@
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from autoprune.config.constraints import Constraints
 from autoprune.config.kinds import as_list, no_repeats
+from autoprune.config.metric import MetricSpec
 from autoprune.config.pruning import Method
 from autoprune.config.resources import Resources
 from autoprune.config.search import Certify, Search
 from autoprune.config.searchable import as_type
-from autoprune.config.strict import Mistake, StrictModel, all_of, repeated, unknown
-from autoprune.config.task import TaskSettings
+from autoprune.config.strict import Mistake, StrictModel, all_of, mistakes_of, repeated, unknown
+from autoprune.config.task import TaskSettings, completed_metric
 from autoprune.config.training import DenseTraining, Training
 
-OBJECTIVES = ("accuracy", "params", "nonzero_params", "size_bytes", "flops", "latency_ms")
+COST_OBJECTIVES = ("params", "nonzero_params", "size_bytes", "flops", "latency_ms")
 
 
 def _check_study_name(name: str) -> str:
@@ -29,32 +30,41 @@ def _check_study_name(name: str) -> str:
     return name
 
 
-def _check_objectives(objectives: Any) -> Any:
+def _objective_mistakes(objectives: Any, metric: str) -> list[Mistake]:
+    known = (metric, *COST_OBJECTIVES)
     mistakes = []
     if not isinstance(objectives, list) or not 2 <= len(objectives) <= 3:
-        error = PydanticCustomError("n_objectives", "must be a list of two or three out of: " + ", ".join(OBJECTIVES))
+        error = PydanticCustomError("n_objectives", "must be a list of two or three out of: " + ", ".join(known))
         mistakes.append(Mistake((), error, objectives))
     names = objectives if isinstance(objectives, list) else []
     for index, name in enumerate(names):
-        if name not in OBJECTIVES:
-            mistakes.append(Mistake((index,), unknown("objective", name, OBJECTIVES), name))
+        if name not in known:
+            mistakes.append(Mistake((index,), unknown("objective", name, known), name))
     for name in repeated(names):
         error = PydanticCustomError("repeated", "names '{name}' twice", {"name": str(name)})
         mistakes.append(Mistake((), error, objectives))
-    if not mistakes and "accuracy" not in names:
-        error = PydanticCustomError("no_accuracy", "must hold 'accuracy': without it the smallest network is best")
-        mistakes.append(Mistake((), error, objectives))
-    if mistakes:
-        raise all_of(mistakes)
-    return objectives
+    if not mistakes and metric not in names:
+        rule = "must hold '{metric}', the metric: without it the smallest network is best"
+        mistakes.append(Mistake((), PydanticCustomError("no_metric", rule, {"metric": metric}), objectives))
+    return mistakes
+
+
+def _metric_name(task: Any) -> str:
+    """The metric's name in a `task` section that may have mistakes."""
+    metric = completed_metric(task.get("metric", "accuracy") if isinstance(task, dict) else "accuracy")
+    return str(metric["name"] if isinstance(metric, dict) else metric.name)
 
 
 class SearchConfig(StrictModel):
-    """A whole space file."""
+    """A whole space file.
+
+    Attributes:
+        objectives: The metric's name and one or two costs; by default the metric and ``flops``.
+    """
 
     study: Annotated[str, AfterValidator(_check_study_name)]
     task: TaskSettings
-    objectives: Annotated[list[str], BeforeValidator(_check_objectives)] = ["accuracy", "flops"]
+    objectives: list[str] = ["accuracy", "flops"]
     constraints: Constraints = Constraints()
     dense: DenseTraining = DenseTraining()
     training: Training = Training()
@@ -64,6 +74,25 @@ class SearchConfig(StrictModel):
     search: Search = Search()
     certify: Certify | None = None
     resources: Resources = Resources()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_objectives(cls, value: Any, handler: ModelWrapValidatorHandler["SearchConfig"]) -> "SearchConfig":
+        if not isinstance(value, dict):
+            return handler(value)
+        metric = _metric_name(value.get("task"))
+        default = [metric, "flops"]
+        mistakes = _objective_mistakes(value["objectives"], metric) if "objectives" in value else []
+        if mistakes or "objectives" not in value:
+            value = {**value, "objectives": default}
+        mistakes = [mistake._replace(place=("objectives", *mistake.place)) for mistake in mistakes]
+        try:
+            checked = handler(value)
+        except ValidationError as error:
+            raise all_of([*mistakes_of(error), *mistakes]) from None
+        if mistakes:
+            raise all_of(mistakes)
+        return checked
 
     @model_validator(mode="after")
     def _check_distillation(self) -> Self:
@@ -76,9 +105,19 @@ class SearchConfig(StrictModel):
         return self
 
     @property
+    def metric(self) -> MetricSpec:
+        """Name and direction of the metric."""
+        return self.task.metric_spec
+
+    @property
     def directions(self) -> list[str]:
-        """``"maximize"`` for accuracy and ``"minimize"`` for every cost, one per objective."""
-        return ["maximize" if name == "accuracy" else "minimize" for name in self.objectives]
+        """The metric's direction for the metric and ``"minimize"`` for every cost, one per objective."""
+        return list(self.metric.directions(self.objectives))
+
+    @property
+    def cost_objectives(self) -> list[str]:
+        """The objectives but for the metric, in their order; at least one."""
+        return [name for name in self.objectives if name != self.metric.name]
 
     @property
     def round_to(self) -> int:

@@ -55,9 +55,9 @@ class Search(StrictModel):
         sampler: One of ``SAMPLERS``, or ``module:callable`` for a function from a seed to an Optuna sampler.
         start: Where trials start: each from a parent that the sampler picks, from the cheapest trained network that
             holds all they keep, or from the dense network; ``auto`` is ``tree`` with the sampler ``cost_aware``.
-        sensitivity: Whether the sampler ``cost_aware`` first measures how the accuracy falls with each group alone cut,
+        sensitivity: Whether the sampler ``cost_aware`` first measures how the metric suffers with each group alone cut,
             and cuts by that; else by the channels' norms.
-        stop_early: Whether a trial ends before its last epoch when several others were as accurate by then at no more
+        stop_early: Whether a trial ends before its last epoch when several others were as good by then at no more
             cost.
         scale: Axis of the costs on which the sampler ``cost_aware`` seeks hypervolume.
         warm_start: Folder of another study of the same network, whose finished trials and networks this one begins

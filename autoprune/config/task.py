@@ -7,11 +7,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
 
-from autoprune.config.strict import StrictModel, unknown
+from autoprune.config.constraints import COSTS
+from autoprune.config.metric import METRICS, Direction, MetricSpec
+from autoprune.config.strict import Mistake, StrictModel, also, unknown
+
+_CALLABLE = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 
 
 def _check_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
+    if not re.fullmatch(_CALLABLE, name):
         raise PydanticCustomError("callable", "must have the form module:callable, got '{name}'", {"name": name})
     return name
 
@@ -45,6 +49,85 @@ def _check_frozen(name: Any) -> Any:
     return name
 
 
+RESERVED = {*COSTS, "loss", "number", "state", "parent", "lineage", "epochs", "epochs_lineage", "train_time_s", "seed"}
+"""Names that tables and conditions have for something else than the metric."""
+
+
+def _check_metric_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][\w@-]{0,31}", name):
+        rule = "must start with a letter and hold at most 32 letters, digits, '_', '-' and '@', got '{name}'"
+        raise PydanticCustomError("metric_name", rule, {"name": name})
+    if name in RESERVED:
+        raise PydanticCustomError("metric_name", "must not be '{name}', which names another figure", {"name": name})
+    return name
+
+
+class MetricSettings(StrictModel):
+    """The metric: a built-in one by its name, or a callable with a name and a direction.
+
+    Attributes:
+        name: What it is called wherever a person looks; of a callable by default its own name.
+        direction: Which values are better; a built-in metric knows it.
+        callable: Is itself the ``metric(outputs, targets)``, its arguments bound; ``None`` is the built-in metric.
+    """
+
+    name: Annotated[str, AfterValidator(_check_metric_name)]
+    direction: Direction
+    callable: Annotated[str, AfterValidator(_check_name)] | None = None
+    args: Mapping[str, Any] = {}
+
+
+def completed_metric(value: Any) -> Any:
+    """Complete a metric as the space file has it by what follows from the rest: its name and its direction."""
+    if isinstance(value, MetricSettings):
+        return value
+    if isinstance(value, str):
+        value = {"callable": value} if ":" in value else {"name": value}
+    if not isinstance(value, dict):
+        value = {"name": "accuracy"}  # the mistake is told by _metric_mistakes
+    function, name = value.get("callable"), value.get("name")
+    if name is None:
+        is_named = isinstance(function, str) and re.fullmatch(_CALLABLE, function)
+        name = re.split(r"[:.]", str(function))[-1] if is_named else "accuracy"
+    direction = METRICS.get(name, "maximize") if isinstance(name, str) and function is None else "maximize"
+    return {"direction": direction, **value, "name": name}
+
+
+def _metric_mistakes(value: Any) -> list[Mistake]:
+    """Find what is wrong with a metric as the space file has it, but for the types of its parts."""
+    if isinstance(value, MetricSettings):
+        return []
+    if not isinstance(value, str | dict):
+        rule = "must be a name such as accuracy, or a mapping with callable, name and direction, got {value}"
+        return [Mistake((), PydanticCustomError("metric", rule, {"value": repr(value)}), value)]
+    completed = completed_metric(value)
+    name, function, direction = (completed.get(key) for key in ("name", "callable", "direction"))
+    if function is None:
+        if isinstance(value, dict) and value.get("name") is None:
+            rule = "needs a name out of: {known}; or a callable, with name and direction"
+            return [Mistake((), PydanticCustomError("metric", rule, {"known": ", ".join(METRICS)}), value)]
+        if name not in METRICS:
+            error = unknown("metric", name, (*METRICS, "or {callable: module:callable, name: ..., direction: ...}"))
+            return [Mistake(("name",), error, name)]
+        if direction != METRICS[name]:
+            error = _told("direction", f"must be {METRICS[name]}: {name} is built in and knows its direction")
+            return [Mistake(("direction",), error, direction)]
+    elif not isinstance(value, dict) or "direction" not in value:
+        way_out = f'{{callable: "{function}", name: {name}, direction: maximize}}'
+        error = _told("direction", f"needs a direction: write {way_out}, or minimize if lower is better")
+        return [Mistake((), error, value)]
+    return []
+
+
+def _told(kind: Literal["direction"], message: str) -> PydanticCustomError:
+    """An error whose message may hold braces."""
+    return PydanticCustomError(kind, "{message}", {"message": message})
+
+
+Metric = Annotated[MetricSettings, BeforeValidator(completed_metric), also(_metric_mistakes)]
+"""A built-in metric's name, ``{name: ..., args: {...}}`` or ``{callable: ..., name: ..., direction: ...}``."""
+
+
 class TaskSettings(StrictModel):
     """What the user brings. Names are looked up from the space file's folder first, then on the Python path.
 
@@ -54,7 +137,7 @@ class TaskSettings(StrictModel):
         loss: Is itself the ``loss(outputs, targets)``, its arguments bound; ``None`` is cross-entropy.
         distillation_loss: Is itself the ``distillation_loss(outputs, dense_outputs, temperature)``, its arguments
             bound; ``None`` is the divergence of the class probabilities with the default loss, and none with another.
-        metric: Is itself the ``metric(outputs, targets)``, its arguments bound; ``None`` is top-1 accuracy.
+        metric: What networks are judged by: one of ``METRICS`` by its name, or a callable.
         augment: Is itself the ``augment(inputs, generator)``, its arguments bound; ``None`` changes nothing.
         weights: Path of the dense network's weights, relative to the space file; ``None`` trains them first.
         frozen: ``keep`` leaves what the network froze as it is, but for channels that are removed: parameters without
@@ -67,6 +150,11 @@ class TaskSettings(StrictModel):
     weights: str | None = None
     loss: Callable | None = None
     distillation_loss: Callable | None = None
-    metric: Callable | None = None
+    metric: Metric = MetricSettings(name="accuracy", direction="maximize")
     augment: Callable | None = None
     frozen: Annotated[Frozen, BeforeValidator(_check_frozen)] = "keep"
+
+    @property
+    def metric_spec(self) -> MetricSpec:
+        """Name and direction of the metric."""
+        return MetricSpec(self.metric.name, self.metric.direction)

@@ -2,11 +2,11 @@
 
 from autoprune.export.export import export_model
 from autoprune.export.manifest import FileRecord, Manifest, TensorRecord, read_manifest
-from autoprune.export.select import DEFAULT_ACCURACY_DROP, select_trial
+from autoprune.export.select import DEFAULT_DROP, select_trial
 from autoprune.export.study import export_trial
 
 __all__ = [
-    "DEFAULT_ACCURACY_DROP",
+    "DEFAULT_DROP",
     "FileRecord",
     "Manifest",
     "TensorRecord",

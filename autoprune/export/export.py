@@ -56,7 +56,7 @@ def export_model(
             batch.
         architecture: How ``model`` is rebuilt, from ``autoprune.formats.architecture.architecture_diff``.
         formats: Names in ``autoprune.formats.registry.FORMATS``.
-        metrics: The trial's accuracy and costs, for the manifest.
+        metrics: The trial's metric and costs, for the manifest.
         source: Study, trial number and parameters, for the manifest.
         compared_with: What ``model`` itself was compared with before, for the manifest.
         base_dir: Folder that the user's own modules are imported from, and that the network runs in.

@@ -39,7 +39,7 @@ class Manifest:
 
     Attributes:
         source: Study, trial number and parameters that the network comes from.
-        metrics: The trial's accuracy and costs.
+        metrics: The trial's metric by its name, with the name and the direction under ``metric``, and its costs.
         compared_with: What the network itself was compared with before its formats were compared with it.
         versions: Of Python, autoprune, and the packages that wrote and checked the files.
     """

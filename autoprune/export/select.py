@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from autoprune.config.constraints import Drop
+from autoprune.config.metric import MetricSpec
 from autoprune.errors import ExportError, did_you_mean
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.pareto import knee
 
-DEFAULT_ACCURACY_DROP = 0.01
+DEFAULT_DROP = 0.01
+"""How much worse than dense ``best`` may be where the space file does not say, in units of :meth:`MetricSpec.unit`."""
 
 _FORMS = 'knee, best, a trial number, or a condition such as "flops<=0.5x" or "accuracy>=0.95 and latency_ms<=4"'
 _OPERATORS: Mapping[str, Callable[["pd.Series[float]", float], "pd.Series[bool]"]] = {
@@ -29,7 +32,8 @@ def select_trial(
     trials: pd.DataFrame,
     select: str,
     dense: DenseReference,
-    accuracy_drop: float | None,
+    metric: MetricSpec,
+    drop: Drop | None,
     objectives: Sequence[str],
     *,
     kept: Collection[int] | None = None,
@@ -37,19 +41,20 @@ def select_trial(
     """Choose one trial of a study.
 
     - ``knee``: the knee of the front (``autoprune.study.pareto.knee``).
-    - ``best``: the cheapest trial of the front, by the first cost objective, whose accuracy is at most
-      ``accuracy_drop`` below the dense network's.
+    - ``best``: the cheapest trial of the front, by the first cost objective, whose metric is worse than the dense
+      network's by ``drop`` at most.
     - ``12``: trial 12, on the front or not, if it finished and its model was kept.
-    - ``flops<=0.5x and latency_ms<=4``: of the front's trials for which every condition holds, the most accurate; where
-      all conditions are on ``accuracy``, the cheapest by the first cost objective. Conditions are joined by ``and`` or
-      ``,``, compare a numeric column by ``<=``, ``>=``, ``<`` or ``>``, and ``0.5x`` is half the dense network's
-      figure.
+    - ``flops<=0.5x and latency_ms<=4``: of the front's trials for which every condition holds, the one with the best
+      metric; where all conditions are on the metric, the cheapest by the first cost objective. Conditions are joined by
+      ``and`` or ``,``, compare the metric by its name, or a numeric column, by ``<=``, ``>=``, ``<`` or ``>``, and
+      ``0.5x`` is half the dense network's figure.
 
     Args:
         front: The non-dominated trials, with the columns of ``front.parquet``.
         trials: All trials, with the columns of ``trials.parquet``.
-        accuracy_drop: As in the space file's constraints; ``None`` is 0.01.
-        objectives: Names of the study's objectives; ``accuracy`` is maximised, every other one minimised.
+        metric: Name and direction of the study's metric.
+        drop: ``metric_drop`` of the space file's constraints; ``None`` is ``DEFAULT_DROP``.
+        objectives: Names of the study's objectives.
         kept: Numbers of the trials whose model is on disk; ``None`` means the front's.
 
     Returns:
@@ -65,22 +70,25 @@ def select_trial(
     if front.empty:
         raise ExportError(f"select {wanted!r}: the front is empty, no trial has finished yet. Search first.")
     if wanted == "knee":
-        directions = ["maximize" if name == "accuracy" else "minimize" for name in objectives]
-        known = front.dropna(subset=list(objectives))
+        columns = metric.columns(objectives)
+        known = front.dropna(subset=columns)
         if known.empty:
             raise ExportError(f"select 'knee': no trial of the front has values for {', '.join(objectives)}.")
-        return int(known["number"].iloc[knee(known[list(objectives)], directions)])
-    cost = next((name for name in objectives if name != "accuracy"), "params")
+        return int(known["number"].iloc[knee(known[columns], metric.directions(objectives))])
+    cost = next((name for name in objectives if name != metric.name), "params")
     if wanted == "best":
-        drop = DEFAULT_ACCURACY_DROP if accuracy_drop is None else accuracy_drop
-        floor = _Condition("accuracy", ">=", dense.accuracy - drop)
-        said = f"best (accuracy within {drop:g} of dense, {dense.accuracy:.4g})"
-        return _cheapest(_satisfying(front, [floor], said), cost)
-    conditions = [_parse(part, wanted, front, dense) for part in re.split(r"\s+and\s+|,", wanted)]
+        amount = DEFAULT_DROP * metric.unit(dense.metric) if drop is None else drop.amount(dense.metric)
+        worst = metric.value(metric.score(dense.metric) - amount)
+        limit = _Condition(metric.column, "<=" if metric.is_minimized else ">=", worst)
+        within = f"{amount:.4g}" if drop is None else str(drop)
+        said = f"best ({metric.name} within {within} of dense, {dense.metric:.4g})"
+        return _cheapest(_satisfying(front, [limit], said), metric, cost)
+    conditions = [_parse(part, wanted, front, dense, metric) for part in re.split(r"\s+and\s+|,", wanted)]
     left = _satisfying(front, conditions, wanted)
-    if all(condition.column == "accuracy" for condition in conditions):
-        return _cheapest(left, cost)
-    return int(left.sort_values(["accuracy", cost], ascending=[False, True], kind="stable")["number"].iloc[0])
+    if all(condition.column == metric.column for condition in conditions):
+        return _cheapest(left, metric, cost)
+    best = left.sort_values([metric.column, cost], ascending=[metric.is_minimized, True], kind="stable")
+    return int(best["number"].iloc[0])
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class _Condition:
     limit: float
 
     def __str__(self) -> str:
-        return f"{self.column}{self.symbol}{self.limit:.6g}"
+        return f"{_shown(self.column)}{self.symbol}{self.limit:.6g}"
 
     def holds(self, table: pd.DataFrame) -> "pd.Series[bool]":
         # Room for rounding in a limit such as dense accuracy - 0.01: a trial that is exactly there must not be lost.
@@ -104,7 +112,12 @@ def _numbers(table: pd.DataFrame, column: str) -> "pd.Series[float]":
     return pd.to_numeric(table[column]).astype(float)
 
 
-def _parse(text: str, whole: str, front: pd.DataFrame, dense: DenseReference) -> _Condition:
+def _shown(column: str) -> str:
+    """A column as a person names it: the metric by its name alone."""
+    return column.removeprefix("metric.")
+
+
+def _parse(text: str, whole: str, front: pd.DataFrame, dense: DenseReference, metric: MetricSpec) -> _Condition:
     match = _CONDITION.fullmatch(text.strip())
     try:
         value = float(match["value"]) if match else None
@@ -115,37 +128,41 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: DenseReference) ->
             f"select {whole!r} can't be read{did_you_mean(text.strip(), ['knee', 'best'])}. Write {_FORMS}."
         )
     column = match["column"]
+    if column == metric.name or f"metric.{column}" in (metric.error_column, metric.test_column):
+        column = f"metric.{column}"
     # A column without any value, such as a latency that was not measured, has no numeric type.
     numeric = [
         name
         for name in front.columns
-        if not _is_of_test(name)
+        if not _is_of_test(name, metric)
         and name not in ("error", "source")
         and (pd.api.types.is_numeric_dtype(front[name]) or front[name].isna().all())
     ]
-    if _is_of_test(column):
+    if _is_of_test(column, metric):
         raise ExportError(
-            f"select: {column} can't choose a trial, for then the test split no longer tests. Use accuracy."
+            f"select: {_shown(column)} can't choose a trial, for then the test split no longer tests. "
+            f"Use {metric.name}."
         )
     if column not in numeric:
-        known = ", ".join(name for name in numeric if not name.startswith(("param.", "kept.")))
+        names = [_shown(name) for name in numeric]
+        known = ", ".join(name for name in names if not name.startswith(("param.", "kept.")))
         raise ExportError(
-            f"select: unknown column {column!r}{did_you_mean(column, numeric)}. Known: {known}, "
+            f"select: unknown column {column!r}{did_you_mean(column, names)}. Known: {known}, "
             "and the numeric param.<name> and kept.<group>."
         )
     if match["relative"]:
-        figures = dense.figures()
+        figures = dense.figures(metric.column)
         if column not in figures:
             raise ExportError(
-                f"select: {text.strip()} is relative to the dense network, whose {column} is not known. "
-                f"Relative limits can be put on: {', '.join(figures)}."
+                f"select: {text.strip()} is relative to the dense network, whose {_shown(column)} is not known. "
+                f"Relative limits can be put on: {', '.join(map(_shown, figures))}."
             )
         value *= figures[column]
     return _Condition(column, match["symbol"], value)
 
 
-def _is_of_test(column: str) -> bool:
-    return column.split(".")[-1].startswith("accuracy_test")
+def _is_of_test(column: str, metric: MetricSpec) -> bool:
+    return metric.test_column in column
 
 
 def _satisfying(front: pd.DataFrame, conditions: Sequence[_Condition], select: str) -> pd.DataFrame:
@@ -157,20 +174,21 @@ def _satisfying(front: pd.DataFrame, conditions: Sequence[_Condition], select: s
             among = " with " + " and ".join(map(str, conditions[:position])) if position else ""
             values = _numbers(left, condition.column)
             if values.isna().all():
-                nearest = f"None of those{among} has a value for {condition.column}."
+                nearest = f"None of those{among} has a value for {_shown(condition.column)}."
             else:
                 row = int(np.nanargmin(values) if condition.symbol[0] == "<" else np.nanargmax(values))
                 nearest = (
                     f"Of those{among}, trial {left['number'].iloc[row]} comes nearest to {condition}, "
-                    f"with {condition.column} {values.iloc[row]:.6g}."
+                    f"with {_shown(condition.column)} {values.iloc[row]:.6g}."
                 )
             raise ExportError(f"select {select}: no trial of the front satisfies it. {nearest}")
         left = holding
     return left
 
 
-def _cheapest(table: pd.DataFrame, cost: str) -> int:
-    return int(table.sort_values([cost, "accuracy"], ascending=[True, False], kind="stable")["number"].iloc[0])
+def _cheapest(table: pd.DataFrame, metric: MetricSpec, cost: str) -> int:
+    order = table.sort_values([cost, metric.column], ascending=[True, metric.is_minimized], kind="stable")
+    return int(order["number"].iloc[0])
 
 
 def _numbered(number: int, front: pd.DataFrame, trials: pd.DataFrame, kept: Collection[int] | None) -> int:

@@ -1,6 +1,7 @@
 """Exporting one trial of a study: choose it, load its network, and write it with its record."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from autoprune.errors import ExportError
@@ -37,7 +38,7 @@ def export_trial(
         StudyError: If the study can't be read.
     """
     config, dense, trials = study.config, study.dense, study.frame()
-    front = study.front()
+    metric, front = config.metric, study.front()
     if front.empty:
         raise ExportError(f"{study.root}: nothing to export: {nothing_finished(study.status())}")
     number = select_trial(
@@ -45,15 +46,21 @@ def export_trial(
         trials,
         select,
         dense,
-        config.constraints.accuracy_drop,
+        metric,
+        config.constraints.metric_drop,
         config.objectives,
         kept=_kept(study, [int(each) for each in trials["number"]], select),
     )
     network = study.network_folder(number)
     record = study.network_record(number)
     result = result_from_dict(record["result"])
-    metrics: dict[str, object] = {"accuracy": result.accuracy, "loss": result.loss}
-    metrics["accuracy_test"] = study.test_accuracy(number)
+    metrics: dict[str, object] = {
+        "metric": asdict(metric),
+        metric.name: result.metric,
+        f"{metric.name}_se": result.metric_se,
+        f"{metric.name}_test": study.test_metric(number),
+        "loss": result.loss,
+    }
     certified = study.over_seeds(number)
     if certified:
         metrics["certification"] = certified
@@ -79,7 +86,7 @@ def export_trial(
             "epochs_dense": dense.epochs,
             "lineage": study.lineage(number),
             "training": config.training.model_dump(include={"reference_batch_size", "recalibration_examples"}),
-            "dense": dense.figures(),
+            "dense": dense.figures(metric.name),
             "taken_over_from": record.get("source"),
             "latency_conditions": dense.latency.conditions(),
         },

@@ -8,14 +8,15 @@ from autoprune.report.tables import plain_table
 from autoprune.study.rungs import MIN_CORRELATION, MIN_PAIRS, Rung
 
 
-def rungs_table(rungs: Sequence[Rung], *, stop_early: bool) -> Table:
+def rungs_table(rungs: Sequence[Rung], metric: str, *, stop_early: bool) -> Table:
     """A row a rung, with the trials that reached it and their rank correlation with the end.
 
     Args:
+        metric: The metric's name.
         stop_early: Whether the study stops trials; otherwise the table is advice on whether it should.
     """
     columns = (">after", ">trials", ">finished", ">correlation")
-    table = plain_table("rank correlation with the final accuracy", *columns)
+    table = plain_table(f"rank correlation with the final {metric}", *columns)
     table.caption = (
         f"Spearman's, over the finished trials, from {MIN_PAIRS} on. "
         f"stop_early is {'on' if stop_early else 'off'}: "

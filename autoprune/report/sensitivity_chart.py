@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from autoprune.config.metric import MetricSpec
 from autoprune.pruning.sensitivity.map import SensitivityMap
 
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
@@ -20,25 +21,26 @@ LABEL_GAP = 0.05
 """Least distance between two labels, as a share of the picture's height."""
 
 
-def draw_sensitivity(found: SensitivityMap, path: Path, title: str) -> None:
+def draw_sensitivity(found: SensitivityMap, metric: MetricSpec, path: Path, title: str) -> None:
     """Draw a line a group: the most sensitive coloured and named, the others grey.
 
     Args:
+        metric: What the map's scores are of.
         path: Ends in ``.png``, ``.svg`` or ``.pdf``.
     """
     figure = Figure(figsize=(7.5, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     ranking = found.ranking()
-    narrowest = min(_line(found, name)[0][-1] for name in ranking)
-    _lay_out(axes, title, narrowest)
+    narrowest = min(_line(found, metric, name)[0][-1] for name in ranking)
+    _lay_out(axes, metric, title, narrowest)
     ends: list[tuple[float, str, str]] = []
     for place in reversed(range(len(ranking))):  # the most sensitive last, on top
-        shares, accuracies = _line(found, ranking[place])
+        shares, values = _line(found, metric, ranking[place])
         named = place < len(COLOURS)
         colour = COLOURS[place] if named else GREY
         axes.plot(
             shares,
-            accuracies,
+            values,
             color=colour,
             linewidth=2 if named else 1,
             marker="o",
@@ -47,11 +49,12 @@ def draw_sensitivity(found: SensitivityMap, path: Path, title: str) -> None:
             zorder=3 if named else 2,
         )
         if named:
-            ends.append((accuracies[-1], _shortened(ranking[place]), colour))
-    axes.axhline(found.dense_accuracy, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+            ends.append((values[-1], _shortened(ranking[place]), colour))
+    dense = metric.value(found.dense_score)
+    axes.axhline(dense, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
-        f"dense {found.dense_accuracy:.3f}",
-        (narrowest, found.dense_accuracy),
+        f"dense {dense:.3g}",
+        (narrowest, dense),
         xytext=(0, 4),
         ha="right",
         textcoords="offset points",
@@ -60,16 +63,16 @@ def draw_sensitivity(found: SensitivityMap, path: Path, title: str) -> None:
     )
     n_others = len(ranking) - len(COLOURS)
     if n_others > 0:
-        middle = float(np.nanmedian([_line(found, name)[1][-1] for name in ranking[len(COLOURS) :]]))
+        middle = float(np.nanmedian([_line(found, metric, name)[1][-1] for name in ranking[len(COLOURS) :]]))
         ends.append((middle, f"{n_others} less sensitive", "#808080"))
     _label(axes, ends)
     figure.savefig(path)
 
 
-def _lay_out(axes: Axes, title: str, narrowest: float) -> None:
+def _lay_out(axes: Axes, metric: MetricSpec, title: str, narrowest: float) -> None:
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.set_xlabel("share of the group's channels kept, all other groups whole", fontsize=9, color=INK)
-    axes.set_ylabel("accuracy", fontsize=9, color=INK)
+    axes.set_ylabel(metric.name, fontsize=9, color=INK)
     axes.set_xlim(1.0, narrowest)
     axes.set_xticks([share for share in (1.0, 0.75, 0.5, 0.25) if share >= narrowest])
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -80,13 +83,13 @@ def _lay_out(axes: Axes, title: str, narrowest: float) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _line(found: SensitivityMap, group: str) -> tuple[list[float], list[float]]:
-    """Shares of channels kept, descending from 1, and the accuracies measured there."""
+def _line(found: SensitivityMap, metric: MetricSpec, group: str) -> tuple[list[float], list[float]]:
+    """Shares of channels kept, descending from 1, and the metric's values measured there."""
     points = sorted((point for point in found.points if point.group == group), key=lambda point: -point.width)
     dense = found.dense_widths[group]
     return (
         [1.0, *(point.width / dense for point in points)],
-        [found.dense_accuracy, *(point.accuracy for point in points)],
+        [metric.value(score) for score in (found.dense_score, *(point.score for point in points))],
     )
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 from rich.table import Table
 
+from autoprune.config.metric import MetricSpec
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.tables import best_first
 
 LABELS = {
-    "accuracy": "accuracy",
-    "accuracy_test": "test",
     "params": "params",
     "nonzero_params": "nonzero",
     "size_bytes": "size",
@@ -18,42 +18,43 @@ LABELS = {
     "flops": "FLOPs",
     "latency_ms": "latency",
 }
-"""Column of trials.parquet -> heading."""
+"""Column of a cost in trials.parquet -> heading."""
 
 
 def front_table(
     front: pd.DataFrame,
     dense: DenseReference,
     objectives: Sequence[str],
+    metric: MetricSpec,
     *,
     dense_test: float | None = None,
     title: str | None = None,
 ) -> Table:
-    """The front, most accurate first, below the dense network it is compared with.
+    """The front, best metric first, below the dense network it is compared with.
 
     Args:
         front: Rows of ``front.parquet``.
         objectives: Their costs come first, and these alone are also given relative to dense: 80 columns hold no more.
-        dense_test: The dense network's accuracy on the test split, where that was read.
+        dense_test: The dense network's metric on the test split, where that was read.
     """
-    figures = dense.figures()
+    figures = dense.figures(metric.column)
     compared = {name: value for name, value in figures.items() if name in objectives}
-    costs = [name for name in objectives if name != "accuracy"]
+    costs = [name for name in objectives if name != metric.name]
     costs += [name for name in ("flops", "params", "size_bytes", "latency_ms") if name not in costs]
-    with_test = "accuracy_test" in front and front["accuracy_test"].notna().any()
+    with_test = metric.test_column in front and front[metric.test_column].notna().any()
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     table.add_column("trial", justify="right")
-    for name in ["accuracy", *(["accuracy_test"] if with_test else []), *costs]:
-        table.add_column(LABELS[name], justify="right")
+    for heading in [metric.name, *(["test"] if with_test else []), *(LABELS[name] for name in costs)]:
+        table.add_column(heading, justify="right", overflow="fold")
 
     def cells(name: str, row: Mapping[Any, Any], test: float | None) -> list[str]:
-        accuracies = [_accuracy(row["accuracy"]), *([_accuracy(test)] if with_test else [])]
-        return [name, *accuracies, *(cost_cell(cost, row.get(cost), compared.get(cost)) for cost in costs)]
+        metrics = [metric.text(row[metric.column]), *([metric.text(test)] if with_test else [])]
+        return [name, *metrics, *(cost_cell(cost, row.get(cost), compared.get(cost)) for cost in costs)]
 
     table.add_row(*cells("dense", figures, dense_test))
-    for row in front.sort_values("accuracy", ascending=False).to_dict("records"):
+    for row in best_first(front, metric).to_dict("records"):
         taken = isinstance(row.get("source"), str)
-        table.add_row(*cells(f"{row['number']}{'*' if taken else ''}", row, row.get("accuracy_test")))
+        table.add_row(*cells(f"{row['number']}{'*' if taken else ''}", row, row.get(metric.test_column)))
     taken_over = front[["number", "source"]].dropna() if "source" in front else front[:0]
     if len(taken_over):
         origins = ", ".join(f"{number} is {source}" for number, source in taken_over.itertuples(index=False))
@@ -66,27 +67,27 @@ def is_certified(front: pd.DataFrame) -> bool:
     return "holds" in front
 
 
-def certification_table(front: pd.DataFrame) -> Table:
-    """What the front's points hold over seeds, mean and deviation, most accurate first.
+def certification_table(front: pd.DataFrame, metric: MetricSpec) -> Table:
+    """What the front's points hold over seeds, mean and deviation, best metric first.
 
     Args:
         front: Rows of ``front.parquet`` of a study that was certified.
     """
     table = plain_table(
-        "trained again over seeds (mean±deviation)",
+        f"trained again over seeds ({metric.name}, mean±deviation)",
         *(">trial", ">seeds", ">lineage", ">test", ">from dense", ">test", "holds"),
     )
-    for row in front.sort_values("accuracy", ascending=False).to_dict("records"):
+    for row in best_first(front, metric).to_dict("records"):
         runs = dict.fromkeys(str(row[f"{way}.runs"]) for way in ("lineage", "from_dense"))
         figures = [
-            _over_seeds(row[f"{way}.{name}"], row[f"{way}.{name}_std"])
+            _over_seeds(metric, row[f"{way}.{column}"], row[f"{way}.{column}_std"])
             for way in ("lineage", "from_dense")
-            for name in ("accuracy", "accuracy_test")
+            for column in (metric.column, metric.test_column)
         ]
         holds = "-" if pd.isna(row["holds"]) else "yes" if row["holds"] else "no"
         table.add_row(str(row["number"]), "/".join(runs), *figures, holds)
     if not front["holds"].fillna(True).all():
-        table.caption = "no: another point costs no more and was as accurate or more on average"
+        table.caption = "no: another point costs no more and was as good or better on average"
     return table
 
 
@@ -123,10 +124,8 @@ def plain_table(title: str, *columns: str) -> Table:
     return table
 
 
-def _accuracy(value: float | None) -> str:
-    return "-" if value is None or pd.isna(value) else f"{value:.4f}"
-
-
-def _over_seeds(mean: float, deviation: float) -> str:
+def _over_seeds(metric: MetricSpec, mean: float, deviation: float) -> str:
     """``0.9512±.0031``; the deviation only where there is one."""
-    return _accuracy(mean) if pd.isna(deviation) else f"{mean:.4f}±{f'{deviation:.4f}'.removeprefix('0')}"
+    if pd.isna(deviation):
+        return metric.text(mean)
+    return f"{metric.text(mean)}±{metric.text(deviation).removeprefix('0')}"

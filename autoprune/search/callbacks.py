@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import pandas as pd
 
 from autoprune.config import SearchConfig
+from autoprune.config.metric import MetricSpec
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.status import SearchProgress
 from autoprune.trial import EpochReport, RunId, TrialConfig, TrialResult
@@ -67,6 +68,8 @@ class ReplicationStatus:
 class RunningReplication(Protocol):
     """The replication of a front over seeds while it runs, as a callback may look at it."""
 
+    spec: SearchConfig
+
     def status(self) -> ReplicationStatus:
         """How the replication stands now."""
 
@@ -83,15 +86,18 @@ class TrainDense(Stage):
     Attributes:
         epoch: Epochs done, 1 after the first.
         n_epochs: Epochs in all.
-        accuracy: The task's metric on the validation split.
+        metric: The task's metric on the validation split.
+        spec: The metric's name and direction.
     """
 
     epoch: int
     n_epochs: int
-    accuracy: float
+    metric: float
+    spec: MetricSpec
 
     def __str__(self) -> str:
-        return f"training the dense network: epoch {self.epoch} of {self.n_epochs}, accuracy {self.accuracy:.4f}"
+        figure = f"{self.spec.name} {self.spec.text(self.metric)}"
+        return f"training the dense network: epoch {self.epoch} of {self.n_epochs}, {figure}"
 
 
 @dataclass(frozen=True)
@@ -171,15 +177,15 @@ class Callback:
     has told of the same study is not told again.
 
     Example:
-        >>> class Accuracies(Callback):
+        >>> class Metrics(Callback):
         ...     def __init__(self):
-        ...         self.accuracies = {}
+        ...         self.metrics = {}
         ...
         ...     def on_trial_end(self, config, result):
-        ...         self.accuracies[str(config.run)] = result.accuracy
-        >>> heard = Accuracies()
+        ...         self.metrics[str(config.run)] = result.metric
+        >>> heard = Metrics()
 
-        ``run_search(space_file, results, engine, callbacks=[heard])`` then fills ``heard.accuracies``.
+        ``run_search(space_file, results, engine, callbacks=[heard])`` then fills ``heard.metrics``.
     """
 
     def on_stage(self, stage: Stage) -> None:

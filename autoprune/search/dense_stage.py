@@ -45,8 +45,8 @@ def make_dense_reference(
     epochs = 0
     if not checked.trained:
         epochs = spec.dense.epochs
-        for epoch, accuracy in _train_dense(spec, task, model, folder, device):
-            callback.on_stage(TrainDense(epoch, epochs, accuracy))
+        for epoch, metric in _train_dense(spec, task, model, folder, device):
+            callback.on_stage(TrainDense(epoch, epochs, metric, spec.metric))
     callback.on_stage(MeasureDense())
     architecture = architecture_diff(model, model, spec.task.model)
     with folder.writing():
@@ -62,7 +62,7 @@ def make_dense_reference(
     cost = replace(
         measure_cost(model, task.example_inputs(), size_bytes, device, latency=False), latency_ms=latency.latency_ms
     )
-    DenseReference(validation.accuracy, validation.loss, cost, latency, epochs).write(folder)
+    DenseReference(validation.metric, validation.loss, cost, latency, epochs).write(folder)
     (folder.dense / "training").unlink(missing_ok=True)
     model.to("cpu")
     free_device_memory(device)
@@ -72,7 +72,7 @@ def make_dense_reference(
 def _train_dense(
     spec: SearchConfig, task: Task, model: nn.Module, folder: StudyFolder, device: torch.device
 ) -> Iterable[tuple[int, float]]:
-    """Train from the last epoch's checkpoint if there is one; yields (epochs done, validation accuracy)."""
+    """Train from the last epoch's checkpoint if there is one; yields (epochs done, metric on validation)."""
     training, precision = dense_training(spec), Precision.of(spec.training)
     trainer = Trainer(
         model,
@@ -100,8 +100,8 @@ def _train_dense(
         train_time_s += metrics.train_time_s
         log.append_dense(
             trainer.epoch,
+            validation.metric,
             {
-                "accuracy": validation.accuracy,
                 "loss": validation.loss,
                 "train_loss": metrics.train_loss,
                 "lr": metrics.lr,
@@ -112,6 +112,6 @@ def _train_dense(
         )
         with folder.writing():
             save_checkpoint(path, trainer.state_dict())
-        yield trainer.epoch, validation.accuracy
+        yield trainer.epoch, validation.metric
     precision.to_storage_layout(model)
     precision.release_compiled()

@@ -128,7 +128,8 @@ class Driver:
         self._sampler_name = sampler_name(self.spec, space.plan)
         self._sampler_settings = sampler_settings or CostAwareSettings()
         self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
-        self.front = Front(self.spec.objectives, self.spec.directions)
+        self._metric = self.spec.metric
+        self.front = Front(self.spec.objectives, self._metric)
         self._tables = StudyTables(
             folder,
             self.spec,
@@ -193,10 +194,10 @@ class Driver:
         number = report.number
         self._reports[number] = report
         config = self._configs[number]
-        curve = [*self._rungs.curve(number)[: report.epoch - 1], report.accuracy]
+        curve = [*self._rungs.curve(number)[: report.epoch - 1], self._metric.score(report.metric)]
         with self._critical:
             self._epochs.append(report)
-            self._running[number].set_user_attr(CURVE, curve)
+            self._running[number].set_user_attr(CURVE, [self._metric.value(score) for score in curve])
         self._rungs.record(number, config.epochs, self._ceilings.known_values(config.pruning), curve)
         goes_on = not (self.spec.search.stop_early and should_stop(self._rungs, number))
         self._callbacks.on_epoch(report)
@@ -212,7 +213,7 @@ class Driver:
             TrialResult(
                 number,
                 "stopped",
-                accuracy=report.accuracy,
+                metric=report.metric,
                 loss=report.loss,
                 cost=report.cost,
                 kept=report.kept,
@@ -221,7 +222,7 @@ class Driver:
                 epochs_lineage=report.epoch + (parent.epochs_lineage if parent else 0),
                 train_time_s=report.train_time_s,
                 seed=config.seed,
-                error=f"stopped after epoch {report.epoch}: others were as accurate by then, at no more cost",
+                error=f"stopped after epoch {report.epoch}: others were as good by then, at no more cost",
                 device_batch=report.device_batch,
             )
         )
@@ -309,7 +310,7 @@ class Driver:
             start=self._start,
             has_model=self.folder.checkpoint_store.has_model,
             budget_epochs=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
-            drop=self._sensitivity_jobs.drop(),
+            drop=self._sensitivity_jobs.drop(self._metric.unit(self.dense.metric)),
             scores_of=self._networks.scores_of,
             allowed=self._ceilings.allowed,
             n_taken_over=self._n_taken_over,
@@ -357,7 +358,7 @@ class Driver:
             n_waiting=len(self._waiting),
             n_sensitivity_jobs_left=self._sensitivity_jobs.n_left,
             running=dict(self._reports),
-            front=tuple(sorted(self.front.members.values(), key=lambda result: -(result.accuracy or 0.0))),
+            front=tuple(sorted(self.front.members.values(), key=lambda each: -self._metric.score(each.metric or 0.0))),
             hypervolume=self.front.hypervolume(self.dense),
             time_left_s=None if pace is None else pace * left,
         )
@@ -449,8 +450,8 @@ class Driver:
         self._epochs.end(str(result.number))
         self._tables.add(config, result, source)
         dominated = []
-        if result.state == "finished" and result.accuracy is not None:
-            self._rungs.record_end(result.number, result.accuracy)
+        if result.state == "finished" and result.metric is not None:
+            self._rungs.record_end(result.number, self._metric.score(result.metric))
             if source is None or (source["allowed"] and self.folder.checkpoint_store.has_model(result.number)):
                 dominated = self.front.add(result)
             if self._start == "nearest" and config is not None:
@@ -490,7 +491,7 @@ class Driver:
         """Take up what an earlier process knew of a trial: where it starts, and how it stood after each epoch."""
         if not trial.state.is_finished():
             self._networks.needed_by(config)
-        curve = curve_of(trial)
+        curve = [self._metric.score(value) for value in curve_of(trial)]
         if curve:
             self._rungs.record(trial.number, config.epochs, self._ceilings.known_values(config.pruning), curve)
 

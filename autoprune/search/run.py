@@ -110,6 +110,7 @@ def _run_search(
 ) -> Outcome:
     spec = file.config
     folder = StudyFolder(results / spec.study, spec)
+    folder.check_resumable()
     check_same_study(folder, file)
     with in_file(file.path):
         places = find_worker_resources(spec.resources)

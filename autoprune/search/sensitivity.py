@@ -78,6 +78,7 @@ def measure_sensitivity(
             model,
             checked.plan,
             checked.task,
+            spec.metric,
             torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             criterion=first_criterion(spec),
             seed=spec.search.seed,

@@ -16,7 +16,7 @@ KEPT_SHARES = (0.5, 0.25, 0.1)
 class SensitivityJobs:
     """What is still to be measured of the map; every point is written down as it comes.
 
-    A job goes the way of a trial. One that fails counts as a cut that leaves no accuracy, and one whose worker
+    A job goes the way of a trial. One that fails counts as a cut that leaves nothing, and one whose worker
     died is measured again by the next command.
 
     Args:
@@ -51,7 +51,7 @@ class SensitivityJobs:
         assert isinstance(result.run, SensitivityJob)
         index = result.run.index
         self._running.discard(index)
-        self._measured[index] = float("nan") if result.accuracy is None else result.accuracy
+        self._measured[index] = float("nan") if result.metric is None else result.metric
         self._folder.write_json(self._folder.sensitivity, self._measured)
 
     def release(self, job: SensitivityJob) -> None:
@@ -66,23 +66,28 @@ class SensitivityJobs:
             measured: Its figures, by the points' places.
         """
         points = _points_of(space)
-        known = {points[index]: accuracy for index, accuracy in measured.items() if index < len(points)}
+        known = {points[index]: value for index, value in measured.items() if index < len(points)}
         if self._points and known.keys() >= set(self._points):
             self._measured = {index: known[point] for index, point in enumerate(self._points)}
             self._folder.write_json(self._folder.sensitivity, self._measured)
 
-    def drop(self) -> Callable[[str, int], float] | None:
-        """Drop in accuracy of a group alone at a width, if there is a map and all of it is measured."""
+    def drop(self, unit: float) -> Callable[[str, int], float] | None:
+        """Drop in score of a group alone at a width, if there is a map and all of it is measured.
+
+        Args:
+            unit: What the drop is given in units of.
+        """
         if not self._points or self.n_left:
             return None
+        score = self._space.spec.metric.score
         points = [
-            SensitivityPoint(*point, self._measured[index])
+            SensitivityPoint(*point, score(self._measured[index]))
             for index, point in enumerate(self._points)
             if point is not None
         ]
-        found = map_of(self._space.plan, self._measured[0], points, self._space.spec.round_to)
+        found = map_of(self._space.plan, score(self._measured[0]), points, self._space.spec.round_to)
         searched = {point.group for point in found.points}
-        return lambda group, width: found.dense_accuracy - found.accuracy(group, width) if group in searched else 0.0
+        return lambda group, width: (found.dense_score - found.score(group, width)) / unit if group in searched else 0.0
 
 
 def _points_of(space: SearchSpace) -> list[tuple[str, int] | None]:

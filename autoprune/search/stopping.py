@@ -1,11 +1,11 @@
-"""Stopping inside a trial: by non-domination in accuracy at a rung and known cost, against the trials before it."""
+"""Stopping inside a trial: by non-domination in score at a rung and known cost, against the trials before it."""
 
 import itertools
 
 from autoprune.study.rungs import MIN_CORRELATION, N_RUNGS, Rungs
 
 N_BETTER = 3
-"""Trials that must have been at least as accurate at the same rung, at no more cost, for a trial to be stopped."""
+"""Trials that must have scored at least as high at the same rung, at no more cost, for a trial to be stopped."""
 
 
 def should_stop(rungs: Rungs, number: int) -> bool:
@@ -22,13 +22,13 @@ def should_stop(rungs: Rungs, number: int) -> bool:
     rung = N_RUNGS * len(curve) // epochs
     if not 0 < rung < N_RUNGS:
         return False
-    accuracy, costs = curve[-1], rungs.costs[number]
+    score, costs = curve[-1], rungs.costs[number]
     better = (
         other
         for other, reached in rungs.at(rung).items()
         if other != number
         and rungs.epochs[other] <= epochs
-        and reached >= accuracy
+        and reached >= score
         and all(cost <= own for cost, own in zip(rungs.costs[other], costs, strict=True))
     )
     if len(list(itertools.islice(better, N_BETTER))) < N_BETTER:

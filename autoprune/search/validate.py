@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from autoprune.config import SearchConfig, SpaceFile, differences, load_config, located, read_space_file, valid_task
+from autoprune.config import SearchConfig, SpaceFile, differences, located, read_space_file, valid_task
 from autoprune.config.paths import expand
 from autoprune.cost import CostTable, build_table
 from autoprune.errors import ConfigError, StudyError, TaskError
@@ -152,7 +152,7 @@ def check_same_study(folder: StudyFolder, file: SpaceFile) -> None:
     folder.check_schema()
     if not folder.space.exists() or folder.space.read_bytes() == file.content:
         return
-    changed = differences(load_config(folder.space), file.config)
+    changed = differences(StudyFolder(folder.root).config, file.config)
     if changed:
         raise StudyError(
             f"{folder.root} was started from a different space file ({'; '.join(changed)}). "

@@ -50,11 +50,11 @@ from autoprune.trial import Cost, PruningConfig, TrialResult, to_dict
 
 WHERE = "search.warm_start"
 
-SAME_TASK = ("task.model", "task.data", "task.metric")
-"""What two studies must have in common for their accuracies to compare and their networks to fit."""
+SAME_TASK = ("task.model", "task.data", "task.metric.callable", "task.metric.args")
+"""What two studies must have in common for their metrics to compare and their networks to fit."""
 
 TOLERANCE = 0.01
-"""Difference in the dense network's accuracy, and share of its loss, that two devices may make."""
+"""Share of the dense network's loss, and of the unit of its metric (1 for accuracy), that two devices may differ by."""
 
 FIRST_GENERATION = {f"{sampler.__name__}:generation": 0 for sampler in (NSGAIISampler, NSGAIIISampler)}
 """Attributes by which Optuna's genetic samplers take a trial into their first generation."""
@@ -101,10 +101,11 @@ def find_source(spec: SearchConfig, base_dir: Path, folder: StudyFolder) -> Sour
     if not (root / "space.yaml").is_file():
         raise StudyError(f"{WHERE}: {named} is not a study: it holds no space.yaml. Name one such as results/NAME.")
     study = StudyReader(root.resolve(), read_only=True)
-    changed = [line for line in differences(study.config, spec) if line.startswith(SAME_TASK)]
+    same = SAME_TASK if spec.task.metric.callable else (*SAME_TASK, "task.metric.name")
+    changed = [line for line in differences(study.config, spec) if line.startswith(same)]
     if changed:
         raise StudyError(
-            f"{WHERE}: {named} has another task ({'; '.join(changed)}), so its accuracies or networks don't belong "
+            f"{WHERE}: {named} has another task ({'; '.join(changed)}), so its figures or networks don't belong "
             "here. Name a study of the same model, data and metric."
         )
     if not study.is_ready:
@@ -122,7 +123,7 @@ def find_source(spec: SearchConfig, base_dir: Path, folder: StudyFolder) -> Sour
 def check_same_network(source: Source, checked: ValidatedSpace) -> None:
     """Raise StudyError if the other study's dense network has other groups or, where weights are given, other weights.
 
-    Networks cut from other dense weights would have a false lineage here, and accuracies that don't compare.
+    Networks cut from other dense weights would have a false lineage here, and metrics that don't compare.
     """
     there, here = source.study.plan.group_widths, checked.plan.group_widths
     if there != here:
@@ -154,7 +155,7 @@ def take_over(source: Source, session: PreparedStudy, places: WorkerResources) -
         StudyError: If the dense network proves that the data or the metric are not the other study's, or the storage
             can't be used.
     """
-    _check_same_accuracy(source, session)
+    _check_same_metric(source, session)
     folder, spec = session.folder, session.spec
     study = open_study(folder, spec.search.storage, spec.study, spec.objectives, spec.directions)
     numbers = {
@@ -169,15 +170,16 @@ def take_over(source: Source, session: PreparedStudy, places: WorkerResources) -
     folder.write_json(folder.warm_start, {"study": source.study.config.study, "folder": str(source.study.root)})
 
 
-def _check_same_accuracy(source: Source, session: PreparedStudy) -> None:
+def _check_same_metric(source: Source, session: PreparedStudy) -> None:
     dense = source.study.dense
-    unlike = abs(dense.accuracy - session.dense.accuracy) > TOLERANCE
+    metric = session.spec.metric
+    unlike = abs(dense.metric - session.dense.metric) > TOLERANCE * metric.unit(dense.metric)
     if source.study.config.task.loss == session.spec.task.loss:
         unlike |= abs(dense.loss - session.dense.loss) > TOLERANCE * abs(dense.loss)
     if unlike:
-        told = [f"{each.accuracy:.4f} (loss {each.loss:.4f})" for each in (dense, session.dense)]
+        told = [f"{metric.text(each.metric)} (loss {each.loss:.4f})" for each in (dense, session.dense)]
         raise StudyError(
-            f"{WHERE}: the dense network's accuracy is {told[0]} in {source.study.root} and {told[1]} here, so "
+            f"{WHERE}: the dense network's {metric.name} is {told[0]} in {source.study.root} and {told[1]} here, so "
             "task.data or task.metric mean something else by now. Leave warm_start out, in a study of another name."
         )
 
@@ -187,7 +189,7 @@ class _Transfer:
 
     def __init__(self, source: Source, session: PreparedStudy, places: WorkerResources) -> None:
         self._source, self._session, self._places = source, session, places
-        self._front = Front(session.spec.objectives, session.spec.directions)
+        self._front = Front(session.spec.objectives, session.spec.metric)
         self._ladder = session.space.ladder(ladder_steps(session.spec, session.space.plan))
         self._start = start_name(session.spec, session.space.plan)
         self._same_latency = session.dense.latency.conditions() == source.study.dense.latency.conditions()

@@ -14,29 +14,35 @@ class DenseReference:
     """What the dense network reaches and costs, measured before the first trial.
 
     Attributes:
-        accuracy: The task's metric on the validation split.
+        metric: The task's metric on the validation split.
         loss: Mean loss on the validation split.
         latency: How ``cost.latency_ms`` was measured; every latency of the study uses its number of threads.
         epochs: Epochs that it was trained; 0 where the space file names its weights.
+        metric_se: Standard error of ``metric``; ``None`` where it is not known.
     """
 
-    accuracy: float
+    metric: float
     loss: float
     cost: Cost
     latency: Latency
     epochs: int = 0
+    metric_se: float | None = None
 
     def value(self, name: str) -> float:
-        """Return one figure by the name of an objective or of a column of trials.parquet.
+        """Return one cost by its name.
 
         Raises:
-            KeyError: If there is no such figure, or it was not measured.
+            KeyError: If there is no such cost, or it was not measured.
         """
-        return self.figures()[name]
+        return self.cost.figures()[name]
 
-    def figures(self) -> dict[str, float]:
-        """Return all figures by name: accuracy, loss, and the costs as :meth:`Cost.figures` gives them."""
-        return {"accuracy": self.accuracy, "loss": self.loss, **self.cost.figures()}
+    def figures(self, metric: str) -> dict[str, float]:
+        """Return all figures by name: the metric, the loss, and the costs as :meth:`Cost.figures` gives them.
+
+        Args:
+            metric: What to call the metric, such as its name or its column.
+        """
+        return {metric: self.metric, "loss": self.loss, **self.cost.figures()}
 
     @classmethod
     def read(cls, folder: StudyFolder) -> "DenseReference":
@@ -47,12 +53,15 @@ class DenseReference:
         """
         record = folder.read_json(folder.reference)
         try:
+            dense = record["dense"]
+            error = dense.get("metric_se")
             return cls(
-                accuracy=float(record["dense"]["accuracy"]),
-                loss=float(record["dense"]["loss"]),
+                metric=float(dense["metric"] if "metric" in dense else dense["accuracy"]),  # schema 1 has the latter
+                loss=float(dense["loss"]),
                 cost=Cost(**_only(Cost, record["cost"])),
                 latency=Latency(**_only(Latency, record["latency"])),
                 epochs=int(record["epochs"]),
+                metric_se=None if error is None else float(error),
             )
         except (KeyError, TypeError, ValueError) as error:
             cause = f"it has no {error}" if isinstance(error, KeyError) else str(error)
@@ -65,7 +74,7 @@ class DenseReference:
         folder.write_json(
             folder.reference,
             {
-                "dense": self.figures(),
+                "dense": {"metric": self.metric, "metric_se": self.metric_se, "loss": self.loss} | self.cost.figures(),
                 "epochs": self.epochs,
                 "latency": asdict(self.latency),
                 "cost": to_dict(self.cost),

@@ -22,10 +22,6 @@ DENSE = "dense"
 """Name of the dense network's own training, among the runs."""
 
 _TYPES = {
-    "run": "str",
-    "number": "Int64",
-    "epoch": "int64",
-    "accuracy": "float64",
     "loss": "float64",
     "train_loss": "float64",
     "lr": "float64",
@@ -49,6 +45,7 @@ class EpochLog:
 
     def __init__(self, folder: StudyFolder) -> None:
         self._folder, self._path = folder, folder.epochs
+        self._metric = folder.config.metric.column
         self._last: dict[str, bytes] = {}
         before = _bytes_of(self._path)
         kept = _standing(before.splitlines(keepends=True))
@@ -62,15 +59,15 @@ class EpochLog:
     def append(self, report: EpochReport) -> None:
         """Write down how a run stands after one more epoch; raises UnwritableError if that can't be done."""
         run = str(report.run)
-        self._write(run, _record(run, report))
+        self._write(run, self._record(run, report))
 
-    def append_dense(self, epoch: int, figures: Mapping[str, float | int | None]) -> None:
+    def append_dense(self, epoch: int, metric: float, figures: Mapping[str, float | int | None]) -> None:
         """Write down how the dense network stands after one more epoch of its own training.
 
         Args:
-            figures: ``accuracy``, ``loss`` and the others, by column.
+            figures: ``loss`` and the others, by column.
         """
-        self._write(DENSE, {"run": DENSE, "epoch": epoch, **figures})
+        self._write(DENSE, {"run": DENSE, "epoch": epoch, self._metric: metric, **figures})
 
     def train_time_s(self, run: str) -> float:
         """Seconds of training up to the last epoch of a run, 0 before the first."""
@@ -79,6 +76,21 @@ class EpochLog:
     def end(self, run: str) -> None:
         """Let go of what is known of a run that has ended."""
         self._last.pop(run, None)
+
+    def _record(self, run: str, report: EpochReport) -> dict[str, Any]:
+        return {
+            "run": run,
+            "epoch": report.epoch,
+            self._metric: report.metric,
+            "loss": report.loss,
+            "train_loss": report.train_loss,
+            "lr": report.lr,
+            "batch_size": report.batch_size,
+            "micro_batch_size": report.device_batch,
+            "train_time_s": report.train_time_s,
+            "kept": dict(report.kept),
+            "removed_blocks": list(report.removed_blocks),
+        }
 
     def _write(self, run: str, record: Mapping[str, Any]) -> None:
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
@@ -119,29 +131,13 @@ def read_epochs(folder: StudyFolder) -> pd.DataFrame:
 
     Returns:
         A row an epoch, in the order in which runs began. ``run`` is ``"dense"``, a trial's number or a replicate's name
-        such as ``"3-seed0"``, and ``number`` is the number of a trial, missing for the others. ``lr`` and
-        ``batch_size`` are those of the epoch's last step, ``train_time_s`` counts from the run's beginning,
-        ``epoch_time_s`` is the epoch's own, and ``kept.GROUP`` has the widths. Empty for a study of an earlier
-        autoprune; one that was begun by it lacks the epochs up to then.
+        such as ``"3-seed0"``, and ``number`` is the number of a trial, missing for the others. ``metric.<name>`` and
+        ``loss`` are those of the validation split, ``lr`` and ``batch_size`` those of the epoch's last step.
+        ``train_time_s`` counts from the run's beginning, ``epoch_time_s`` is the epoch's own, and ``kept.GROUP`` has
+        the widths. Empty for a study of an earlier autoprune; one that was begun by it lacks the epochs up to then.
     """
     records = [record for _, record in _standing(_bytes_of(folder.epochs).splitlines(keepends=True))]
-    return _frame(records)
-
-
-def _record(run: str, report: EpochReport) -> dict[str, Any]:
-    return {
-        "run": run,
-        "epoch": report.epoch,
-        "accuracy": report.accuracy,
-        "loss": report.loss,
-        "train_loss": report.train_loss,
-        "lr": report.lr,
-        "batch_size": report.batch_size,
-        "micro_batch_size": report.device_batch,
-        "train_time_s": report.train_time_s,
-        "kept": dict(report.kept),
-        "removed_blocks": list(report.removed_blocks),
-    }
+    return _frame(records, folder.config.metric.column)
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -169,13 +165,15 @@ def _standing(lines: Iterable[bytes]) -> list[tuple[bytes, dict[str, Any]]]:
     return [each for epochs in runs.values() for each in epochs]
 
 
-def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    columns: dict[str, Any] = {name: [record.get(name) for record in records] for name in _TYPES}
+def _frame(records: list[dict[str, Any]], metric: str) -> pd.DataFrame:
+    types = {"run": "str", "number": "Int64", "epoch": "int64", metric: "float64"} | _TYPES
+    columns: dict[str, Any] = {name: [record.get(name) for record in records] for name in types}
+    columns[metric] = [record.get(metric, record.get("accuracy")) for record in records]  # the latter in schema 1
     columns["number"] = [int(run) if run.isdecimal() else None for run in columns["run"]]
     columns["removed_blocks"] = [", ".join(names or ()) for names in columns["removed_blocks"]]
     for group in dict.fromkeys(group for record in records for group in record.get("kept", ())):
         columns[f"kept.{group}"] = [record.get("kept", {}).get(group) for record in records]
     frame = pd.DataFrame({name: pd.Series(values, dtype="object") for name, values in columns.items()})
-    frame = frame.astype(dict.fromkeys(columns, "Int64") | _TYPES)
+    frame = frame.astype(dict.fromkeys(columns, "Int64") | types)
     frame["epoch_time_s"] = frame["train_time_s"] - frame.groupby("run")["train_time_s"].shift(fill_value=0.0)
     return frame

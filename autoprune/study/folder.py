@@ -20,8 +20,11 @@ from autoprune.files import replacing
 from autoprune.study.checkpoints import Checkpoints, make_checkpoints
 from autoprune.trial import Replicate, RunId
 
-SCHEMA = 1
-"""Number of the format that a study's files have; in study.json, where a study without one has the first."""
+SCHEMA = 2
+"""Number of the format that a study's files have; in study.json, where a study without one has the first.
+
+In the first, the metric was always called accuracy and maximised. Such a study can be read, and not gone on with.
+"""
 
 
 class StudyFolder:
@@ -75,7 +78,9 @@ class StudyFolder:
     @cached_property
     def config(self) -> SearchConfig:
         """The study's configuration, read from its space file once; raises ConfigError if that can't be read."""
-        return self._config or load_config(self.space)
+        if self._config is not None:
+            return self._config
+        return load_config(self.space, schema_1=self.schema == 1)
 
     @cached_property
     def checkpoint_store(self) -> Checkpoints:
@@ -91,9 +96,24 @@ class StudyFolder:
         """The folder that the user's own modules are imported from."""
         return (self.root / str(self.read_json(self.origin)["base_dir"])).resolve()
 
+    @cached_property
+    def schema(self) -> Any:
+        """The format that the study was begun in."""
+        return self.read_json(self.origin).get("schema", 1) if self.origin.exists() else SCHEMA
+
+    def check_resumable(self) -> None:
+        """Raise StudyError if another autoprune began the study, in a format that this one does not write."""
+        self.check_schema()
+        if self.schema < SCHEMA:
+            raise StudyError(
+                f"{self.root}: begun by an earlier autoprune (schema {self.schema}, now {SCHEMA}): it can be read and "
+                "exported from, but not gone on with. Give the study another name; with search.warm_start it begins "
+                "with these trials."
+            )
+
     def check_schema(self) -> None:
         """Raise StudyError if a newer autoprune began the study, in a format that this one does not know."""
-        schema = self.read_json(self.origin).get("schema", SCHEMA) if self.origin.exists() else SCHEMA
+        schema = self.schema
         if not isinstance(schema, int) or schema > SCHEMA:
             raise StudyError(
                 f"{self.origin}: made by a newer autoprune: schema {schema}, of which this one knows 1 to {SCHEMA}. "

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from autoprune.config.metric import MetricSpec
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.pareto import hypervolume
 from autoprune.trial import TrialResult
@@ -15,21 +16,23 @@ class Front:
 
     Args:
         objectives: Names of the objectives, such as ``("accuracy", "flops")``.
-        directions: ``"maximize"`` or ``"minimize"``, one per objective.
+        metric: Name and direction of the one that is no cost.
     """
 
-    def __init__(self, objectives: Sequence[str], directions: Sequence[str]) -> None:
+    def __init__(self, objectives: Sequence[str], metric: MetricSpec) -> None:
         self.objectives = tuple(objectives)
-        self.directions = tuple(directions)
+        self.directions = tuple(metric.directions(objectives))
+        self._metric = metric
         self.members: dict[int, TrialResult] = {}
-        self._signs = np.array([1.0 if direction == "minimize" else -1.0 for direction in directions])
+        self._signs = np.array([1.0 if direction == "minimize" else -1.0 for direction in self.directions])
         self._minimized: npt.NDArray[np.float64] = np.empty(
             (0, len(self.directions))
         )  # the members' values, lower is better
 
     def values(self, result: TrialResult) -> list[float]:
         """The objective values of a trained trial, in the order of the objectives; NaN where one is missing."""
-        found = [result.accuracy if name == "accuracy" else getattr(result.cost, name) for name in self.objectives]
+        metric = self._metric.name
+        found = [result.metric if name == metric else getattr(result.cost, name) for name in self.objectives]
         return [float("nan") if value is None else float(value) for value in found]
 
     def add(self, result: TrialResult) -> list[int]:
@@ -50,15 +53,16 @@ class Front:
         return fallen
 
     def hypervolume(self, dense: DenseReference) -> float:
-        """What the front dominates of the box from the dense network's cost at accuracy 0 to cost 0 at accuracy 1.
+        """What the front dominates of the box from the dense network's cost at the metric's floor to cost 0.
 
-        Costs count relative to the dense network's. Where the dense metric is negative, twice its value takes the place
-        of accuracy 0.
+        Costs count relative to the dense network's. The metric counts in units of :meth:`MetricSpec.unit` from
+        :meth:`MetricSpec.floor` on: accuracy from 0 to 1, an RMSE from twice the dense network's down to 0.
         """
         if not self.members:
             return 0.0
-        scale = np.array([1.0 if name == "accuracy" else dense.value(name) for name in self.objectives])
-        floor = min(0.0, 2.0 * dense.accuracy)
-        reference = np.array([floor if name == "accuracy" else 1.0 for name in self.objectives])
+        metric, unit = self._metric, self._metric.unit(dense.metric)
+        scale = np.array([unit if name == metric.name else dense.value(name) for name in self.objectives])
+        floor = metric.value(metric.floor(dense.metric)) / unit
+        reference = np.array([floor if name == metric.name else 1.0 for name in self.objectives])
         values = np.array([self.values(each) for each in self.members.values()])
         return hypervolume(values / scale, self.directions, reference)

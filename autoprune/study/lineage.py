@@ -46,7 +46,7 @@ def lineage_steps(
 ) -> list[dict[str, Any]]:
     """Every step that led to a trial's network, as plain JSON values, enough to take them again by hand.
 
-    The first is the dense network: ``trial`` null, ``accuracy``, ``loss``, its ``cost`` by name, and either
+    The first is the dense network: ``trial`` null, ``metric``, ``loss``, its ``cost`` by name, and either
     ``weights``, the file that was given, or ``epochs``, ``seed``, ``optimizer``, ``lr_schedule`` and
     ``batch_size_schedule``, as it was trained. Then come the trials, oldest first, each from the network before it:
     besides the same,
@@ -55,7 +55,7 @@ def lineage_steps(
       schedules are laid out over; ``epochs_lineage``, the dense network's not counted;
     - ``pruning``: what was asked, as :class:`autoprune.trial.PruningConfig` has it; ``kept``, the channels of each
       group that were left, and ``removed_blocks``;
-    - ``curve``: accuracy after each epoch, before batch norm was recalibrated.
+    - ``curve``: metric after each epoch, before batch norm was recalibrated.
 
     Args:
         trials: Those of the study, by number.
@@ -84,7 +84,7 @@ def _dense_step(folder: StudyFolder, spec: SearchConfig) -> dict[str, Any]:
     dense = DenseReference.read(folder)
     step: dict[str, Any] = {
         "trial": None,
-        "accuracy": dense.accuracy,
+        "metric": dense.metric,
         "loss": dense.loss,
         "cost": dense.cost.figures(),
     }
@@ -100,7 +100,7 @@ def _trial_step(trained: TrainedTrial) -> dict[str, Any]:
         "trial": trained.config.number,
         "parent": trained.config.parent,
         "state": trained.result.state,
-        "accuracy": trained.result.accuracy,
+        "metric": trained.result.metric,
         "loss": trained.result.loss,
         "cost": None if cost is None else result["cost"] | {"flops": cost.flops},
         "epochs": trained.result.epochs,

@@ -30,7 +30,7 @@ from autoprune.study.records import (
     source_of,
 )
 from autoprune.study.replication import replication_metrics
-from autoprune.study.tables import DENSE, known_test_accuracy, with_test_accuracy
+from autoprune.study.tables import DENSE, known_test_metric, with_test_metric
 from autoprune.trial import TrialConfig, TrialResult
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class StudyTrial:
 
     @property
     def curve(self) -> list[float]:
-        """Accuracy after each of its epochs; empty where nothing was noted."""
+        """Metric after each of its epochs; empty where nothing was noted."""
         return curve_of(self)
 
     @property
@@ -143,21 +143,21 @@ class StudyReader:
 
     @property
     def sensitivity(self) -> dict[int, float]:
-        """Accuracy at each point of the sensitivity map that was measured so far."""
+        """Metric at each point of the sensitivity map that was measured so far."""
         path = self._folder.sensitivity
         return {int(index): value for index, value in self._folder.read_json(path).items()} if path.exists() else {}
 
     def frame(self) -> pd.DataFrame:
-        """Read ``trials.parquet``, a row a trial that has ended, with the accuracy on the test split where it is known.
+        """Read ``trials.parquet``, a row a trial that has ended, with the metric on the test split where it is known.
 
         Returns:
-            Its columns, and ``accuracy_test``.
+            Its columns, and ``metric.<name>_test``.
         """
-        return with_test_accuracy(self._folder, self._folder.read_frame(self._folder.trials))
+        return with_test_metric(self._folder, self._table(self._folder.trials), self.config.metric)
 
     def front(self) -> pd.DataFrame:
-        """Read ``front.parquet``: the non-dominated rows, with their test accuracy and what they hold over seeds."""
-        return self._folder.read_frame(self._folder.front)
+        """Read ``front.parquet``: the non-dominated rows, with their test metric and what they hold over seeds."""
+        return self._table(self._folder.front)
 
     def front_lineages(self) -> dict[int, list[int]]:
         """Read what each trial of the front descends from: its number -> the trials' numbers, itself last."""
@@ -165,18 +165,19 @@ class StudyReader:
         lineages = (list(map(int, line.split(LINEAGE_SIGN))) for line in front["lineage"])
         return dict(zip(front["number"], lineages, strict=True))
 
-    def test_accuracy(self, number: int | None) -> float | None:
-        """Read a trial's accuracy on the test split, ``None`` where it was not measured.
+    def test_metric(self, number: int | None) -> float | None:
+        """Read a trial's metric on the test split, ``None`` where it was not measured.
 
         Args:
             number: ``None`` is the dense network.
         """
-        return known_test_accuracy(self._folder).get(DENSE if number is None else str(number))
+        return known_test_metric(self._folder).get(DENSE if number is None else str(number))
 
     def over_seeds(self, number: int) -> Mapping[str, Mapping[str, float]]:
         """Read what a trial of the front holds over seeds, as :func:`replication_metrics` gives it."""
         config = self.trials[number].config
-        return replication_metrics(self._folder, number, starts_at_dense=config is not None and config.parent is None)
+        starts_at_dense = config is not None and config.parent is None
+        return replication_metrics(self._folder, number, self.config.metric.name, starts_at_dense=starts_at_dense)
 
     def lineage(self, number: int) -> list[dict[str, Any]]:
         """Read every step that led to a trial's network, as :func:`lineage_steps` gives them."""
@@ -228,6 +229,15 @@ class StudyReader:
         """
         epochs = read_epochs(self._folder)
         return epochs if run is None else epochs[epochs["run"] == str(run)].reset_index(drop=True)
+
+    def _table(self, path: Path) -> pd.DataFrame:
+        """Read a table, with the columns of schema 1 as they are called now."""
+        frame = self._folder.read_frame(path)
+        if self._folder.schema == 1:
+            frame.columns = frame.columns.str.replace(
+                r"(^|\.)(accuracy(?:_test)?(?:_std)?)$", r"\1metric.\2", regex=True
+            )
+        return frame
 
     @cached_property
     def _record(self) -> "StudyRecord":

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
+from autoprune.config.metric import MetricSpec
 from autoprune.config.optimizers import OPTIMIZERS
 from autoprune.training.schedules import BATCH_SIZE_SCHEDULES, LR_SCHEDULES
 from autoprune.training.schedules.parameters import KindSpec
@@ -28,7 +29,7 @@ CONFIG, RESULT, RETRIES, LADDER = "autoprune:config", "autoprune:result", "autop
 """Names of the user attributes that hold a trial's record in the study storage."""
 
 CURVE = "autoprune:curve"
-"""Name of the user attribute that holds a trial's accuracy after each of its epochs."""
+"""Name of the user attribute that holds a trial's metric after each of its epochs."""
 
 PARENT, ORIGIN = "autoprune:parent", "autoprune:origin"
 """Names of the user attributes in which a sampler that picks parents says which one, and what proposed the trial."""
@@ -84,8 +85,8 @@ def result_of(trial: Recorded) -> TrialResult | None:
 
 
 def curve_of(trial: Recorded) -> list[float]:
-    """A trial's accuracy after each of its epochs, as far as it came; empty where nothing was noted."""
-    return [float(accuracy) for accuracy in trial.user_attrs.get(CURVE, [])]
+    """A trial's metric after each of its epochs, as far as it came; empty where nothing was noted."""
+    return [float(value) for value in trial.user_attrs.get(CURVE, [])]
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class TrainedTrial:
 
     Attributes:
         config: Of a stopped trial too the whole schedule that it was on, ``config.epochs`` long.
-        result: Accuracy, widths and cost after ``result.epochs`` epochs. A stopped trial's batch norm was not
+        result: Metric, widths and cost after ``result.epochs`` epochs. A stopped trial's batch norm was not
             recalibrated, its latency not measured, and under gradual pruning it may be wider than ``config`` asks.
-        curve: Accuracy on the validation split after each of ``result.epochs`` epochs; empty for a trial of a study
+        curve: Metric on the validation split after each of ``result.epochs`` epochs; empty for a trial of a study
             that did not note it.
     """
 
@@ -142,10 +143,11 @@ class TrialTable:
     Args:
         groups: Every group of the pruning plan, for the ``kept.`` columns.
         params: Every dimension of the space -> its column's type, for the ``param.`` columns.
+        metric: The study's, for the columns ``metric.<name>`` and ``metric.<name>_se``.
     """
 
-    def __init__(self, groups: Sequence[str], params: Mapping[str, str]) -> None:
-        self._groups = groups
+    def __init__(self, groups: Sequence[str], params: Mapping[str, str], metric: MetricSpec) -> None:
+        self._groups, self._metric = groups, metric
         self._params = dict(params)
         self._parents: dict[int, int | None] = {}
         self._new: list[Mapping[str, object]] = []
@@ -159,7 +161,7 @@ class TrialTable:
         """
         self._parents[result.number] = config.parent if config else None
         lineage = LINEAGE_SIGN.join(map(str, ancestors(self._parents, result.number)))
-        row = _row(config, result, lineage, self._groups, self._params)
+        row = _row(config, result, lineage, self._metric, self._groups, self._params)
         self._new.append({**row, "source": f"{source['study']}:{source['number']}" if source else None})
 
     def frame(self, front: Iterable[int]) -> pd.DataFrame:
@@ -174,9 +176,10 @@ class TrialTable:
         return self._frame.assign(on_front=self._frame["number"].isin(list(front)))
 
     def _typed(self, rows: Sequence[Mapping[str, object]]) -> pd.DataFrame:
-        frame = pd.DataFrame(rows, columns=_columns(self._groups, self._params), dtype="object")
+        columns = _columns(self._metric, self._groups, self._params)
+        frame = pd.DataFrame(rows, columns=columns, dtype="object")
         whole = ["parent", *COST_COLUMNS, "epochs", "epochs_lineage", *(f"kept.{group}" for group in self._groups)]
-        numbers = ["accuracy", "latency_ms", "train_time_s"]
+        numbers = [self._metric.column, self._metric.error_column, "latency_ms", "train_time_s"]
         return frame.astype(
             dict.fromkeys(whole, "Int64")
             | dict.fromkeys(numbers, "float64")
@@ -215,11 +218,12 @@ def _described(kinds: Mapping[str, KindSpec], kind: str, params: Mapping[str, Sc
     return " ".join([kind, *(f"{name}={value}" for name, value in zip(shown, values, strict=True))])
 
 
-def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
+def _columns(metric: MetricSpec, groups: Sequence[str], params: Iterable[str]) -> list[str]:
     first = [
         "number",
         "state",
-        "accuracy",
+        metric.column,
+        metric.error_column,
         *COST_COLUMNS,
         "latency_ms",
         "parent",
@@ -232,13 +236,19 @@ def _columns(groups: Sequence[str], params: Iterable[str]) -> list[str]:
 
 
 def _row(
-    config: TrialConfig | None, result: TrialResult, lineage: str, groups: Sequence[str], params: Iterable[str]
+    config: TrialConfig | None,
+    result: TrialResult,
+    lineage: str,
+    metric: MetricSpec,
+    groups: Sequence[str],
+    params: Iterable[str],
 ) -> Mapping[str, object]:
     cost = result.cost
     return {
         "number": result.number,
         "state": result.state,
-        "accuracy": result.accuracy,
+        metric.column: result.metric,
+        metric.error_column: result.metric_se,
         **{name: getattr(cost, name, None) for name in (*COST_COLUMNS, "latency_ms")},
         "parent": config.parent if config else None,
         "lineage": lineage,

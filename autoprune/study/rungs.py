@@ -22,9 +22,9 @@ class Rung:
 
     Attributes:
         share: Of a trial's epochs, those up to the rung.
-        n_trials: Trials whose accuracy at it is known.
+        n_trials: Trials whose score at it is known.
         n_finished: Those of them that were trained to the end.
-        correlation: Spearman's rank correlation, over the finished ones, of the accuracy at it with the accuracy at the
+        correlation: Spearman's rank correlation, over the finished ones, of the score at it with the score at the
             end; ``None`` if there are fewer than ``MIN_PAIRS`` of them, or all are alike.
     """
 
@@ -35,7 +35,7 @@ class Rung:
 
 
 class Rungs:
-    """What every trial had reached after every epoch.
+    """The score that every trial had reached after every epoch.
 
     Schedules stand at the same place after the same share of the epochs. So trials are compared at the end of each
     quarter.
@@ -48,7 +48,7 @@ class Rungs:
         self._ends: dict[int, float] = {}
 
     def record(self, number: int, epochs: int, costs: Sequence[float], curve: Sequence[float]) -> None:
-        """Take in the accuracies of a trial after each of its epochs so far.
+        """Take in the scores of a trial after each of its epochs so far.
 
         Args:
             epochs: Epochs that it is to train in all.
@@ -57,17 +57,17 @@ class Rungs:
         self._curves[number], self.costs[number], self.epochs[number] = list(curve), tuple(costs), epochs
 
     def curve(self, number: int) -> list[float]:
-        """A trial's accuracy after each of its epochs, as far as recorded."""
+        """A trial's score after each of its epochs, as far as recorded."""
         return self._curves.get(number, [])
 
-    def record_end(self, number: int, accuracy: float) -> None:
-        """Take in a finished trial's accuracy."""
-        self._ends[number] = accuracy
+    def record_end(self, number: int, score: float) -> None:
+        """Take in a finished trial's score."""
+        self._ends[number] = score
 
     def rung(self, rung: int) -> Rung:
         """How far a rung, from 1 on, tells the end."""
         reached = self.at(rung)
-        pairs = [(accuracy, self._ends[number]) for number, accuracy in reached.items() if number in self._ends]
+        pairs = [(score, self._ends[number]) for number, score in reached.items() if number in self._ends]
         known = len(pairs) >= MIN_PAIRS and all(len(set(column)) > 1 for column in zip(*pairs, strict=True))
         correlation = float(pd.DataFrame(pairs).corr(method="spearman").to_numpy()[0, 1]) if known else None
         return Rung(rung / N_RUNGS, len(reached), len(pairs), correlation)
@@ -78,7 +78,7 @@ class Rungs:
         return [rung for rung in rungs if rung.n_trials]
 
     def at(self, rung: int) -> dict[int, float]:
-        """Trial number -> accuracy after the first epoch at or behind a rung and before the end."""
+        """Trial number -> score after the first epoch at or behind a rung and before the end."""
         found = {}
         for number, curve in self._curves.items():
             epoch = math.ceil(self.epochs[number] * rung / N_RUNGS)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from autoprune.config import SearchConfig
+from autoprune.config.metric import MetricSpec
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_private import StudyRecord, TrialRecord
@@ -19,6 +20,7 @@ class StudyStatus:
     """How a study stands.
 
     Attributes:
+        metric: Name and direction of what networks are judged by.
         is_ready: Whether the dense network and the plan are done; before, there are no trials.
         n_trials: Trials asked for; infeasible and repeated ones do not count.
         n_ended: Trials that have ended and count.
@@ -37,6 +39,7 @@ class StudyStatus:
     """
 
     study: str
+    metric: MetricSpec
     is_ready: bool
     n_trials: int
     n_ended: int
@@ -101,6 +104,7 @@ def status_of(folder: StudyFolder, spec: SearchConfig, record: StudyRecord | Non
     still_open = Counter(trial.state.name.lower() for trial in trials if not trial.state.is_finished())
     return StudyStatus(
         study=spec.study,
+        metric=spec.metric,
         is_ready=is_ready,
         n_trials=target_of(study, spec.search.trials),
         n_ended=len(results) - counts["infeasible"] - counts["repeated"],
@@ -111,7 +115,7 @@ def status_of(folder: StudyFolder, spec: SearchConfig, record: StudyRecord | Non
         epochs=sum(result.epochs for result in results),
         epochs_dense=DenseReference.read(folder).epochs if is_ready else 0,
         stop_early=spec.search.stop_early,
-        rungs=tuple(_rungs(trials, known).reached()),
+        rungs=tuple(_rungs(trials, known, spec.metric).reached()),
         warm_start=spec.search.warm_start,
         n_taken_over=len(trials) - len(own),
         n_certified=sum(result.state == "finished" for result in replicates),
@@ -127,14 +131,14 @@ def _first_cause(results: Iterable[TrialResult]) -> tuple[int, str | None] | Non
     return None if first is None else (first.number, first.error)
 
 
-def _rungs(trials: Iterable[TrialRecord], results: Mapping[int, TrialResult]) -> Rungs:
+def _rungs(trials: Iterable[TrialRecord], results: Mapping[int, TrialResult], metric: MetricSpec) -> Rungs:
     """What the trials' curves say, without their costs, which do not count here."""
     rungs = Rungs()
     for trial in trials:
         epochs, result, curve = planned_epochs_of(trial), results.get(trial.number), curve_of(trial)
         if epochs is None or not curve:
             continue
-        rungs.record(trial.number, epochs, (), curve)
-        if result is not None and result.state == "finished" and result.accuracy is not None:
-            rungs.record_end(trial.number, result.accuracy)
+        rungs.record(trial.number, epochs, (), [metric.score(value) for value in curve])
+        if result is not None and result.state == "finished" and result.metric is not None:
+            rungs.record_end(trial.number, metric.score(result.metric))
     return rungs

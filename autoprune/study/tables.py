@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from autoprune.config import SearchConfig
+from autoprune.config.metric import MetricSpec
 from autoprune.study.epochs import EpochTable
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
@@ -21,7 +22,7 @@ WRITE_SHARE = 0.05
 """Most of the driver's time that writing may take: a large table is written more seldom."""
 
 DENSE = "dense"
-"""Key of the dense network's accuracy on the test split."""
+"""Key of the dense network's metric on the test split."""
 
 
 class StudyTables:
@@ -36,7 +37,7 @@ class StudyTables:
         self, folder: StudyFolder, spec: SearchConfig, groups: Sequence[str], params: Mapping[str, str], front: Front
     ) -> None:
         self._folder, self._spec, self._front = folder, spec, front
-        self._ended = TrialTable(groups, params)
+        self._ended = TrialTable(groups, params, spec.metric)
         self._epochs = EpochTable(folder)
         self._next_write = time.monotonic() + WRITE_INTERVAL_S
 
@@ -53,7 +54,7 @@ class StudyTables:
         began = time.monotonic()
         frame = self.frame()
         self._folder.write_frame(self._folder.trials, frame)
-        front = frame[frame["on_front"]].sort_values("accuracy", ascending=False)
+        front = best_first(frame[frame["on_front"]], self._spec.metric)
         self._folder.write_frame(self._folder.front, final_front(self._folder, front, self._spec))
         self._epochs.write()
         ended = time.monotonic()
@@ -65,19 +66,24 @@ class StudyTables:
             self.write()
 
 
-def known_test_accuracy(folder: StudyFolder) -> dict[str, float]:
-    """What was read of the test split so far: ``"dense"`` or trial number, as text -> accuracy."""
+def best_first(frame: pd.DataFrame, metric: MetricSpec) -> pd.DataFrame:
+    """Sort rows of ``trials.parquet`` by the metric."""
+    return frame.sort_values(metric.column, ascending=metric.is_minimized)
+
+
+def known_test_metric(folder: StudyFolder) -> dict[str, float]:
+    """What was read of the test split so far: ``"dense"`` or trial number, as text -> metric."""
     known: dict[str, float] = folder.read_json(folder.test) if folder.test.exists() else {}
     return known
 
 
 def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchConfig) -> pd.DataFrame:
     """The front's rows of ``trials.parquet``, with what the test split and a certification have added so far."""
-    return with_replication(folder, with_test_accuracy(folder, front), spec.objectives, spec.directions)
+    return with_replication(folder, with_test_metric(folder, front, spec.metric), spec.objectives, spec.metric)
 
 
-def with_test_accuracy(folder: StudyFolder, front: pd.DataFrame) -> pd.DataFrame:
-    """The front with the column ``accuracy_test``, missing where the test split has not been read yet."""
-    known = known_test_accuracy(folder)
+def with_test_metric(folder: StudyFolder, front: pd.DataFrame, metric: MetricSpec) -> pd.DataFrame:
+    """The front with the column ``metric.<name>_test``, missing where the test split has not been read yet."""
+    known = known_test_metric(folder)
     column = pd.Series([known.get(str(number)) for number in front["number"]], index=front.index, dtype="float64")
-    return front.assign(accuracy_test=column)
+    return front.assign(**{metric.test_column: column})

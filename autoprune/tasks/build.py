@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config.task import CallableRef, TaskSettings
+from autoprune.config.task import CallableRef, MetricSettings, TaskSettings
 from autoprune.errors import TaskError
 from autoprune.network.frozen import unfreeze
 from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
 from autoprune.tasks.resolve import call, check_signature, load_callable
 from autoprune.tasks.splits import NamedSplit, SubsetSplit, as_split, hold_out
-from autoprune.tasks.task import Data, Task
+from autoprune.tasks.task import Data, Metric, Task
 from autoprune.tasks.working_folder import working_in
 
 HELD_OUT_SHARE = 0.1
@@ -50,7 +50,7 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
             soft_target_loss if settings.loss is None else None,
         )
     )
-    metric = attempt(lambda: _bound(settings.metric, ("outputs", "targets"), base_dir, "task.metric", accuracy))
+    metric = attempt(lambda: _metric(settings.metric, base_dir))
     augment = attempt(lambda: _bound(settings.augment, ("inputs", "generator"), base_dir, "task.augment", None))
     data = attempt(lambda: _load_data(settings.data, base_dir))
     if problems:
@@ -87,6 +87,13 @@ def _build_model(function: Callable[..., Any], model: CallableRef, base_dir: Pat
     return network
 
 
+def _metric(settings: MetricSettings, base_dir: Path) -> Metric:
+    ref = None if settings.callable is None else CallableRef(callable=settings.callable, args=settings.args)
+    metric: Metric | None = _bound(ref, ("outputs", "targets"), base_dir, "task.metric", accuracy)
+    assert metric is not None
+    return metric
+
+
 def _bound(
     ref: CallableRef | None,
     positional: tuple[str, ...],
@@ -119,8 +126,8 @@ def _load_data(ref: CallableRef, base_dir: Path) -> Data:
         raise TaskError("task.data: the key train is missing.")
     if "test" not in loaded:
         raise TaskError(
-            "task.data: the key test is missing. The search chooses by the validation split, so its accuracy is no "
-            "honest figure for the front: keep some examples apart and return them as test."
+            "task.data: the key test is missing. The search chooses by the validation split, so its figures are no "
+            "honest ones for the front: keep some examples apart and return them as test."
         )
     splits = {name: as_split(split, f"task.data: {name}") for name, split in loaded.items()}
     if "validation" not in splits:

@@ -27,12 +27,12 @@ class Evaluation:
     """Metric and loss of a network on one split.
 
     Attributes:
-        accuracy: The task's metric, computed once over the whole split.
+        metric: The task's metric, computed once over the whole split.
         loss: Mean loss over the examples.
         batch_size: Most examples in one forward pass, as asked for, or fewer where the device's memory was not enough.
     """
 
-    accuracy: float
+    metric: float
     loss: float
     batch_size: int = field(compare=False)
 
@@ -46,7 +46,7 @@ class Evaluation:
         Raises:
             TaskError: If the metric or the loss is NaN or infinite.
         """
-        for what, value in (("metric", self.accuracy), ("loss", self.loss)):
+        for what, value in (("metric", self.metric), ("loss", self.loss)):
             if not math.isfinite(value):
                 raise TaskError(
                     f"the {what} must be finite, got {value} on the {split} split {when}. Mend task.{what}, or what "
@@ -99,5 +99,5 @@ def evaluate(
             n_done, total_loss = n_done + n_judged, total_loss + loss * n_judged
             outputs.append(output)
             targets.append(target)
-    accuracy = float(task.metric(join_outputs(outputs), torch.cat(targets)))
-    return Evaluation(accuracy=accuracy, loss=total_loss / n_examples, batch_size=batch_size)
+    metric = float(task.metric(join_outputs(outputs), torch.cat(targets)))
+    return Evaluation(metric=metric, loss=total_loss / n_examples, batch_size=batch_size)

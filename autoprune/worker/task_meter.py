@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from autoprune.config.metric import MetricSpec
 from autoprune.network.call import Inputs
 from autoprune.network.copies import copy_network
 from autoprune.pruning.channels.criteria import needs_data
@@ -27,6 +28,7 @@ def task_meter(
     model: nn.Module,
     plan: PruningPlan,
     task: Task,
+    metric: MetricSpec,
     device: torch.device | str = "cpu",
     *,
     criterion: str = "l2",
@@ -36,12 +38,13 @@ def task_meter(
 ) -> SensitivityMeter:
     """Make a meter that judges by the task's metric on training examples.
 
-    Training and not validation examples: the search chooses by validation accuracy, and what it is told beforehand
+    Training and not validation examples: the search chooses by the validation split, and what it is told beforehand
     must not have been fitted to it. Nothing is lost by that: on CIFAR-10 with ResNet-20, drops measured on training and
     on validation examples rank the cuts alike (Spearman's correlation with those on test examples is 0.986 for both),
     only that the former are larger by a sixth. The examples are read once and stay in memory.
 
     Args:
+        metric: Which direction of the task's metric is better.
         n_examples: Training examples to judge on, not augmented; all if there are fewer.
         n_recalibration: Training examples for batch norm and for criteria that need data, others than those judged on
             as far as there are any; 0 leaves batch norm alone.
@@ -69,7 +72,7 @@ def task_meter(
     return SensitivityMeter(
         copy_network(model).to(device),
         plan,
-        lambda candidate: evaluate(candidate, judged, task, device).accuracy,
+        lambda candidate: metric.score(evaluate(candidate, judged, task, device).metric),
         example_inputs=task.example_inputs(2),
         recalibrate=recalibrate if adapts else lambda model: None,
         criterion=criterion,

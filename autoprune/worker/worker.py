@@ -150,6 +150,7 @@ class Worker:
             load_model(self.folder.dense, self.task.build_model),
             self.plan,
             self.task,
+            self.spec.metric,
             self.device,
             n_examples=min(N_SENSITIVITY_EXAMPLES, max(1, len(self.task.data.train) // 4)),
             n_recalibration=min(N_SENSITIVITY_EXAMPLES // 2, max(1, len(self.task.data.train) // 8)),
@@ -160,10 +161,11 @@ class Worker:
         widths = dict(config.pruning.widths)
         if widths:
             ((group, width),) = widths.items()
-            accuracy = self.meter.measure_point(group, width).accuracy
+            score = self.meter.measure_point(group, width).score
         else:
-            accuracy = self.meter.measure_dense_accuracy()
-        return TrialResult(config.run, "finished", accuracy=accuracy, kept=widths, seed=config.seed)
+            score = self.meter.measure_dense_score()
+        metric = self.spec.metric.value(score)
+        return TrialResult(config.run, "finished", metric=metric, kept=widths, seed=config.seed)
 
 
 class _Run:
@@ -261,7 +263,7 @@ class _Run:
         report = EpochReport(
             run=self.config.run,
             epoch=trainer.epoch,
-            accuracy=validation.accuracy,
+            metric=validation.metric,
             loss=validation.loss,
             train_loss=metrics.train_loss,
             lr=metrics.lr,
@@ -318,7 +320,7 @@ class _Run:
         result = TrialResult(
             run=self.config.run,
             state="finished",
-            accuracy=validation.accuracy,
+            metric=validation.metric,
             loss=validation.loss,
             cost=cost,
             left_dense=self.pruner.left_dense(model),
@@ -326,7 +328,7 @@ class _Run:
             epochs_lineage=self.lineage,
             train_time_s=self.train_time_s,
             seed=self.config.seed,
-            accuracy_test=test.accuracy if test else None,
+            metric_test=test.metric if test else None,
             device_batch=trainer.micro_batch_size,
             **self.pruner.outcome(),
         )

@@ -55,7 +55,7 @@ def main() -> None:
     def score(model: nn.Module) -> float:
         nonlocal n_scores
         n_scores += 1
-        return evaluate(model, first, task).accuracy
+        return evaluate(model, first, task).metric
 
     skipped = {
         name: None

@@ -114,7 +114,7 @@ class CountingWorker(Worker):
                 "epochs_spent": self.spent,
                 "macs_share": cost.macs / self._dense.cost.macs if cost else None,
                 "params_share": cost.params / self._dense.cost.params if cost else None,
-                "accuracy": result.accuracy if result else None,
+                "accuracy": result.metric if result else None,
                 "widths": json.dumps(dict(result.kept) if result and result.kept else dict(config.pruning.widths)),
                 "criterion": config.pruning.criterion,
                 "schedules": json.dumps(schedules),
@@ -253,7 +253,7 @@ class Lab:
         """Enter the trials of :meth:`train` into the study, each under its number."""
         spec = space.spec
         study = open_study(self.folder, spec.search.storage, spec.study, spec.objectives, spec.directions)
-        front = Front(spec.objectives, spec.directions)
+        front = Front(spec.objectives, spec.metric)
         there = len(study.get_trials(deepcopy=False))
         for config, result in self._trained:
             if config.number < there:
@@ -288,10 +288,10 @@ class Lab:
             for number, on_front in zip(frame["number"], frame["on_front"], strict=True)
         ]
         return frame.assign(
-            accuracy_dense=self.dense.accuracy,
+            accuracy_dense=self.dense.metric,
             accuracy_dense_test=self._test_accuracy(None),
             budget=self.setting.budget,
         )
 
     def _test_accuracy(self, number: int | None) -> float:
-        return evaluate(self.model(number), self.task.data.test, self.task, PLACES.device).accuracy
+        return evaluate(self.model(number), self.task.data.test, self.task, PLACES.device).metric

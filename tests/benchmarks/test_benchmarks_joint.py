@@ -92,11 +92,11 @@ def test_the_tree_may_start_from_what_was_trained_before(work: Path, tmp_path: P
     assert [trial.number for trial in study.trials[:2]] == [result.number for result in made]
     for trial, result in zip(study.trials, made, strict=False):
         assert result_of(trial) == result
-        assert trial.values == [result.accuracy, result.cost.flops if result.cost else None]
+        assert trial.values == [result.metric, result.cost.flops if result.cost else None]
     rows = lab.trials()
     assert rows.loc[rows["state"] == "finished", "number"].tolist() == list(range(len(study.trials)))
     best = rows[rows["on_front"]].iloc[-1]
-    assert lab.result(int(best["number"])).accuracy == best["accuracy"]
+    assert lab.result(int(best["number"])).metric == best["accuracy"]
     more = lab.train(half, epochs=1, lr_schedule=ScheduleConfig("one_cycle", {"lr": 0.05}))
     assert more.number == len(study.trials)
 

@@ -39,7 +39,7 @@ def test_optuna_reads_the_filled_study(problem: Problem, filled: StudyFolder) ->
         assert result is not None
         assert result.cost is not None
         assert trial.params == pytest.approx(dict(config.params))
-        assert trial.values == [result.accuracy, result.cost.flops]
+        assert trial.values == [result.metric, result.cost.flops]
     assert len({trial.values[0] for trial in trials}) == 30
 
 

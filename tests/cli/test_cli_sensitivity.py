@@ -47,7 +47,7 @@ def test_json_holds_the_map_and_writes_no_picture_unasked(study: Path, tmp_path:
     assert {point["group"] for point in found["points"]} == {group["name"] for group in record["groups"]}
     assert [point["width"] for point in found["points"] if point["group"] == "stem"] == [6, 4, 2, 1]
     assert found["n_examples"] == (1 + 3 * 4) * (50 + 200)  # 50 judged on, and all 200 for batch norm
-    assert found["dense_accuracy"] * 50 == pytest.approx(round(found["dense_accuracy"] * 50), abs=1e-4)
+    assert found["dense_score"] * 50 == pytest.approx(round(found["dense_score"] * 50), abs=1e-4)
     assert not picture.exists()
     svg = tmp_path / "out.svg"
     run_well("plan", "space.yaml", "--sensitivity", "--json", "--examples", 50, "--plot", svg, cwd=study)

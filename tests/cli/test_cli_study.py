@@ -89,7 +89,7 @@ def test_pareto_prints_the_front_in_three_forms(searched: tuple[Path, str]) -> N
     assert [row["number"] for row in as_json] == list(front["number"])
     assert [" > ".join(map(str, row["lineage"])) for row in as_json] == list(front["lineage"])
     as_csv = pd.read_csv(io.StringIO(run_well("pareto", "results/tiny", "--csv", cwd=folder).out))
-    np.testing.assert_allclose(as_csv["accuracy"], front["accuracy"])
+    np.testing.assert_allclose(as_csv["metric.accuracy"], front["metric.accuracy"])
     printed = run_well("pareto", "results/tiny", cwd=folder).out
     assert "dense" in printed
     assert all(f"  {line}" in printed for line in front["lineage"])
@@ -105,7 +105,7 @@ def test_certification_is_shown(searched: tuple[Path, str]) -> None:
         for line, (number, row) in zip(lines, front.iterrows(), strict=False):
             fields = line.split()
             assert fields[:2] == [str(number), "2"]
-            assert fields[2].startswith(f"{row['lineage.accuracy']:.4f}±")
+            assert fields[2].startswith(f"{row['lineage.metric.accuracy']:.4f}±")
             assert fields[-1] == ("yes" if row["holds"] else "no")
     as_json = json.loads(run_well("pareto", "results/tiny", "--json", cwd=folder).out)
     assert {row["lineage.runs"] for row in as_json} == {2}
@@ -158,7 +158,9 @@ def test_export_gives_files_with_the_stated_accuracy(searched: tuple[Path, str],
     assert [line.split()[0] for line in printed.splitlines()[:3]] == ["trial", "dense", str(trial)]
     metrics = json.loads(manifest_file.read_text())["metrics"]
     front = pd.read_parquet(folder / "results/tiny/front.parquet").set_index("number")
-    assert metrics["certification"]["lineage"]["accuracy_std"] == pytest.approx(front["lineage.accuracy_std"][trial])
+    assert metrics["certification"]["lineage"]["accuracy_std"] == pytest.approx(
+        front["lineage.metric.accuracy_std"][trial]
+    )
     stated = metrics["accuracy"]
     task = build_task(load_config(folder / "space.yaml").task, folder)
     inputs, targets = task.data.validation.batch(torch.arange(len(task.data.validation)))

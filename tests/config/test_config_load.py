@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoprune.config import Ceiling, Range, SearchConfig, load_config, parse_config
+from autoprune.config.metric import METRICS
 from autoprune.config.training import Training
 from autoprune.errors import ConfigError
 
@@ -50,14 +51,14 @@ task:  #! task.data is missing.
   model: autoprune.zoo.small_cnn  #! task.model must have the form module:callable, got 'autoprune.zoo.small_cnn'.
   dta: a:b  #! task: unknown key 'dta' (did you mean 'data'?). Known: model, data, weights, loss, distillation_loss, metric, augment, frozen.
   loss: 3  #! task.loss must be module:callable, or a mapping with callable and args, got 3.
-  metric: {args: [1]}  #! task.metric.args: input should be a valid dictionary. | task.metric.callable is missing.
+  metric: {args: [1]}  #! task.metric needs a name out of: {metrics}; or a callable, with name and direction. | task.metric.args: input should be a valid dictionary.
   weights: 3  #! task.weights: input should be a valid string, got 3.
 objectives:  #! objectives names 'accuracy' twice.
   - accuracy
   - accuracy
   - flop  #! objectives[2]: unknown objective 'flop' (did you mean 'flops'?). Known: {objectives}.
 constraints:
-  accuracy_drop: -0.03  #! constraints.accuracy_drop: input should be greater than or equal to 0, got -0.03.
+  accuracy_drop: -0.03  #! constraints.accuracy_drop must be a number of 0 or more, or a share of dense such as 2%, got -0.03.
   flops: 0.9y  #! constraints.flops must be a number or a multiple of dense such as 0.5x, got '0.9y'.
   params: true  #! constraints.params must be a number or a multiple of dense such as 0.5x, got True.
   macs: -2x  #! constraints.macs: input should be greater than 0, got '-2x'.
@@ -161,10 +162,11 @@ def test_design_example() -> None:
 def test_every_mistake_at_once_with_its_line() -> None:
     text = BAD.replace("{lr_kinds}", LR_KINDS)
     text = text.replace("{objectives}", "accuracy, params, nonzero_params, size_bytes, flops, latency_ms")
-    text = text.replace("{constraints}", "accuracy_drop, params, nonzero_params, size_bytes, macs, flops, latency_ms")
+    text = text.replace("{constraints}", "metric_drop, params, nonzero_params, size_bytes, macs, flops, latency_ms")
     text = text.replace("{criteria}", "l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, obs, random")
     sections = "study, task, objectives, constraints, dense, training, pruning, search, certify, resources"
     text = text.replace("{sections}", sections).replace("{training}", ", ".join(Training.model_fields))
+    text = text.replace("{metrics}", ", ".join(METRICS))
     expected = [
         f"space.yaml:{number}: {message.strip()}"
         for number, line in enumerate(text.splitlines(), start=1)
@@ -238,7 +240,10 @@ def test_a_merged_key_that_stands_again_overrides_and_is_no_repetition() -> None
         ("pruning: []", "pruning: list should have at least 1 item after validation, not 0."),
         ("objectives: accuracy", "objectives must be a list of two or three out of: accuracy, params,"),
         ("objectives: [accuracy]", "objectives must be a list of two or three out of: accuracy, params,"),
-        ("objectives: [flops, params]", "objectives must hold 'accuracy': without it the smallest network is best."),
+        (
+            "objectives: [flops, params]",
+            "objectives must hold 'accuracy', the metric: without it the smallest network is best.",
+        ),
         ("3: 4", "3: keys should be strings."),
         ("training: {precision: [bf16, fp16]}", "training.precision: unknown precision '['bf16', 'fp16']'. Known:"),
         ("resources: {gpus_per_trial: -1}", "resources.gpus_per_trial: input should be greater than or equal to 0"),

@@ -161,7 +161,7 @@ def test_stopped_trials_tell_what_they_had_reached(trained_tiny: Path, tmp_path:
         assert stopped
         for one in stopped:
             assert one.result.epochs == len(one.curve) < one.config.epochs == 4
-            assert one.result.accuracy == one.curve[-1]
+            assert one.result.metric == one.curve[-1]
             assert one.result.kept == one.config.pruning.widths
             assert one.result.cost is not None
             assert one.result.cost.params == params

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 from tiny import dense_reference
 
+from autoprune.config.constraints import Drop
+from autoprune.config.metric import MetricSpec
 from autoprune.errors import ExportError
 from autoprune.export import select_trial
 from autoprune.trial import Cost
@@ -21,15 +23,17 @@ TRIALS = pd.DataFrame(
         (6, "finished", 0.400, 2000, 200, None, False),
         (7, "infeasible", np.nan, 9000, 990, "flops over 0.9x", False),
     ],
-    columns=["number", "state", "accuracy", "params", "flops", "error", "on_front"],
+    columns=["number", "state", "metric.accuracy", "params", "flops", "error", "on_front"],
 ).assign(latency_ms=[None] * 8, **{"kept.layer1.0.conv1": [16, 8, 8, 8, 4, 2, 2, 16], "param.kind": "cosine"})
-FRONT = TRIALS[TRIALS["on_front"]].assign(accuracy_test=0.9)
+METRIC = MetricSpec()
+FRONT = TRIALS[TRIALS["on_front"]].assign(**{"metric.accuracy_test": 0.9})
 COST = Cost(params=9000, nonzero_params=9000, size_bytes=36_000, macs=500)
 DENSE = dense_reference(0.970, COST)
 
 
-def choose(select: str, accuracy_drop: float | None = None, **extra: object) -> int:
-    return select_trial(FRONT, TRIALS, select, DENSE, accuracy_drop, ["accuracy", "flops"], **extra)  # type: ignore[arg-type]
+def choose(select: str, drop: float | None = None, **extra: object) -> int:
+    allowed = None if drop is None else Drop(value=drop)
+    return select_trial(FRONT, TRIALS, select, DENSE, METRIC, allowed, ["accuracy", "flops"], **extra)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -67,8 +71,8 @@ def test_a_dominated_trial_can_be_named_if_its_model_was_kept() -> None:
 
 
 def test_equal_accuracy_goes_to_the_cheaper_trial() -> None:
-    front = pd.DataFrame({"number": [3, 8], "accuracy": [0.9, 0.9], "params": [5, 7], "flops": [40, 20]})
-    assert select_trial(front, front, "flops<=50", DENSE, None, ["accuracy", "flops"]) == 8
+    front = pd.DataFrame({"number": [3, 8], "metric.accuracy": [0.9, 0.9], "params": [5, 7], "flops": [40, 20]})
+    assert select_trial(front, front, "flops<=50", DENSE, METRIC, None, ["accuracy", "flops"]) == 8
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_equal_accuracy_goes_to_the_cheaper_trial() -> None:
         ("flop<=3", r"unknown column 'flop' \(did you mean 'flops'\?\). Known: number, accuracy, params, flops"),
         ("param.kind<=3", "unknown column 'param.kind'"),
         ("accuracy_test>=0.9", "the test split no longer tests. Use accuracy"),
-        ("lineage.accuracy_test_std<=0.1", "the test split no longer tests. Use accuracy"),
+        ("lineage.metric.accuracy_test_std<=0.1", "the test split no longer tests. Use accuracy"),
         ("latency_ms<=0.5x", "whose latency_ms is not known.* put on: accuracy, loss, params, .*flops"),
         ("latency_ms<=4", "None of those has a value for latency_ms"),
         ("flops<=0.05x", "Of those, trial 5 comes nearest to flops<=50, with flops 100"),
@@ -102,18 +106,23 @@ def test_what_names_no_trial_is_explained(select: str, said: str) -> None:
 
 
 def test_a_mean_over_seeds_on_validation_may_choose() -> None:
-    certified = FRONT.assign(**{"lineage.accuracy": [0.9, 0.95, 0.94, 0.6, 0.4], "lineage.accuracy_test": 0.9})
+    certified = FRONT.assign(
+        **{"lineage.metric.accuracy": [0.9, 0.95, 0.94, 0.6, 0.4], "lineage.metric.accuracy_test": 0.9}
+    )
     objectives = ["accuracy", "flops"]
-    assert select_trial(certified, TRIALS, "lineage.accuracy>=0.93 and flops<=450", DENSE, None, objectives) == 2
-    with pytest.raises(ExportError, match=r"Known: number, accuracy, params, flops, .*lineage\.accuracy, and"):
-        select_trial(certified, TRIALS, "lineage.acuracy>=0.93", DENSE, None, objectives)
+    assert (
+        select_trial(certified, TRIALS, "lineage.metric.accuracy>=0.93 and flops<=450", DENSE, METRIC, None, objectives)
+        == 2
+    )
+    with pytest.raises(ExportError, match=r"Known: number, accuracy, params, flops, .*lineage\.metric\.accuracy, and"):
+        select_trial(certified, TRIALS, "lineage.acuracy>=0.93", DENSE, METRIC, None, objectives)
 
 
 def test_best_says_how_near_the_front_comes() -> None:
     with pytest.raises(ExportError, match=r"best \(accuracy within 0 of dense, 0.99\).*trial 0 comes nearest"):
-        select_trial(FRONT, TRIALS, "best", dense_reference(0.99, COST), 0.0, ["accuracy", "flops"])
+        select_trial(FRONT, TRIALS, "best", dense_reference(0.99, COST), METRIC, Drop(value=0.0), ["accuracy", "flops"])
 
 
 def test_an_empty_front_is_explained() -> None:
     with pytest.raises(ExportError, match="the front is empty"):
-        select_trial(FRONT.iloc[:0], TRIALS, "knee", DENSE, None, ["accuracy", "flops"])
+        select_trial(FRONT.iloc[:0], TRIALS, "knee", DENSE, METRIC, None, ["accuracy", "flops"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from autoprune.config.metric import MetricSpec
 from autoprune.report.ending import certification_failures, failed_trials, failures_by_cause, nothing_finished
 from autoprune.study.status import StudyStatus
 
@@ -16,6 +17,7 @@ def status(
 ) -> StudyStatus:
     return StudyStatus(
         study="a",
+        metric=MetricSpec(),
         is_ready=True,
         n_trials=9,
         n_ended=9,

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console, RenderableType
 
+from autoprune.config.metric import MetricSpec
 from autoprune.report.lineage import N_STEPS, lineages_table, steps_table, widths_table
 from autoprune.report.rungs import rungs_table
 from autoprune.study.rungs import Rung
@@ -20,7 +21,7 @@ def rendered(table: RenderableType) -> list[str]:
 def step(trial: int | None, flops: int, **more: Any) -> dict[str, Any]:
     return {
         "trial": trial,
-        "accuracy": 0.9,
+        "metric": 0.9,
         "cost": {"flops": flops},
         "epochs": 2,
         "optimizer": {"name": "sgd", "params": {"momentum": 0.9, "weight_decay": 0.0005}},
@@ -32,7 +33,7 @@ def step(trial: int | None, flops: int, **more: Any) -> dict[str, Any]:
 
 def test_steps() -> None:
     steps = [step(None, 80_000), step(3, 40_000), step(17, 20_000, cost=None, epochs=1)]
-    assert rendered(steps_table(steps, ["accuracy", "flops"])) == [
+    assert rendered(steps_table(steps, ["accuracy", "flops"], MetricSpec())) == [
         "trial  accuracy      FLOPs  epochs  lr; batch size; optimizer",
         "dense    0.9000  80k 1.00x       2  cosine lr=0.123; step start=32 factor=2",
         "                                    every=1; sgd weight_decay=0.0005",
@@ -42,11 +43,11 @@ def test_steps() -> None:
         "                                    every=1; sgd weight_decay=0.0005",
     ]
     distilled = step(5, 40_000, distillation={"weight": 0.7, "temperature": 4.0})
-    assert " ".join(rendered(steps_table([steps[0], distilled], ["flops"]))[-1].split()).endswith(
+    assert " ".join(rendered(steps_table([steps[0], distilled], ["flops"], MetricSpec()))[-1].split()).endswith(
         "distillation weight=0.7 temperature=4"
     )
-    given = {"trial": None, "accuracy": 0.9, "cost": {"flops": 80_000}, "weights": "resnet.pt"}
-    assert rendered(steps_table([given], ["flops", "accuracy"]))[1].split() == [
+    given = {"trial": None, "metric": 0.9, "cost": {"flops": 80_000}, "weights": "resnet.pt"}
+    assert rendered(steps_table([given], ["flops", "accuracy"], MetricSpec()))[1].split() == [
         *("dense", "0.9000", "80k", "1.00x", "-", "given", "weights:", "resnet.pt")
     ]
 
@@ -64,15 +65,15 @@ def test_widths_of_the_last_steps() -> None:
 
 def test_lineages_of_a_front() -> None:
     front = pd.DataFrame(
-        {"number": [3, 12], "accuracy": [0.8, 0.9], "epochs_lineage": [2, 24], "lineage": ["3", "3 > 7 > 12"]}
+        {"number": [3, 12], "metric.accuracy": [0.8, 0.9], "epochs_lineage": [2, 24], "lineage": ["3", "3 > 7 > 12"]}
     )
-    assert rendered(lineages_table(front))[1:] == [
+    assert rendered(lineages_table(front, MetricSpec()))[1:] == [
         "trial  epochs  trained one from the other",
         "   12      24  3 > 7 > 12",
         "    3       2  3",
     ]
     long = front.assign(lineage=" > ".join(map(str, range(100, 130))))
-    lines = rendered(lineages_table(long))
+    lines = rendered(lineages_table(long, MetricSpec()))
     assert max(map(len, lines)) <= 80
     assert " ".join(" ".join(lines).split()).count("129") == 2
 
@@ -80,7 +81,7 @@ def test_lineages_of_a_front() -> None:
 def test_rungs() -> None:
     rungs = [Rung(0.25, 12, 10, 0.8123), Rung(0.5, 3, 2, None)]
     for stop_early, told in ((True, "stop_early is on"), (False, "stop_early is off")):
-        lines = rendered(rungs_table(rungs, stop_early=stop_early))
+        lines = rendered(rungs_table(rungs, "accuracy", stop_early=stop_early))
         assert lines[1].split() == ["after", "trials", "finished", "correlation"]
         assert lines[2].split() == ["25%", "of", "its", "epochs", "12", "10", "0.81"]
         assert lines[3].split() == ["50%", "of", "its", "epochs", "3", "2", "-"]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from autoprune.config.metric import MetricSpec
 from autoprune.pruning.plan import Group, PruningPlan
 from autoprune.pruning.sensitivity.map import SensitivityMap, SensitivityPoint
 from autoprune.report.sensitivity import sensitivity_table
@@ -32,7 +33,7 @@ def test_the_table_holds_what_was_measured_most_sensitive_first() -> None:
     points = {("a", 6): 0.91, ("a", 4): 0.88, ("a", 2): 0.89, (LONG, 2): 0.5, (LONG, 1): 0.1}
     plan, found = of({"a": 8, LONG: 4}, points)
     file = io.StringIO()
-    Console(width=80, file=file).print(sensitivity_table(plan, found, (0.75, 0.5, 0.25), 1, "l2"))
+    Console(width=80, file=file).print(sensitivity_table(plan, found, MetricSpec(), (0.75, 0.5, 0.25), 1, "l2"))
     lines = file.getvalue().splitlines()
     rows = [line.split() for line in lines]
     assert max(map(len, lines)) <= 80
@@ -45,7 +46,7 @@ def test_the_table_holds_what_was_measured_most_sensitive_first() -> None:
 
 @pytest.mark.parametrize("n_groups", [1, 5, 6, 50])
 def test_the_most_sensitive_are_in_colour(tmp_path: Path, n_groups: int) -> None:
-    draw_sensitivity(many(n_groups), tmp_path / "a.png", "a title")
+    draw_sensitivity(many(n_groups), MetricSpec(), tmp_path / "a.png", "a title")
     with Image.open(tmp_path / "a.png") as image:
         pixels = {tuple(int(part) for part in pixel) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
     shown = [tuple(bytes.fromhex(colour[1:])) in pixels for colour in COLOURS]
@@ -53,16 +54,18 @@ def test_the_most_sensitive_are_in_colour(tmp_path: Path, n_groups: int) -> None
 
 
 def test_labels_name_the_most_sensitive_and_count_the_rest(tmp_path: Path) -> None:
-    draw_sensitivity(many(50), tmp_path / "a.svg", "a title")
+    draw_sensitivity(many(50), MetricSpec(), tmp_path / "a.svg", "a title")
     text = (tmp_path / "a.svg").read_text()
     assert "45 less sensitive" in text
     assert "out_proj.49" in text
     assert "out_proj.44" not in text
-    assert "dense 0.900" in text
+    assert "dense 0.9" in text
 
 
 def test_an_accuracy_of_nan_does_not_stop_the_picture(tmp_path: Path) -> None:
-    draw_sensitivity(of({"a": 4, "b": 4}, {("a", 2): float("nan"), ("b", 2): 0.5})[1], tmp_path / "a.png", "a title")
+    draw_sensitivity(
+        of({"a": 4, "b": 4}, {("a", 2): float("nan"), ("b", 2): 0.5})[1], MetricSpec(), tmp_path / "a.png", "a title"
+    )
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 from tiny import dense_reference
 
+from autoprune.config.metric import MetricSpec
 from autoprune.report.tables import certification_table, cost_cell, front_table, is_certified, quantity
 from autoprune.trial import Cost
 
 DENSE = dense_reference(0.98765, Cost(268_336, 268_336, 1_093_000, 40_600_000, 4.2))
+METRIC = MetricSpec()
 FRONT = pd.DataFrame(
     {
         "number": [3, 1204, 17],
-        "accuracy": [0.9, 0.9734, 0.5],
-        "accuracy_test": [0.89, np.nan, 0.51],
+        "metric.accuracy": [0.9, 0.9734, 0.5],
+        "metric.accuracy_test": [0.89, np.nan, 0.51],
         "params": pd.array([134_168, 268_336, 1_500], dtype="Int64"),
         "nonzero_params": pd.array([100_000, 200_000, 1_000], dtype="Int64"),
         "size_bytes": pd.array([546_400, 1_093_000, 9_999], dtype="Int64"),
@@ -89,7 +91,7 @@ def test_cost_cell_without_a_dense_figure() -> None:
 
 
 def test_front_table() -> None:
-    assert rendered(front_table(FRONT, DENSE, ["accuracy", "flops"], dense_test=0.98, title="front of s")) == [
+    assert rendered(front_table(FRONT, DENSE, ["accuracy", "flops"], METRIC, dense_test=0.98, title="front of s")) == [
         "front of s",
         "trial  accuracy    test         FLOPs  params    size  latency",
         "dense    0.9877  0.9800   81.2M 1.00x    268k  1.09MB    4.2ms",
@@ -101,7 +103,7 @@ def test_front_table() -> None:
 
 def test_where_a_point_comes_from() -> None:
     front = FRONT.assign(source=pd.array([None, "other:7", None], dtype="str"))
-    lines = rendered(front_table(front, DENSE, ["accuracy", "flops"], dense_test=0.98))
+    lines = rendered(front_table(front, DENSE, ["accuracy", "flops"], METRIC, dense_test=0.98))
     assert [line.split()[0] for line in lines[1:5]] == ["dense", "1204*", "3", "17"]
     assert lines[5] == "* taken over from another study: 1204 is other:7"
 
@@ -111,7 +113,7 @@ def test_where_a_point_comes_from() -> None:
     [["accuracy", "flops"], ["size_bytes", "accuracy", "latency_ms"], ["accuracy", "nonzero_params", "latency_ms"]],
 )
 def test_every_row_is_one_line_of_at_most_80_columns(objectives: list[str]) -> None:
-    lines = rendered(front_table(FRONT, DENSE, objectives, dense_test=0.98))
+    lines = rendered(front_table(FRONT, DENSE, objectives, METRIC, dense_test=0.98))
     assert len(lines) == 5
     assert max(map(len, lines)) <= 80
     assert "…" not in "".join(lines)
@@ -119,9 +121,9 @@ def test_every_row_is_one_line_of_at_most_80_columns(objectives: list[str]) -> N
 
 
 def test_test_accuracies_only_once_they_were_read() -> None:
-    unread = FRONT.assign(accuracy_test=np.nan)
-    for front in (unread, FRONT.drop(columns="accuracy_test")):
-        assert rendered(front_table(front, DENSE, ["accuracy", "flops"]))[0].split()[:3] == [
+    unread = FRONT.assign(**{"metric.accuracy_test": np.nan})
+    for front in (unread, FRONT.drop(columns="metric.accuracy_test")):
+        assert rendered(front_table(front, DENSE, ["accuracy", "flops"], METRIC))[0].split()[:3] == [
             "trial",
             "accuracy",
             "FLOPs",
@@ -129,14 +131,14 @@ def test_test_accuracies_only_once_they_were_read() -> None:
 
 
 def test_an_empty_front_still_shows_the_dense_network() -> None:
-    heading, dense = rendered(front_table(FRONT.iloc[:0], DENSE, ["accuracy", "flops"]))
+    heading, dense = rendered(front_table(FRONT.iloc[:0], DENSE, ["accuracy", "flops"], METRIC))
     assert heading.split()[0] == "trial"
     assert dense.split() == ["dense", "0.9877", "81.2M", "1.00x", "268k", "1.09MB", "4.2ms"]
 
 
 def test_certification_table() -> None:
     def way(name: str, runs: int, *figures: float) -> dict[str, float]:
-        kinds = ("accuracy", "accuracy_std", "accuracy_test", "accuracy_test_std")
+        kinds = tuple(f"metric.accuracy{ending}" for ending in ("", "_std", "_test", "_test_std"))
         return {f"{name}.runs": runs, **{f"{name}.{kind}": x for kind, x in zip(kinds, figures, strict=True)}}
 
     nan = float("nan")
@@ -147,12 +149,12 @@ def test_certification_table() -> None:
     ]
     front = pd.concat([FRONT, pd.DataFrame(rows).astype({"holds": "boolean"})], axis=1)
     assert (is_certified(front), is_certified(FRONT)) == (True, False)
-    assert rendered(certification_table(front)) == [
-        "trained again over seeds (mean±deviation)",
+    assert rendered(certification_table(front, METRIC)) == [
+        "trained again over seeds (accuracy, mean±deviation)",
         "trial  seeds       lineage          test      from dense            test  holds",
         " 1204    1/2        0.9700        0.9600  -2.5000±1.2500  -3.5000±2.5000  yes",
         "    3      3  0.9100±.0031  0.9000±.0100    0.9050±.0200    0.8900±.0000  no",
         "   17    0/3             -             -    0.5000±.1000    0.5000±.1000  -",
-        "no: another point costs no more and was as accurate or more on average",
+        "no: another point costs no more and was as good or better on average",
     ]
-    assert rendered(certification_table(front[1:]))[-1].split()[0] == "17"
+    assert rendered(certification_table(front[1:], METRIC))[-1].split()[0] == "17"

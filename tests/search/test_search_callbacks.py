@@ -71,7 +71,7 @@ def test_a_sensitivity_job_is_told_too(tiny_study: Callable[..., PreparedStudy])
     driver = Driver(session.folder, session.space, session.table, session.dense, callbacks=[heard])
     config = driver.suggest()
     assert config is not None
-    driver.complete(TrialResult(config.run, "finished", accuracy=0.5))
+    driver.complete(TrialResult(config.run, "finished", metric=0.5))
     assert config.run == SensitivityJob(0)
     assert heard.events == [("start", str(config.run)), ("end", (str(config.run), "finished"))]
 

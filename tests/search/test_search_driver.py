@@ -115,7 +115,7 @@ def test_the_front_is_that_of_brute_force_and_of_optuna(make_driver: MakeDriver)
         assert kept == front
     frame = driver.frame()
     assert set(frame["number"][frame["on_front"]]) == front
-    values = frame[frame["state"] == "finished"][["accuracy", "flops"]].to_numpy(dtype="float64")
+    values = frame[frame["state"] == "finished"][["metric.accuracy", "flops"]].to_numpy(dtype="float64")
     assert non_dominated_mask(values, ["maximize", "minimize"]).sum() == len(front)
     reopened = make_driver(n_trials=25)
     assert reopened.front.members == driver.front.members
@@ -215,7 +215,7 @@ def test_test_accuracy_is_read_once(make_driver: MakeDriver, tiny_study: Callabl
     driver.write()
     for task in (session.task, worker.task):
         assert task.data.test.n_read == 0  # type: ignore[attr-defined]
-    assert pd.read_parquet(session.folder.front)["accuracy_test"].isna().all()
+    assert pd.read_parquet(session.folder.front)["metric.accuracy_test"].isna().all()
     front = driver.frame().query("on_front")
     accuracy = evaluate_on_test(session.folder, session.task, front, torch.device("cpu"))
     assert session.task.data.test.n_read == 150 * (1 + len(front))  # type: ignore[attr-defined]
@@ -223,8 +223,8 @@ def test_test_accuracy_is_read_once(make_driver: MakeDriver, tiny_study: Callabl
     assert session.task.data.test.n_read == 150 * (1 + len(front))  # type: ignore[attr-defined]
     driver.write()
     written = pd.read_parquet(session.folder.front)
-    assert written["accuracy_test"].tolist() == [accuracy[str(number)] for number in written["number"]]
-    assert written["accuracy"].is_monotonic_decreasing
+    assert written["metric.accuracy_test"].tolist() == [accuracy[str(number)] for number in written["number"]]
+    assert written["metric.accuracy"].is_monotonic_decreasing
 
 
 def test_another_storage_may_be_named(make_driver: MakeDriver, tmp_path: Path) -> None:

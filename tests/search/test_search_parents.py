@@ -58,7 +58,7 @@ def finished(tiny_study: Callable[..., PreparedStudy]) -> Callable[..., bool]:
         kept = {name: 0 if name.startswith(gone) else first.widths.get(name, 8) for name in WIDTHS} if gone else {}
         kept = kept or {**WIDTHS, **first.widths}
         cost = Cost(params=1, nonzero_params=1, size_bytes=1, macs=1)
-        told = TrialResult(0, **{"state": "finished", "cost": cost, "kept": kept, **result}, accuracy=0.5)
+        told = TrialResult(0, **{"state": "finished", "cost": cost, "kept": kept, **result}, metric=0.5)
         told = TrialResult(**{**vars(told), "removed_blocks": first.removed_blocks})
         parent = TrialConfig(**{**vars(base), "pruning": first})
         config = TrialConfig(**{**vars(base), "run": 1, "pruning": second})

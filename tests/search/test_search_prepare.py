@@ -38,8 +38,8 @@ def test_the_dense_network_is_trained_once_and_its_record_is_true(tiny_study: Ca
     session = tiny_study()
     dense = load_model(session.folder.dense, session.task.build_model)
     measured = evaluate(dense, session.task.data.validation, session.task)
-    assert session.dense.accuracy == pytest.approx(measured.accuracy)
-    assert session.dense.accuracy > 0.5
+    assert session.dense.metric == pytest.approx(measured.metric)
+    assert session.dense.metric > 0.5
     n_params = sum(parameter.numel() for parameter in dense.parameters())
     assert session.dense.cost.params == session.dense.cost.nonzero_params == n_params
     assert session.dense.cost.flops == 2 * session.dense.cost.macs
@@ -85,7 +85,7 @@ def test_given_weights_are_taken_as_they_are(tiny_study: Callable[..., PreparedS
     session = tiny_study({"task": {"weights": str(given)}}, "b")
     shutil.rmtree(session.folder.dense)
     session = tiny_study(name="b")
-    assert session.dense.accuracy == trained.dense.accuracy
+    assert session.dense.metric == trained.dense.metric
     assert session.folder.read_json(session.folder.reference)["epochs"] == 0
 
 
@@ -110,7 +110,7 @@ def test_given_weights_on_a_gpu(tiny_study: Callable[..., PreparedStudy], tmp_pa
     trained = tiny_study()
     space = write_space(tmp_path / "b", {"task": {"weights": str(trained.folder.dense / "model.safetensors")}})
     session = prepare_tiny(space, StudyFolder(tmp_path / "r"), replace(ONE_THREAD, device=torch.device("cuda")))
-    assert session.dense.accuracy == pytest.approx(trained.dense.accuracy, abs=0.02)
+    assert session.dense.metric == pytest.approx(trained.dense.metric, abs=0.02)
 
 
 def test_another_space_file_is_refused(tiny_study: Callable[..., PreparedStudy]) -> None:

@@ -39,7 +39,7 @@ def test_a_study_is_run_kept_and_extended(run: Run) -> None:
     folder = outcome.session.folder
     trials, front = pd.read_parquet(folder.trials), pd.read_parquet(folder.front)
     assert trials["number"].tolist() == [0, 1, 2]
-    assert front["accuracy_test"].notna().all()
+    assert front["metric.accuracy_test"].notna().all()
     n_read = outcome.session.task.data.test.n_read  # type: ignore[attr-defined]
     assert n_read == 150 * (1 + len(front))
 
@@ -83,13 +83,13 @@ def test_ctrl_c_leaves_a_study_that_goes_on(run: Run) -> None:
     assert [trial.state.name for trial in outcome.driver.study.trials].count("RUNNING") == 0
     front = pd.read_parquet(outcome.session.folder.front)
     assert len(pd.read_parquet(outcome.session.folder.trials)) == 2
-    assert front["accuracy_test"].isna().all()
+    assert front["metric.accuracy_test"].isna().all()
     assert run(n_trials=4).driver.n_told == 4
 
 
 def n_tested(folder: StudyFolder) -> int:
     """How many replicates have read the test split."""
-    return sum(result.accuracy_test is not None for result in replicate_results(folder).values())
+    return sum(result.metric_test is not None for result in replicate_results(folder).values())
 
 
 def test_a_finished_study_is_certified_when_the_space_file_says_so(

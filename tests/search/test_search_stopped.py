@@ -68,9 +68,9 @@ def test_a_stopped_trial_tells_of_the_network_that_it_had(
         result = one.result
         assert result.epochs == len(one.curve) == result.epochs_lineage < one.config.epochs == 3
         reports = twin_reports(free, one)
-        assert one.curve == tuple(report.accuracy for report in reports[: result.epochs])
+        assert one.curve == tuple(report.metric for report in reports[: result.epochs])
         last = reports[result.epochs - 1]
-        assert (result.accuracy, result.loss, result.kept) == (last.accuracy, last.loss, last.kept)
+        assert (result.metric, result.loss, result.kept) == (last.metric, last.loss, last.kept)
         model = stopped_models[result.number]
         modules = dict(model.named_modules())
         assert result.kept["stem"] == modules["stem"].out_channels
@@ -107,9 +107,9 @@ def test_epochs_that_were_not_heard_are_in_the_curve_after_a_resume(tiny_study: 
             second.report(event)
     (one,) = trained(second)
     assert one.config == config
-    assert one.curve[:2] == (heard.accuracy, unheard.accuracy)
+    assert one.curve[:2] == (heard.metric, unheard.metric)
     free = tiny_study(STOPPING | {"search": {"stop_early": False}}, "free")
-    assert one.curve == tuple(report.accuracy for report in twin_reports(free, one))[: one.result.epochs]
+    assert one.curve == tuple(report.metric for report in twin_reports(free, one))[: one.result.epochs]
 
 
 def test_a_trial_that_was_to_be_stopped_when_the_process_died_is_stopped_after_the_resume(
@@ -149,4 +149,4 @@ def test_curves_are_noted_where_nobody_is_stopped(tiny_study: Callable[..., Prep
     run_inline(driver, Worker(session.folder))
     for one in trained(driver):
         assert one.result.state == "finished"
-        assert one.curve == tuple(report.accuracy for report in twin_reports(session, one))
+        assert one.curve == tuple(report.metric for report in twin_reports(session, one))

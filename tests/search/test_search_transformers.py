@@ -69,5 +69,5 @@ def test_it_is_searched_and_exported_with_the_default_loss_and_metric(tmp_path: 
     inputs, targets = validation.batch(torch.arange(len(validation)))
     with torch.no_grad():
         right = model(**inputs).logits.argmax(dim=1) == targets
-    assert float(right.float().mean()) == pytest.approx(result.accuracy)
+    assert float(right.float().mean()) == pytest.approx(result.metric)
     assert sum(parameter.numel() for parameter in model.parameters()) < outcome.session.dense.cost.params

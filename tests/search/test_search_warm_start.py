@@ -99,7 +99,7 @@ def told(driver: Driver) -> list[Any]:
     for trial in trials:
         result = result_of(trial)
         assert result is not None
-        accuracy, kept = result.accuracy, dict(result.kept)
+        accuracy, kept = result.metric, dict(result.kept)
         rows.append((trial.state, trial.params, config_of(trial), accuracy, kept, trial.user_attrs.get(SOURCE)))
     return rows
 
@@ -125,7 +125,7 @@ def test_a_tree_goes_on_from_another_studys_networks(warm: Warm, tree: StudyFold
     assert taken["number"].tolist() == list(range(len(there)))
     assert taken["source"].tolist() == [f"tiny:{number}" for number in there["number"]]
     assert len(own) == 4
-    same = ["accuracy", "flops", "size_bytes", "latency_ms", "epochs", "epochs_lineage", "seed", "kept.stem"]
+    same = ["metric.accuracy", "flops", "size_bytes", "latency_ms", "epochs", "epochs_lineage", "seed", "kept.stem"]
     pd.testing.assert_frame_equal(taken[same].reset_index(drop=True), there[same])
     here = {number: position for position, number in enumerate(there["number"])}
     assert taken["parent"].dropna().tolist() == [here[number] for number in there["parent"].dropna()]
@@ -143,10 +143,10 @@ def test_a_tree_goes_on_from_another_studys_networks(warm: Warm, tree: StudyFold
     assert set(on_front["number"]) == {trial.number for trial in driver.study.best_trials}
     assert on_front["source"].notna().any()
     assert {int(path.name) for path in folder.checkpoints.iterdir()} == set(on_front["number"])
-    for number, accuracy in zip(on_front["number"], on_front["accuracy"], strict=True):
+    for number, accuracy in zip(on_front["number"], on_front["metric.accuracy"], strict=True):
         model = load_model(folder.model(number), session.task.build_model)
-        assert evaluate(model, session.task.data.validation, session.task).accuracy == pytest.approx(accuracy)
-    assert pd.read_parquet(folder.front)["accuracy_test"].notna().all()
+        assert evaluate(model, session.task.data.validation, session.task).metric == pytest.approx(accuracy)
+    assert pd.read_parquet(folder.front)["metric.accuracy_test"].notna().all()
     first = on_front[on_front["source"].notna()].iloc[0]
     manifest = export_trial(StudyReader(folder.root), str(first["number"]), tmp_path / "out", ["safetensors"])[2]
     assert manifest.source["taken_over_from"]["number"] == int(first["source"].removeprefix("tiny:"))
@@ -306,7 +306,7 @@ def test_a_network_that_the_other_study_forgets_meanwhile(
     here = there["number"].tolist().index(gone)
     assert not outcome.session.folder.checkpoint_store.has_model(here)
     assert here not in outcome.driver.front.members
-    assert outcome.driver.frame()["accuracy"][here] == there["accuracy"][here]
+    assert outcome.driver.frame()["metric.accuracy"][here] == there["metric.accuracy"][here]
 
 
 def test_networks_are_copied_where_no_links_can_be_made(
@@ -321,6 +321,9 @@ def test_networks_are_copied_where_no_links_can_be_made(
     assert taken
     for number in taken:
         load_model(outcome.session.folder.model(number), outcome.session.task.build_model)
+
+
+SCORE = {"callable": "tiny_task:score", "name": "accuracy", "direction": "maximize"}
 
 
 def perturbed(dense: Path, target: Path) -> None:
@@ -341,7 +344,7 @@ def perturbed(dense: Path, target: Path) -> None:
         ({"search": {"warm_start": "untrained"}}, r"search.warm_start: untrained has no trials yet"),
         ({"task": {"model": "tiny_task:other"}}, r"task.model.callable: tiny_task:net -> tiny_task:other"),
         ({"task": {"data": "tiny_task:fewer"}}, r"task.data.callable: tiny_task:data -> tiny_task:fewer"),
-        ({"task": {"metric": "tiny_task:score"}}, r"task.metric: None -> \{'callable': 'tiny_task:score'"),
+        ({"task": {"metric": SCORE}}, r"task.metric.callable: None -> tiny_task:score"),
         ({"task": {"weights": "other.safetensors"}}, r"from other dense weights than other.safetensors\. Set task.w"),
     ],
     ids=["no folder", "no study", "itself", "no trial", "no dense network", "model", "data", "metric", "weights"],

@@ -13,14 +13,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import copy_study
+from tiny import TINY_SPACE, copy_study
 
+from autoprune.config import SearchConfig
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import UnwritableError
 from autoprune.search.run import run_search
 from autoprune.study.epochs import EpochLog, read_epochs
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import EpochReport, Replicate, RunId
+
+CONFIG = SearchConfig.model_validate(TINY_SPACE)
 
 
 def report(run: RunId, epoch: int, accuracy: float = 0.5) -> EpochReport:
@@ -43,7 +46,7 @@ REPORTS = [report(0, 1), report(1, 1), report(0, 2), report(Replicate(0, 1), 1),
 
 @pytest.fixture
 def folder(tmp_path: Path) -> StudyFolder:
-    found = StudyFolder(tmp_path / "study")
+    found = StudyFolder(tmp_path / "study", CONFIG)
     found.create()
     return found
 
@@ -80,7 +83,7 @@ def test_a_study_without_the_file_has_an_empty_table_of_the_same_types(folder: S
 def test_a_file_cut_off_anywhere_becomes_whole_again(cut_share: float, data: st.DataObject) -> None:
     """The trials go on from the last epoch that was told, and tell it again."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = StudyFolder(Path(scratch))
+        folder = StudyFolder(Path(scratch), CONFIG)
         log = EpochLog(folder)
         for each in REPORTS:
             log.append(each)
@@ -108,7 +111,7 @@ def test_a_trial_that_starts_again_replaces_what_it_had(folder: StudyFolder) -> 
     log.append(report(1, 1, accuracy=0.75))
     for _ in range(2):
         frame = read_epochs(folder)
-        assert frame.loc[frame["number"] == 1, "accuracy"].tolist() == [0.75]
+        assert frame.loc[frame["number"] == 1, "metric.accuracy"].tolist() == [0.75]
         assert (frame["number"] == 0).sum() == 2
         EpochLog(folder)
         assert lines(folder) == [("0", 1), ("0", 2), ("1", 1), ("0-seed1", 1)]
@@ -143,6 +146,7 @@ def test_a_line_that_the_disk_has_no_room_for_leaves_nothing_behind(folder: Stud
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from autoprune.config import SearchConfig
 from autoprune.engines.inline import run_in_process
 from autoprune.search.run import run_search
 from autoprune.study.epochs import EpochLog

@@ -52,7 +52,7 @@ def test_the_steps_taken_again_give_the_same_network(tiny_study: Callable[..., P
     assert cuts[-1]["epochs_lineage"] == sum(step["epochs"] for step in cuts) == rows["epochs_lineage"][deepest]
     for step in cuts:
         row = rows.loc[step["trial"]]
-        assert (step["accuracy"], step["cost"]["flops"]) == (row["accuracy"], row["flops"])
+        assert (step["metric"], step["cost"]["flops"]) == (row["metric.accuracy"], row["flops"])
         assert step["kept"] == {name.removeprefix("kept."): row[name] for name in rows if name.startswith("kept.")}
         assert len(step["curve"]) == step["epochs"]
 
@@ -61,7 +61,7 @@ def test_the_steps_taken_again_give_the_same_network(tiny_study: Callable[..., P
     for number, step in enumerate(cuts, start=1):
         *_, result = worker.run(retold(step, number))
         assert isinstance(result, TrialResult)
-        assert (result.accuracy, result.loss, result.kept) == (step["accuracy"], step["loss"], step["kept"])
+        assert (result.metric, result.loss, result.kept) == (step["metric"], step["loss"], step["kept"])
     models = [
         load_model(folder.model(number), session.task.build_model).state_dict()
         for folder, number in ((session.folder, deepest), (again.folder, len(cuts)))
@@ -87,7 +87,7 @@ def test_the_steps_taken_again_give_the_same_network(tiny_study: Callable[..., P
 
     spec = session.spec.model_copy(update={"task": session.spec.task.model_copy(update={"weights": "w.pt"})})
     given = lineage_steps(session.folder, spec, trials, deepest)[0]
-    assert given == {name: dense[name] for name in ("trial", "accuracy", "loss", "cost")} | {"weights": "w.pt"}
+    assert given == {name: dense[name] for name in ("trial", "metric", "loss", "cost")} | {"weights": "w.pt"}
 
 
 def test_trials_without_a_lineage(tiny_study: Callable[..., PreparedStudy]) -> None:

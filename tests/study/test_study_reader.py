@@ -2,12 +2,19 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from tiny import copy_study
+import yaml
+from tiny import TINY_SPACE, copy_study, merged
 
+from autoprune.config.constraints import Drop
+from autoprune.config.metric import MetricSpec
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import ConfigError, StudyError
 from autoprune.search.prepare import PreparedStudy
@@ -40,18 +47,18 @@ def test_what_a_search_told_is_read(searched: StudyFolder) -> None:
     for trial, row in zip(study.trials, frame.to_dict("records"), strict=True):
         assert trial.config is not None
         assert trial.result is not None
-        assert trial.result.accuracy == row["accuracy"]
+        assert trial.result.metric == row["metric.accuracy"]
         assert len(trial.curve) == trial.config.epochs
         assert trial.source is None
         assert trial.has_ended
     for number in front["number"]:
-        assert study.test_accuracy(number) == frame.set_index("number")["accuracy_test"][number]
+        assert study.test_metric(number) == frame.set_index("number")["metric.accuracy_test"][number]
         assert study.has_network(number)
         assert study.network_record(number)["config"]["number"] == number
         assert (study.network_folder(number) / "model.safetensors").is_file()
         lineage = study.front_lineages()[number]
         assert [step["trial"] for step in study.lineage(number)] == [None, *lineage]
-    assert study.test_accuracy(None) is not None
+    assert study.test_metric(None) is not None
     children = frame[frame["parent"].notna()]
     assert len(children)
     for number, line in zip(children["number"], children["lineage"], strict=True):
@@ -63,7 +70,7 @@ def test_the_epochs_of_a_trial_are_its_curve(searched: StudyFolder) -> None:
     study = StudyReader(searched.root)
     for trial in study.trials:
         epochs = study.epochs(trial.number)
-        assert list(epochs["accuracy"]) == trial.curve
+        assert list(epochs["metric.accuracy"]) == trial.curve
         assert list(epochs["epoch"]) == [*range(1, len(epochs) + 1)]
     assert len(study.epochs()) == sum(len(trial.curve) for trial in study.trials) + len(study.epochs("dense"))
 
@@ -104,7 +111,7 @@ def test_no_study(tmp_path: Path) -> None:
         ("study.db", lambda study: study.lineage(0)),
         ("trials.parquet", lambda study: study.frame()),
         ("front.parquet", lambda study: study.front()),
-        ("test.json", lambda study: study.test_accuracy(None)),
+        ("test.json", lambda study: study.test_metric(None)),
         ("study.json", lambda study: study.base_dir),
         ("trial.json", lambda study: study.network_record(int(study.front()["number"].iloc[0]))),
         ("space.yaml", lambda study: study.config),
@@ -136,6 +143,55 @@ def test_a_plan_without_its_parts_is_named(tiny_study: Callable[..., PreparedStu
         _ = study.cost_table
 
 
+def of_schema_1(study: StudyFolder, root: Path) -> StudyFolder:
+    """A copy of a study as the first schema had it: its metric is called accuracy in every file."""
+    shutil.copytree(study.root, root)
+    folder = StudyFolder(root)
+    folder.write_json(folder.origin, folder.read_json(folder.origin) | {"schema": 1, "base_dir": str(study.base_dir)})
+    reference = folder.read_json(folder.reference)
+    reference["dense"]["accuracy"] = reference["dense"].pop("metric")
+    folder.write_json(folder.reference, reference)
+    for path in (folder.trials, folder.front):
+        frame = pd.read_parquet(path).drop(columns="metric.accuracy_se")
+        folder.write_frame(path, frame.rename(columns=lambda name: name.replace("metric.accuracy", "accuracy")))
+    folder.epochs.write_text(folder.epochs.read_text().replace('"metric.accuracy":', '"accuracy":'))
+    with closing(sqlite3.connect(folder.database)) as database, database:
+        for now, before in (("metric", "accuracy"), ("metric_test", "accuracy_test")):
+            names = (rf"\"{now}\":", rf"\"{before}\":")
+            database.execute("UPDATE trial_user_attributes SET value_json = replace(value_json, ?, ?)", names)
+    return folder
+
+
+def test_a_study_of_the_first_format_is_read_and_not_gone_on_with(searched: StudyFolder, tmp_path: Path) -> None:
+    now, before = StudyReader(searched.root), StudyReader(of_schema_1(searched, tmp_path / "tiny").root)
+    for old, new in ((before.frame(), now.frame()), (before.front(), now.front())):
+        pd.testing.assert_frame_equal(old, new.drop(columns="metric.accuracy_se"))
+    pd.testing.assert_frame_equal(before.epochs(), now.epochs())
+    assert before.dense == now.dense
+    assert [(trial.result, trial.curve) for trial in before.trials] == [
+        (trial.result, trial.curve) for trial in now.trials
+    ]
+    assert before.lineage(3) == now.lineage(3)
+    assert before.status() == now.status()
+    space = copy_study(searched.root, tmp_path / "again", {})
+    with pytest.raises(StudyError, match=r"begun by an earlier autoprune \(schema 1, now 2\).* another name"):
+        run_search(space, tmp_path, run_in_process)
+
+
+@pytest.mark.parametrize("metric", ["my_task:f1", {"callable": "my_task:f1", "args": {"beta": 2}}])
+def test_a_metric_of_the_first_format_was_called_accuracy_and_maximised(tmp_path: Path, metric: Any) -> None:
+    folder = StudyFolder(tmp_path)
+    space = merged(TINY_SPACE, {"task": {"metric": metric}, "constraints": {"accuracy_drop": 0.02}})
+    folder.space.write_text(yaml.safe_dump(space))
+    folder.write_json(folder.origin, {"schema": 1})
+    assert folder.config.metric == MetricSpec("accuracy", "maximize")
+    assert folder.config.task.metric.callable == "my_task:f1"
+    assert folder.config.constraints.metric_drop == Drop(value=0.02)
+    folder.write_json(folder.origin, {"schema": SCHEMA})
+    with pytest.raises(ConfigError, match=r"task\.metric.*direction"):
+        _ = StudyFolder(tmp_path).config
+
+
 def test_a_study_of_a_newer_format_is_refused(tiny_study: Callable[..., PreparedStudy]) -> None:
     session = tiny_study()
     folder, origin = session.folder, json.loads(session.folder.origin.read_text())
@@ -145,5 +201,5 @@ def test_a_study_of_a_newer_format_is_refused(tiny_study: Callable[..., Prepared
     assert tiny_study().dense == session.dense
     folder.write_json(folder.origin, origin | {"schema": SCHEMA + 1})
     for opened in (lambda: StudyReader(folder.root), tiny_study):
-        with pytest.raises(StudyError, match=r"study\.json: made by a newer autoprune: schema 2.* Upgrade"):
+        with pytest.raises(StudyError, match=r"study\.json: made by a newer autoprune: schema 3.* Upgrade"):
             opened()

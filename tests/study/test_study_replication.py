@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from autoprune.config.metric import MetricSpec
 from autoprune.study.folder import StudyFolder
 from autoprune.study.replication import replication_metrics, with_replication
 from autoprune.trial import Replicate, TrialResult, to_dict
 
-AIMS = ["accuracy", "flops"], ["maximize", "minimize"]
+AIMS = ["accuracy", "flops"], MetricSpec()
 
 
 @pytest.fixture
@@ -23,19 +24,19 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 def note(folder: StudyFolder, replicate: Replicate, accuracy: float | None, test: float | None = None) -> None:
     state = "failed" if accuracy is None else "finished"
-    result = TrialResult(replicate, state, accuracy, accuracy_test=test)  # type: ignore[arg-type]
+    result = TrialResult(replicate, state, accuracy, metric_test=test)  # type: ignore[arg-type]
     folder.write_json(folder.replicate(replicate), {"config": {}, "result": to_dict(result)})
 
 
 def front(**columns: list[object]) -> pd.DataFrame:
-    frame = pd.DataFrame(columns)
+    frame = pd.DataFrame(columns).rename(columns={"accuracy": "metric.accuracy"})
     return frame.astype({"parent": "Int64", "flops": "Int64"})
 
 
 def test_without_certification_the_front_stays_as_it_is(folder: StudyFolder) -> None:
     frame = front(number=[3], parent=[None], accuracy=[0.5], flops=[10])
     pd.testing.assert_frame_equal(with_replication(folder, frame, *AIMS), frame)
-    assert replication_metrics(folder, 3, starts_at_dense=True) == {}
+    assert replication_metrics(folder, 3, "accuracy", starts_at_dense=True) == {}
 
 
 def test_mean_and_deviation_of_each_way(folder: StudyFolder) -> None:
@@ -52,19 +53,23 @@ def test_mean_and_deviation_of_each_way(folder: StudyFolder) -> None:
     assert found.index.tolist() == [7, 1, 4]
     first, second, third = found.to_dict("records")
     assert first["lineage.runs"] == 3
-    assert first["lineage.accuracy"] == pytest.approx(statistics.mean(along))
-    assert first["lineage.accuracy_std"] == pytest.approx(statistics.stdev(along))
-    assert first["lineage.accuracy_test"] == pytest.approx(statistics.mean(tests))
-    assert first["lineage.accuracy_test_std"] == pytest.approx(statistics.stdev(tests))
-    assert (first["from_dense.runs"], first["from_dense.accuracy"], first["from_dense.accuracy_test"]) == (1, 0.8, 0.7)
-    assert np.isnan(first["from_dense.accuracy_std"])
+    assert first["lineage.metric.accuracy"] == pytest.approx(statistics.mean(along))
+    assert first["lineage.metric.accuracy_std"] == pytest.approx(statistics.stdev(along))
+    assert first["lineage.metric.accuracy_test"] == pytest.approx(statistics.mean(tests))
+    assert first["lineage.metric.accuracy_test_std"] == pytest.approx(statistics.stdev(tests))
+    assert (
+        first["from_dense.runs"],
+        first["from_dense.metric.accuracy"],
+        first["from_dense.metric.accuracy_test"],
+    ) == (1, 0.8, 0.7)
+    assert np.isnan(first["from_dense.metric.accuracy_std"])
     assert second["from_dense.runs"] == 2  # it starts from dense: the same runs
-    assert second["from_dense.accuracy"] == second["lineage.accuracy"] == pytest.approx(0.65)
+    assert second["from_dense.metric.accuracy"] == second["lineage.metric.accuracy"] == pytest.approx(0.65)
     assert third["lineage.runs"] == 0
-    assert np.isnan(third["lineage.accuracy"])
+    assert np.isnan(third["lineage.metric.accuracy"])
     assert found["holds"].tolist() == [True, True, pd.NA]
-    metrics = replication_metrics(folder, 3, starts_at_dense=False)
-    assert metrics["lineage"]["accuracy"] == first["lineage.accuracy"]
+    metrics = replication_metrics(folder, 3, "accuracy", starts_at_dense=False)
+    assert metrics["lineage"]["accuracy"] == first["lineage.metric.accuracy"]
     assert metrics["from_dense"]["runs"] == 1
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from autoprune.config.task import CallableRef, TaskSettings
+from autoprune.config.task import CallableRef, MetricSettings, TaskSettings
 from autoprune.errors import TaskError
 from autoprune.tasks.build import build_task
 from autoprune.tasks.check import check_task
@@ -59,6 +59,10 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "build_example.py").write_text(SOURCE)
     (tmp_path / "here.txt").write_text("")
     return tmp_path
+
+
+def own_metric(name: str) -> MetricSettings:
+    return MetricSettings(name=name, direction="maximize", callable=f"build_example:{name}")
 
 
 def ref(name: str, **args: object) -> CallableRef:
@@ -164,7 +168,7 @@ def test_what_is_wrong_is_said(settings: TaskSettings, message: str, folder: Pat
 
 
 def test_all_parts_that_are_wrong_are_named_together(folder: Path) -> None:
-    settings = TaskSettings(model=ref("nett"), data=ref("dat"), metric=ref("metric"))
+    settings = TaskSettings(model=ref("nett"), data=ref("dat"), metric=own_metric("metric"))
     with pytest.raises(TaskError) as caught:
         build_task(settings, folder)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [

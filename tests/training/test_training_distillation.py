@@ -128,7 +128,7 @@ def test_few_examples_teach_more_with_the_dense_network(
         trainer = Trainer(task.build_model(), task, **settings, distillation=distillation)
         for _ in range(30):
             trainer.run_epoch()
-        return evaluate(trainer.model, task.data.validation, task).accuracy
+        return evaluate(trainer.model, task.data.validation, task).metric
 
     assert trained(1.0) > trained(0.0)
 

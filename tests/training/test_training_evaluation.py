@@ -34,7 +34,7 @@ def test_accuracy_and_loss_are_those_of_scikit_learn(
     with torch.no_grad():
         probabilities = functional.softmax(mlp(split.inputs).double(), dim=1).numpy()
     result = evaluate(mlp, split, task, batch_size=batch_size)
-    assert result.accuracy == pytest.approx(accuracy_score(split.targets, probabilities.argmax(1)))
+    assert result.metric == pytest.approx(accuracy_score(split.targets, probabilities.argmax(1)))
     assert result.loss == pytest.approx(log_loss(split.targets, probabilities), rel=1e-5)
 
 
@@ -120,7 +120,7 @@ def test_no_cache_of_a_batch_is_kept(make_task: MakeTask, mlp: nn.Module) -> Non
 
     task = replace(plain, metric=metric)
     found = evaluate(Returning(mlp, caching), task.data.validation, task, batch_size=77)
-    assert found.accuracy == evaluate(mlp, plain.data.validation, plain, batch_size=77).accuracy
+    assert found.metric == evaluate(mlp, plain.data.validation, plain, batch_size=77).metric
     assert len(caches) > 1
     assert alive == [0]
 

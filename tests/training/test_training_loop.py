@@ -30,7 +30,7 @@ def test_the_cnn_learns_digits(make_task: MakeTask, settings: dict[str, Any], cn
     losses = [trainer.run_epoch().train_loss for _ in range(4)]
     assert losses == sorted(losses, reverse=True)
     recalibrate_batch_norm(trainer.model, task.data.train)
-    ours = evaluate(trainer.model, task.data.validation, task).accuracy
+    ours = evaluate(trainer.model, task.data.validation, task).metric
     linear = LogisticRegression(max_iter=500).fit(task.data.train.inputs, task.data.train.targets)
     assert ours > 0.9
     assert ours >= linear.score(task.data.validation.inputs, task.data.validation.targets) - 0.01
@@ -206,4 +206,4 @@ def test_the_cnn_learns_digits_on_a_gpu(make_task: MakeTask, settings: dict[str,
     for _ in range(4):
         trainer.run_epoch()
     recalibrate_batch_norm(trainer.model, task.data.train, "cuda")
-    assert evaluate(trainer.model, task.data.validation, task, "cuda").accuracy > 0.9
+    assert evaluate(trainer.model, task.data.validation, task, "cuda").metric > 0.9

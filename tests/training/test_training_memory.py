@@ -135,7 +135,7 @@ def test_evaluation_goes_on_with_half_the_batch(make_task: MakeTask) -> None:
     n_calls = hungry.n_calls
     assert n_calls == 2 + math.ceil(500 / 16), "what was judged is not judged again"
     late = evaluate(network(Hungry(99, fails_at=(4,))), task.data.validation, task)
-    assert late.accuracy == result.accuracy
+    assert late.metric == result.metric
     assert late.loss == pytest.approx(result.loss, rel=1e-6)
     assert late.batch_size == CPU_BATCH // 2
 
@@ -252,7 +252,7 @@ def test_a_gpu_that_is_full_ends_as_with_that_size_beforehand(
     try:
         full = Trainer(wide(), task, **settings, device="cuda", precision=precision)
         losses = [full.run_epoch().train_loss for _ in range(2)]
-        accuracy = evaluate(full.model, task.data.validation, task, "cuda", 4096, precision).accuracy
+        accuracy = evaluate(full.model, task.data.validation, task, "cuda", 4096, precision).metric
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert full.micro_batch_size is not None
@@ -263,4 +263,4 @@ def test_a_gpu_that_is_full_ends_as_with_that_size_beforehand(
     tolerance = 1e-4 if precision == "float32" else 1e-2
     assert losses == pytest.approx([before.run_epoch().train_loss for _ in range(2)], rel=tolerance)
     judged = evaluate(before.model, task.data.validation, task, "cuda", precision=precision)
-    assert accuracy == pytest.approx(judged.accuracy, abs=0.02)
+    assert accuracy == pytest.approx(judged.metric, abs=0.02)

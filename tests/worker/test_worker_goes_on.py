@@ -37,9 +37,9 @@ def test_a_trial_goes_on_to_the_same_bits(worker: Worker, n_epochs: int, gradual
     *reports, result = Worker(worker.folder).run(trial(pruning, 1, **changes))
     assert isinstance(result, TrialResult)
     assert isinstance(whole, TrialResult)
-    assert (result.accuracy, result.loss, result.kept) == (whole.accuracy, whole.loss, whole.kept)
-    told = [(report.epoch, report.accuracy, report.loss) for report in reports if isinstance(report, EpochReport)]
-    expected = [(each.epoch, each.accuracy, each.loss) for each in whole_reports if isinstance(each, EpochReport)]
+    assert (result.metric, result.loss, result.kept) == (whole.metric, whole.loss, whole.kept)
+    told = [(report.epoch, report.metric, report.loss) for report in reports if isinstance(report, EpochReport)]
+    expected = [(each.epoch, each.metric, each.loss) for each in whole_reports if isinstance(each, EpochReport)]
     assert told == expected[n_epochs - 1 :], "the last epoch before the death is told again"
     models = [load_model(worker.folder.model(number), worker.task.build_model).state_dict() for number in (0, 1)]
     torch.testing.assert_close(models[0], models[1], rtol=0, atol=0)
@@ -51,7 +51,7 @@ def test_a_distilled_trial_follows_the_dense_network_and_goes_on_to_the_same_bit
     whole, model = finished(worker, trial(NEURON, 1, distillation=distilled))
     dropped_after(worker.run(trial(NEURON, 2, distillation=distilled)), 2)
     result, again = finished(Worker(worker.folder), trial(NEURON, 2, distillation=distilled))
-    assert (result.accuracy, result.loss) == (whole.accuracy, whole.loss)
+    assert (result.metric, result.loss) == (whole.metric, whole.loss)
     assert whole.loss != plain.loss
     torch.testing.assert_close(model.state_dict(), again.state_dict(), rtol=0, atol=0)
     networks = [load_model(worker.folder.model(number), worker.task.build_model).eval() for number in (None, 0, 1)]
@@ -69,7 +69,7 @@ def test_a_reconstructed_trial_goes_on_to_the_same_bits(worker: Worker, gradual:
     whole, expected = finished(worker, trial(pruning, 0))
     dropped_after(worker.run(trial(pruning, 1)), 1)
     again, model = finished(Worker(worker.folder), trial(pruning, 1))
-    assert (again.accuracy, again.loss) == (whole.accuracy, whole.loss)
+    assert (again.metric, again.loss) == (whole.metric, whole.loss)
     torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
 
@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_starts_the_trial_anew(worker: Worker, damage: str)
     *reports, result = worker.run(trial(NEURON, 1))
     assert len(reports) == 3
     assert isinstance(result, TrialResult)
-    assert (result.accuracy, result.loss) == (whole.accuracy, whole.loss)
+    assert (result.metric, result.loss) == (whole.metric, whole.loss)
 
 
 @pytest.mark.parametrize("other", [trial(NEURON, 2), trial(NEURON, 1, seed=6), trial(LAYER, 1)])
@@ -95,4 +95,4 @@ def test_another_trials_checkpoint_starts_the_trial_anew(worker: Worker, other: 
     *reports, result = worker.run(trial(NEURON, 1))
     assert len(reports) == 3
     assert isinstance(result, TrialResult)
-    assert (result.accuracy, result.loss, result.kept) == (whole.accuracy, whole.loss, whole.kept)
+    assert (result.metric, result.loss, result.kept) == (whole.metric, whole.loss, whole.kept)

@@ -33,7 +33,7 @@ def test_a_trial_whose_file_is_not_its_network_has_failed(make_worker: Callable[
     worker = make_worker({"pruning": [{"method": "neuron", "ratio": 0.5}]}, task=late(TINY_TASK))
     result = run(worker, trial(NEURON))
     assert result.state == "failed"
-    assert result.accuracy is None
+    assert result.metric is None
     assert result.error is not None
     assert "its file lacks attribute 'gain' of module 'block1' (Block), attribute 'gain' of module 'block2'" in (
         result.error.replace("attribute 'n_steps' of module 'block1' (Block), ", "")
@@ -48,10 +48,10 @@ def test_the_figures_are_those_of_the_loaded_file(
     worker = make_worker({"training": settings})
     result, model = finished(worker, trial(gradually(NEURON), with_test=True))
     for split, accuracy in (
-        (worker.task.data.validation, result.accuracy),
-        (worker.task.data.test, result.accuracy_test),
+        (worker.task.data.validation, result.metric),
+        (worker.task.data.test, result.metric_test),
     ):
-        assert evaluate(model, split, worker.task, precision=worker.precision).accuracy == accuracy
+        assert evaluate(model, split, worker.task, precision=worker.precision).metric == accuracy
     stored = worker.folder.read_json(worker.folder.record(0))["outputs"]
     assert check_stored_outputs(stored, model, reference_inputs(worker.task)) == SAME
     assert torch.equal(worker.reference_inputs, reference_inputs(worker.task))

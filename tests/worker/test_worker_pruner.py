@@ -37,9 +37,9 @@ def test_each_method_alone_and_all_together(worker: Worker, pruning: PruningConf
     model = load_model(worker.folder.model(0), worker.task.build_model)
     assert_pruned_as_asked(result, model, pruning)
     judged = evaluate(model, worker.task.data.validation, worker.task)
-    assert (result.accuracy, result.loss) == (judged.accuracy, pytest.approx(judged.loss))
-    assert result.accuracy is not None
-    assert result.accuracy > 0.4
+    assert (result.metric, result.loss) == (judged.metric, pytest.approx(judged.loss))
+    assert result.metric is not None
+    assert result.metric > 0.4
     cost = result.cost
     assert cost is not None
     assert cost.params == sum(parameter.numel() for parameter in model.parameters())

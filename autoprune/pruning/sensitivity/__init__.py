@@ -1,1 +1,1 @@
-"""Sensitivity: how accuracy falls when each group of channels alone is pruned, and the widths that follow from it."""
+"""Sensitivity: how the score falls when each group of channels alone is pruned, and the widths that follow from it."""

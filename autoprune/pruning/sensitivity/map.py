@@ -1,4 +1,6 @@
-"""The sensitivity map: accuracy after one group alone is pruned, and the widths that a drop in accuracy allows.
+"""The sensitivity map: score after one group alone is pruned, and the widths that a drop in score allows.
+
+A score is accuracy, or any other metric signed so that higher is better.
 
 Importing this loads no torch.
 """
@@ -17,27 +19,27 @@ from autoprune.errors import PruningError
 
 @dataclass(frozen=True)
 class SensitivityPoint:
-    """Accuracy with one group pruned to a width and all others whole, batch norm recalibrated, not trained."""
+    """Score with one group pruned to a width and all others whole, batch norm recalibrated, not trained."""
 
     group: str
     width: int
-    accuracy: float
+    score: float
 
 
 @dataclass(frozen=True)
 class SensitivityMap:
-    """How the accuracy falls when each group alone is pruned.
+    """How the score falls when each group alone is pruned.
 
-    Between measured widths the accuracy is interpolated. A narrower width never reads better than a wider one: the
-    accuracy at a width is the lowest among those measured at it and at wider ones, the dense network included. Nothing
-    is known below the narrowest measured width. The accuracy there reads as that of the narrowest, and no width is
+    Between measured widths the score is interpolated. A narrower width never reads better than a wider one: the
+    score at a width is the lowest among those measured at it and at wider ones, the dense network included. Nothing
+    is known below the narrowest measured width. The score there reads as that of the narrowest, and no width is
     proposed.
 
     Attributes:
         dense_widths: Group -> channels in the dense network, for every group of the plan.
         multiples: Group -> the number that its width must be a multiple of; 1 where it is not named.
-        dense_accuracy: Of the dense network, recalibrated and judged on the same examples as the points.
-        points: In any order. A group without any stays whole. An accuracy of NaN counts as lower than any other.
+        dense_score: Of the dense network, recalibrated and judged on the same examples as the points.
+        points: In any order. A group without any stays whole. A score of NaN counts as lower than any other.
         n_examples: Examples that went forward through networks to measure all of it.
 
     Raises:
@@ -45,7 +47,7 @@ class SensitivityMap:
     """
 
     dense_widths: Mapping[str, int]
-    dense_accuracy: float
+    dense_score: float
     points: tuple[SensitivityPoint, ...]
     multiples: Mapping[str, int]
     n_examples: int = 0
@@ -55,8 +57,8 @@ class SensitivityMap:
             if not 1 <= point.width <= self.dense_widths.get(point.group, 0):
                 raise PruningError(f"the sensitivity of '{point.group}' at width {point.width} is of another network.")
 
-    def accuracy(self, group: str, width: int) -> float:
-        """Return the accuracy with this group alone at this width.
+    def score(self, group: str, width: int) -> float:
+        """Return the score with this group alone at this width.
 
         Raises:
             PruningError: If the group has no points, or the width is not in [1, the dense one].
@@ -71,13 +73,13 @@ class SensitivityMap:
     def ranking(self) -> list[str]:
         """Rank the measured groups, most sensitive first, by the mean drop from the narrowest to the dense width."""
         drops = {
-            group: float(np.nan_to_num(self.dense_accuracy - curve[self._narrowest[group] :], nan=np.inf).mean())
+            group: float(np.nan_to_num(self.dense_score - curve[self._narrowest[group] :], nan=np.inf).mean())
             for group, curve in self._curves.items()
         }
         return sorted(drops, key=lambda group: -drops[group])
 
     def widths_within(self, drop: float) -> dict[str, int]:
-        """Return the narrowest width of every group at which that group alone loses at most ``drop`` of accuracy.
+        """Return the narrowest width of every group at which that group alone loses at most ``drop``.
 
         One threshold gives the widths of all groups, as in ModelOpt's FastNAS. The widths obey ``multiples`` and are
         no narrower than what was measured. Pruned together, the groups lose more than ``drop``.
@@ -86,7 +88,7 @@ class SensitivityMap:
             PruningError: If ``drop`` is negative or NaN.
         """
         if not drop >= 0:
-            raise PruningError(f"the drop in accuracy must be at least 0, got {drop}.")
+            raise PruningError(f"the drop in score must be at least 0, got {drop}.")
         found = dict(self.dense_widths)
         for group, (widths, drops) in self._steps.items():
             found[group] = int(widths[np.searchsorted(drops, drop, side="right") - 1])
@@ -104,23 +106,23 @@ class SensitivityMap:
 
     @cached_property
     def _measured(self) -> dict[str, dict[int, float]]:
-        """Group -> width -> accuracy as measured, widest first, the dense width included."""
-        found = {group: {width: self.dense_accuracy} for group, width in self.dense_widths.items()}
+        """Group -> width -> score as measured, widest first, the dense width included."""
+        found = {group: {width: self.dense_score} for group, width in self.dense_widths.items()}
         for point in sorted(self.points, key=lambda point: -point.width):
-            found[point.group].setdefault(point.width, point.accuracy)
-        return {group: accuracies for group, accuracies in found.items() if len(accuracies) > 1}
+            found[point.group].setdefault(point.width, point.score)
+        return {group: scores for group, scores in found.items() if len(scores) > 1}
 
     @cached_property
     def _narrowest(self) -> dict[str, int]:
-        return {group: min(accuracies) for group, accuracies in self._measured.items()}
+        return {group: min(scores) for group, scores in self._measured.items()}
 
     @cached_property
     def _curves(self) -> dict[str, np.ndarray]:
-        """Group -> accuracy at every width from 0 to the dense one, never rising as the width falls."""
+        """Group -> score at every width from 0 to the dense one, never rising as the width falls."""
         curves = {}
-        for group, accuracies in self._measured.items():
-            falling = np.minimum.accumulate(np.array(list(accuracies.values()), dtype=float))
-            widths = np.array(list(accuracies))
+        for group, scores in self._measured.items():
+            falling = np.minimum.accumulate(np.array(list(scores.values()), dtype=float))
+            widths = np.array(list(scores))
             curves[group] = np.interp(np.arange(self.dense_widths[group] + 1), widths[::-1], falling[::-1])
         return curves
 
@@ -132,7 +134,7 @@ class SensitivityMap:
             dense, multiple = self.dense_widths[group], self.multiples.get(group, 1)
             allowed = [w for w in range(self._narrowest[group], dense) if w % multiple == 0]
             widths = np.array([*allowed, dense])[::-1]
-            steps[group] = (widths, np.nan_to_num(self.dense_accuracy - curve[widths], nan=np.inf))
+            steps[group] = (widths, np.nan_to_num(self.dense_score - curve[widths], nan=np.inf))
         return steps
 
 

@@ -41,7 +41,7 @@ class SensitivityMeter:
     Args:
         model: The trained dense network; it is not touched.
         plan: Its plan.
-        judge: Gives the accuracy, higher is better, of a network in evaluation mode.
+        judge: Gives the score, higher is better, of a network in evaluation mode.
         example_inputs: Inputs on which each pruned network is proved.
         recalibrate: Recalibrates a pruned network's batch norm, in place.
         criterion: Importance that decides which channels go.
@@ -69,19 +69,19 @@ class SensitivityMeter:
         self._example_inputs, self._criterion, self._loss, self._seed = example_inputs, criterion, loss, seed
         self._calibration = calibration
 
-    def measure_dense_accuracy(self) -> float:
-        """Measure the accuracy that the points compare with: of the dense network, recalibrated like a pruned one."""
-        return self._accuracy({})
+    def measure_dense_score(self) -> float:
+        """Measure the score that the points compare with: of the dense network, recalibrated like a pruned one."""
+        return self._score({})
 
     def measure_point(self, group: str, width: int) -> SensitivityPoint:
-        """Prune one group to a width and measure the accuracy.
+        """Prune one group to a width and measure the score.
 
         Raises:
             PruningError: If the group is unknown or can't have this width.
         """
-        return SensitivityPoint(group, width, self._accuracy({group: width}))
+        return SensitivityPoint(group, width, self._score({group: width}))
 
-    def _accuracy(self, widths: dict[str, int]) -> float:
+    def _score(self, widths: dict[str, int]) -> float:
         pruned = prune(
             self._model,
             self.plan,
@@ -108,17 +108,17 @@ def measure_map(
         round_to: As there; holds for the widths that the map proposes.
         on_point: Told of every point measured.
     """
-    dense_accuracy = meter.measure_dense_accuracy()
+    dense_score = meter.measure_dense_score()
     found = []
     for group, width in points:
         found.append(meter.measure_point(group, width))
         on_point(found[-1])
-    return map_of(meter.plan, dense_accuracy, found, round_to, meter.examples_per_point * (1 + len(found)))
+    return map_of(meter.plan, dense_score, found, round_to, meter.examples_per_point * (1 + len(found)))
 
 
 def map_of(
     plan: PruningPlan,
-    dense_accuracy: float,
+    dense_score: float,
     points: Iterable[SensitivityPoint],
     round_to: int = 1,
     n_examples: int = 0,
@@ -126,7 +126,7 @@ def map_of(
     """Put points that were measured anywhere together into a map; arguments as in :class:`SensitivityMap`."""
     return SensitivityMap(
         dense_widths=plan.group_widths,
-        dense_accuracy=dense_accuracy,
+        dense_score=dense_score,
         points=tuple(points),
         multiples={group.name: group.multiple_of(round_to) for group in plan.groups},
         n_examples=n_examples,

@@ -180,8 +180,8 @@ class Replication:
     def _take(self, result: TrialResult) -> TrialResult:
         """Note and write down a result, as it counts; that of a replicate that ran again for its network is known."""
         run = result.run
-        if result.accuracy is not None and math.isnan(result.accuracy):
-            result = replace(result, state="failed", error="the accuracy is not a number")
+        if result.metric is not None and math.isnan(result.metric):
+            result = replace(result, state="failed", error=f"the {self.spec.metric.name} is not a number")
         if run not in self._ended:
             record = {"config": to_dict(self._replicates[run]), "result": to_dict(result)}
             self.folder.write_json(self.folder.replicate(run), record)

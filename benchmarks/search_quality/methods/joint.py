@@ -60,7 +60,7 @@ def ratios_first(lab: Lab) -> None:
         parent, trial = best[position], study.ask()
         result = train_as(lab, space.suggest(trial, 0), parent.kept, parent.number)
         study.tell(trial, log_loss(result) - log_loss(parent))
-        best[position] = max(parent, result, key=lambda each: (each.accuracy, -log_loss(each)))
+        best[position] = max(parent, result, key=lambda each: (each.metric, -log_loss(each)))
 
 
 def schedules_first(lab: Lab) -> None:

@@ -25,13 +25,13 @@ EXAMPLE = of({("a", 4): 0.8, ("a", 2): 0.4, ("b", 8): 0.9, ("b", 4): 0.85, ("b",
 
 
 def test_the_accuracy_is_interpolated_and_never_rises_with_a_cut() -> None:
-    assert [EXAMPLE.accuracy("a", width) for width in (8, 6, 4, 3, 2)] == pytest.approx([0.9, 0.85, 0.8, 0.6, 0.4])
-    assert [EXAMPLE.accuracy("b", width) for width in (16, 8, 4, 2)] == pytest.approx([0.9, 0.9, 0.85, 0.85])
-    assert EXAMPLE.accuracy("a", 1) == EXAMPLE.accuracy("a", 2)
+    assert [EXAMPLE.score("a", width) for width in (8, 6, 4, 3, 2)] == pytest.approx([0.9, 0.85, 0.8, 0.6, 0.4])
+    assert [EXAMPLE.score("b", width) for width in (16, 8, 4, 2)] == pytest.approx([0.9, 0.9, 0.85, 0.85])
+    assert EXAMPLE.score("a", 1) == EXAMPLE.score("a", 2)
 
 
 def test_a_cut_that_reads_better_than_dense_reads_as_dense() -> None:
-    assert of({("a", 4): 0.95}).accuracy("a", 4) == 0.9
+    assert of({("a", 4): 0.95}).score("a", 4) == 0.9
 
 
 def test_widths_within_a_drop() -> None:
@@ -84,8 +84,8 @@ def test_json_round_trip() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: EXAMPLE.accuracy("c", 2), r"group 'c' has no sensitivity. Known: a, b\."),
-        (lambda: EXAMPLE.accuracy("a", 9), r"width of 'a' must be in \[1, 8\], got 9"),
+        (lambda: EXAMPLE.score("c", 2), r"group 'c' has no sensitivity. Known: a, b\."),
+        (lambda: EXAMPLE.score("a", 9), r"width of 'a' must be in \[1, 8\], got 9"),
         (lambda: EXAMPLE.widths_within(-0.1), "must be at least 0, got -0.1"),
         (lambda: of({("d", 1): 0.5}), "'d' at width 1 is of another network"),
         (lambda: of({("a", 9): 0.5}), "'a' at width 9 is of another network"),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 import autoprune
+from autoprune.config.metric import MetricSpec
 from autoprune.errors import PruningError
 from autoprune.pruning.plan import Group, PruningPlan
 from autoprune.pruning.planner import make_plan
@@ -82,10 +83,10 @@ def test_a_point_is_that_of_the_cut_done_by_hand(trained: tuple[Task, nn.Sequent
     order = torch.randperm(1400, generator=torch.Generator().manual_seed(3))
     (inputs, targets), (others, _) = train.batch(order[:600]), train.batch(order[600:856])
     meter = task_meter(
-        model, make_plan(model, task.example_inputs(2)), task, n_examples=600, n_recalibration=256, seed=3
+        model, make_plan(model, task.example_inputs(2)), task, MetricSpec(), n_examples=600, n_recalibration=256, seed=3
     )
     expected = judged_by_hand(cut_by_hand(model, width), inputs, targets, others)
-    measured = meter.measure_dense_accuracy() if width == 8 else meter.measure_point("conv", width).accuracy
+    measured = meter.measure_dense_score() if width == 8 else meter.measure_point("conv", width).score
     assert measured == pytest.approx(expected, abs=1e-6)
     assert meter.examples_per_point == 856
 
@@ -97,7 +98,7 @@ def test_a_map_from_the_task_and_one_from_python_agree(trained: tuple[Task, nn.S
     order = torch.randperm(1400, generator=torch.Generator().manual_seed(0))
     judged, rest = task.data.train.batch(order[:1000]), order[1000:1256]
     seen: list[SensitivityPoint] = []
-    meter = task_meter(model, make_plan(model, example), task, n_examples=1000, n_recalibration=256)
+    meter = task_meter(model, make_plan(model, example), task, MetricSpec(), n_examples=1000, n_recalibration=256)
     found = measure_map(meter, points_to_measure(meter.plan), on_point=seen.append)
 
     def evaluate(candidate: nn.Module) -> float:
@@ -110,8 +111,8 @@ def test_a_map_from_the_task_and_one_from_python_agree(trained: tuple[Task, nn.S
     )
     assert found.points == same.points == tuple(seen)
     assert [(point.group, point.width) for point in seen] == [("conv", 6), ("conv", 4), ("conv", 2), ("conv", 1)]
-    assert found.dense_accuracy == same.dense_accuracy > 0.95
-    assert found.accuracy("conv", 1) < found.dense_accuracy - 0.1
+    assert found.dense_score == same.dense_score > 0.95
+    assert found.score("conv", 1) < found.dense_score - 0.1
     assert found.n_examples == 5 * 1256
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -120,8 +121,8 @@ def test_a_map_from_the_task_and_one_from_python_agree(trained: tuple[Task, nn.S
 def test_criteria_that_need_data(trained: tuple[Task, nn.Sequential], criterion: str) -> None:
     task, model = trained
     plan = make_plan(model, task.example_inputs(2))
-    meter = task_meter(model, plan, task, criterion=criterion, n_examples=200, n_recalibration=100)
-    assert 0 < meter.measure_point("conv", 4).accuracy <= 1
+    meter = task_meter(model, plan, task, MetricSpec(), criterion=criterion, n_examples=200, n_recalibration=100)
+    assert 0 < meter.measure_point("conv", 4).score <= 1
     assert meter.examples_per_point == 200 + 2 * 100
     with pytest.raises(PruningError, match="needs calibration batches"):
         autoprune.plan(model, task.example_inputs(2)).sensitivity(lambda _: 0.0, criterion=criterion)
@@ -129,7 +130,7 @@ def test_criteria_that_need_data(trained: tuple[Task, nn.Sequential], criterion:
 
 def test_all_of_a_small_split_is_used(trained: tuple[Task, nn.Sequential]) -> None:
     task, model = trained
-    meter = task_meter(model, make_plan(model, task.example_inputs(2)), task)
+    meter = task_meter(model, make_plan(model, task.example_inputs(2)), task, MetricSpec())
     assert meter.examples_per_point == 1400 + 512
 
 
@@ -149,11 +150,11 @@ def test_out_of_memory_is_as_smaller_batches_beforehand(
     task, model = trained
     plan = make_plan(model, task.example_inputs(2))
     hungry = nn.Sequential(OrderedDict([*copy.deepcopy(model).named_children(), ("hungry", Hungry())]))
-    found = task_meter(hungry, plan, task).measure_point("conv", 3)
+    found = task_meter(hungry, plan, task, MetricSpec()).measure_point("conv", 3)
     recalibration = [size for size in Hungry.sizes if size > 2][:34]
     assert recalibration == [64, 32, *[16] * 32]
     monkeypatch.setattr("autoprune.worker.task_meter.BATCH", 16)
-    assert found == task_meter(model, plan, task).measure_point("conv", 3)
+    assert found == task_meter(model, plan, task, MetricSpec()).measure_point("conv", 3)
 
 
 def test_a_network_without_batch_norm_costs_no_recalibration() -> None:
@@ -161,9 +162,9 @@ def test_a_network_without_batch_norm_costs_no_recalibration() -> None:
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
     split = TensorSplit(torch.randn(90, 5), torch.randint(0, 3, (90,)))
     task = Task(lambda: model, Data(split, split, split), cross_entropy, accuracy)
-    meter = task_meter(model, make_plan(model, task.example_inputs(2)), task, n_examples=80)
+    meter = task_meter(model, make_plan(model, task.example_inputs(2)), task, MetricSpec(), n_examples=80)
     assert meter.examples_per_point == 80
-    assert 0 <= meter.measure_point("0", 2).accuracy <= 1
+    assert 0 <= meter.measure_point("0", 2).score <= 1
 
 
 @pytest.mark.parametrize(

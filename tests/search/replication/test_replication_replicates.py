@@ -95,7 +95,7 @@ def test_with_the_trials_own_seeds_a_lineage_comes_out_bit_for_bit(
         original = expected[replicate.trial]
         assert (found.kept, found.removed_blocks) == (original.kept, original.removed_blocks)
         assert found.epochs_lineage == original.epochs_lineage
-        assert (found.accuracy_test is not None) == (replicate.trial == last)
+        assert (found.metric_test is not None) == (replicate.trial == last)
         if not replicate.from_dense:
-            assert (found.accuracy, found.loss) == (original.accuracy, original.loss)
+            assert (found.metric, found.loss) == (original.metric, original.loss)
             assert found.cost == replace(original.cost, latency_ms=None)  # type: ignore[type-var]

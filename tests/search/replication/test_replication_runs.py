@@ -53,7 +53,7 @@ def test_all_repeats_end_and_leave_results_only(whole: tuple[PreparedStudy, Logg
         # Epochs of the whole lineage, added up by hand.
         assert result.epochs_lineage == {"0": 1, "1": 2, "2": 3, "3": 3}[name[0]]
         assert result.kept["stem"] == {"0": 6, "1": 5, "2": 4, "3": 3}[name[0]]
-        assert (result.accuracy_test is None) == (name[0] in "01")
+        assert (result.metric_test is None) == (name[0] in "01")
 
 
 def test_it_loses_and_repeats_nothing_whenever_the_process_dies(
@@ -109,7 +109,7 @@ def test_a_failure_costs_only_what_starts_from_it(tiny_study: MakeStudy) -> None
                 yield TrialResult(config.run, "failed", seed=config.seed, error="RuntimeError: no")
             elif str(config.run) == "2-seed0-dense":
                 (*_, result) = super().run(config)
-                yield replace(result, accuracy=float("nan"))
+                yield replace(result, metric=float("nan"))
             else:
                 yield from super().run(config)
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel
 from autoprune.search.samplers.cost_aware.candidates import Candidate, CandidateGenerator
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
 from autoprune.search.samplers.cost_aware.ehvi import EHVI
 from autoprune.search.samplers.cost_aware.features import Features
 from autoprune.search.samplers.cost_aware.history import History, PendingTrial, StoppedTrial, TrainedModel
+from autoprune.search.samplers.cost_aware.score_model import ScoreModel
 from autoprune.search.samplers.cost_aware.settings import CostAwareSettings
 from autoprune.trial import Scalar
 
@@ -40,16 +40,16 @@ class _Batch:
 
 
 class Acquisition:
-    """Scores candidates by a model of the accuracy that is fitted to the trials so far.
+    """Values candidates by a model of the score that is fitted to the trials so far.
 
-    Running trials count as points of the front with their predicted accuracy (the "kriging believer"). Stopped trials
-    are learned from with the accuracy that they would have ended with.
+    Running trials count as points of the front with their predicted score (the "kriging believer"). Stopped trials
+    are learned from with the score that they would have ended with.
 
     Args:
         generator: Knows how long candidates train and which blocks they lack.
         history: The study's trials, with at least one finished one.
         front: The non-dominated networks among them. A candidate improves on these and on the dense one.
-        floor: Accuracy below which a network is worth nothing.
+        floor: Score below which a network is worth nothing.
         look_ahead_steps: Steps that are imagined behind each candidate; 0 where trials do not start from one another.
         settings: Those of the model and of the imagined steps.
 
@@ -73,26 +73,26 @@ class Acquisition:
         trained, stopped = list(history.trained.values()), history.stopped()
         costs.learn(trained)
         by_number: list[TrainedModel | StoppedTrial] = sorted([*trained, *stopped], key=lambda trial: trial.number or 0)
-        accuracies = np.array([trial.accuracy for trial in by_number])  # (n_trials,)
-        make_model = settings.replacements.accuracy_model or AccuracyModel
-        self._model = make_model(history.dense.accuracy, accuracies, settings.accuracy_model)
-        latest = by_number[-settings.accuracy_model.max_conditioned :]
+        scores = np.array([trial.score for trial in by_number])  # (n_trials,)
+        make_model = settings.replacements.score_model or ScoreModel
+        self._model = make_model(history.dense.score, scores, settings.score_model)
+        latest = by_number[-settings.score_model.max_conditioned :]
         planned = [_planned(trial) for trial in latest]
         self._model.fit(self._rows(self._batch(planned, history, self._shares_of(latest))))
         best = [history.dense, *front]
-        axes, accuracies = costs.axes(costs.measured(best)), np.array([model.accuracy for model in best])
+        axes, scores = costs.axes(costs.measured(best)), np.array([model.score for model in best])
         running = list(history.running.values())
         if running:
             shares = self._shares_of(running)  # (n_running, n_costs)
             predicted = self._model.predict(self._rows(self._batch(running, history, shares)))[:, self._model.median]
-            axes, accuracies = np.concatenate([axes, costs.axes(shares)]), np.concatenate([accuracies, predicted])
-        self._ehvi = EHVI(axes, accuracies, floor, settings.acquisition.max_front)
+            axes, scores = np.concatenate([axes, costs.axes(shares)]), np.concatenate([scores, predicted])
+        self._ehvi = EHVI(axes, scores, floor, settings.acquisition.max_front)
 
-    def scores(self, candidates: Sequence[Candidate]) -> Floats:
+    def values(self, candidates: Sequence[Candidate]) -> Floats:
         """Return the expected hypervolume improvement an epoch of each candidate, shape ``(n_candidates,)``.
 
         A better network is also a better parent. So a descent is imagined behind each candidate: each step is pruned
-        from the one before and trained alike, and its parent's accuracy is the predicted one. A candidate's score is
+        from the one before and trained alike, and its parent's score is the predicted one. A candidate's value is
         the highest average an epoch over itself and the first so many steps behind it.
 
         Source:
@@ -122,10 +122,10 @@ class Acquisition:
                         parent,
                         number=-1,
                         widths=row,
-                        accuracy=float(accuracy),
+                        score=float(score),
                         lineage_epochs=parent.lineage_epochs + spent,
                     )
-                    for parent, row, accuracy, spent in zip(parents, widths, predicted, epochs, strict=True)
+                    for parent, row, score, spent in zip(parents, widths, predicted, epochs, strict=True)
                 ]
                 step_before = parent_shares = shares
                 widths = self._imagined_step(widths)
@@ -165,7 +165,7 @@ class Acquisition:
 
     def _rows(self, batch: _Batch) -> Floats:
         """Return the features of trials, shape ``(n, n_features)``."""
-        levels = self._model.level(np.array([parent.accuracy for parent in batch.parents]))  # (n,)
+        levels = self._model.level(np.array([parent.score for parent in batch.parents]))  # (n,)
         return self._features(
             batch.parents, batch.widths, batch.shares, batch.parent_shares, batch.epochs, batch.training, levels
         )

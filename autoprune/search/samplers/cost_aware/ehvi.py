@@ -1,4 +1,4 @@
-"""Expected hypervolume improvement (EHVI) where costs are known and only the accuracy is uncertain."""
+"""Expected hypervolume improvement (EHVI) where costs are known and only the score is uncertain."""
 
 import itertools
 
@@ -11,13 +11,13 @@ Floats = npt.NDArray[np.float64]
 class EHVI:
     """Returns the expected gain in hypervolume of candidates over a front.
 
-    The front's costs divide the cost axes into cells. In each cell, the best accuracy that the front offers at no more
+    The front's costs divide the cost axes into cells. In each cell, the best score that the front offers at no more
     cost is constant. It is called the cell's level.
 
     Args:
         costs: Costs of the front's networks on axes from 0 to 1, lower is better; shape ``(n_points, n_costs)``.
-        accuracies: Accuracies of the same networks, shape ``(n_points,)``.
-        floor: Accuracy below which a network is worth nothing: the reference point's. Its costs are 1.
+        scores: Scores of the same networks, shape ``(n_points,)``.
+        floor: Score below which a network is worth nothing: the reference point's. Its costs are 1.
         max_front: Most points that divide the cost axes where there are several axes.
 
     Source:
@@ -30,29 +30,29 @@ class EHVI:
         array([0.125])
     """
 
-    def __init__(self, costs: Floats, accuracies: Floats, floor: float, max_front: int) -> None:
+    def __init__(self, costs: Floats, scores: Floats, floor: float, max_front: int) -> None:
         n_costs = costs.shape[1]
         if n_costs > 1 and len(costs) > max_front:
             by_cost = np.argsort(costs[:, 0], kind="stable")  # (n_points,)
             picked = by_cost[np.linspace(0, len(costs) - 1, max_front).round().astype(int)]  # (max_front,)
-            costs, accuracies = costs[picked], accuracies[picked]
+            costs, scores = costs[picked], scores[picked]
         # The edges of the cells on each axis, and the corners of all cells, shape (n_cells, n_costs).
         edges = [np.unique(np.concatenate([[0.0, 1.0], column[(column > 0) & (column < 1)]])) for column in costs.T]
         self._low = np.array(list(itertools.product(*(edge[:-1] for edge in edges)))).reshape(-1, n_costs)
         self._high = np.array(list(itertools.product(*(edge[1:] for edge in edges)))).reshape(-1, n_costs)
         reaches = (costs[None] <= self._low[:, None]).all(axis=2)  # (n_cells, n_points)
-        best = np.where(reaches, accuracies, -np.inf).max(axis=1, initial=-np.inf)  # (n_cells,)
+        best = np.where(reaches, scores, -np.inf).max(axis=1, initial=-np.inf)  # (n_cells,)
         self._level = np.maximum(best, floor)
 
     def __call__(self, costs: Floats, outcomes: Floats, weights: Floats) -> Floats:
         """Return the expected gain in hypervolume of each candidate.
 
-        A candidate of cost ``c`` and accuracy ``Y`` gains ``max(Y - level, 0)`` over the part of each cell that costs
+        A candidate of cost ``c`` and score ``Y`` gains ``max(Y - level, 0)`` over the part of each cell that costs
         at least ``c``. So the expectation is a sum over cells: volume times expected improvement over the level.
 
         Args:
             costs: Costs of the candidates on the front's axes, shape ``(n_candidates, n_costs)``.
-            outcomes: Accuracies that each candidate may have, shape ``(n_candidates, n_outcomes)``.
+            outcomes: Scores that each candidate may have, shape ``(n_candidates, n_outcomes)``.
             weights: Probabilities of the outcomes, shape ``(n_outcomes,)``.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Candidates as rows of numbers for the model of their accuracy."""
+"""Candidates as rows of numbers for the model of their score."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +30,7 @@ def training_cost(epochs: npt.ArrayLike) -> Floats:
 class Features:
     """Turns parents, widths and trainings into numbers of about unit size.
 
-    A row holds the cost, the size of the cut, the drop that the sensitivity map expects, the parent's accuracy, the
+    A row holds the cost, the size of the cut, the drop that the sensitivity map expects, the parent's score, the
     epochs of the trial and of its lineage, the training, and the widths of the single groups with little weight.
 
     Parameters of several kinds of schedule that have one name, such as ``lr``, share a column. A parameter that does
@@ -63,7 +63,7 @@ class Features:
             shares, parent_shares: Costs of the trials and of their parents as shares of dense, shape ``(n, n_costs)``.
             epochs: Epochs that each trains for.
             training: Values of the training's dimensions of each.
-            levels: The parents' accuracies on the model's axis, shape ``(n,)``.
+            levels: The parents' scores on the model's axis, shape ``(n,)``.
 
         Returns:
             Shape ``(n, n_features)``.

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from optuna.trial import FrozenTrial
 
+from autoprune.config.metric import MetricSpec
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.pareto import non_dominated_mask
 from autoprune.study.records import ORIGIN, config_of, curve_of, result_of
@@ -25,7 +26,7 @@ class TrainedModel:
     Attributes:
         number: Number of the trial; ``None`` is the dense network.
         widths: Channels of every group, shape ``(n_groups,)``. A group of a removed block counts as 1 channel.
-        accuracy: Validation accuracy.
+        score: The metric on the validation split, signed so that higher is better.
         costs: Measured costs by name.
         params: Parameters that the trial was suggested with; empty for the dense network.
         removed_blocks: Names of the blocks that it lacks.
@@ -37,7 +38,7 @@ class TrainedModel:
 
     number: int | None
     widths: Widths
-    accuracy: float
+    score: float
     costs: Mapping[str, float]
     params: Mapping[str, Scalar]
     removed_blocks: tuple[str, ...]
@@ -66,13 +67,13 @@ class StoppedTrial:
     Attributes:
         number: Number of the trial.
         trial: The trial as it was planned, ``trial.epochs`` long.
-        accuracy: Estimate of the accuracy after ``trial.epochs``: the accuracy when it was stopped, plus the median
+        score: Estimate of the score after ``trial.epochs``: the score when it was stopped, plus the median
             gain of the finished trials from the same share of their epochs to the end.
     """
 
     number: int
     trial: PendingTrial
-    accuracy: float
+    score: float
 
 
 def trial_key(parent: int | None, params: Mapping[str, Scalar]) -> int:
@@ -90,7 +91,7 @@ def non_dominated(
     """
     if not models:
         return []
-    values = np.column_stack([[model.accuracy for model in models], costs_of(models)])  # (n_models, 1 + n_costs)
+    values = np.column_stack([[model.score for model in models], costs_of(models)])  # (n_models, 1 + n_costs)
     mask = non_dominated_mask(values, ["maximize", *["minimize"] * (values.shape[1] - 1)])  # (n_models,)
     front = [model for model, keep in zip(models, mask, strict=True) if keep]
     return list(dict(zip(map(tuple, values[mask].tolist()), front, strict=True)).values())
@@ -101,6 +102,7 @@ class History:
 
     Args:
         widths: Group -> channels in the dense network.
+        metric: Turns the trials' metrics into scores.
 
     Attributes:
         groups: Names of all groups, in the order of every array's group axis.
@@ -110,10 +112,11 @@ class History:
         running: Trial number -> trial that runs now.
     """
 
-    def __init__(self, widths: Mapping[str, int], dense: DenseReference) -> None:
-        self.groups = tuple(widths)
+    def __init__(self, widths: Mapping[str, int], dense: DenseReference, metric: MetricSpec) -> None:
+        self.groups, self._metric = tuple(widths), metric
         whole = np.array(list(widths.values()), dtype=np.int64)
-        self.dense = TrainedModel(None, whole, dense.accuracy, dense.cost.figures(), {}, (), None, 0, 0, "dense")
+        score, costs = metric.score(dense.metric), dense.cost.figures()
+        self.dense = TrainedModel(None, whole, score, costs, {}, (), None, 0, 0, "dense")
         self.trained: dict[int, TrainedModel] = {}
         self.ended: dict[int, PendingTrial] = {}
         self.running: dict[int, PendingTrial] = {}
@@ -141,11 +144,11 @@ class History:
             result = result_of(trial) if trial.state.is_finished() else None
             if result is not None and result.state == "finished":
                 self.trained[trial.number] = self._trained_model(config, result, origin)
-                self._curves[trial.number] = curve_of(trial)
+                self._curves[trial.number] = self._curve_of(trial)
                 self._tried.add(trial_key(config.parent, config.params))
             elif trial.state.is_finished():
                 pending = self.ended[trial.number] = self._pending(config, origin)
-                curve = curve_of(trial)
+                curve = self._curve_of(trial)
                 if result is not None and result.state == "stopped" and curve:
                     self._stopped[trial.number] = pending, curve
                 self._tried.add(trial_key(config.parent, config.params))
@@ -184,7 +187,7 @@ class History:
         return found
 
     def _gain_after(self, share: float) -> float | None:
-        """Return the finished trials' median gain in accuracy after a share of their epochs; ``None`` if none tells.
+        """Return the finished trials' median gain in score after a share of their epochs; ``None`` if none tells.
 
         Their schedules were at the same point then.
         """
@@ -192,7 +195,7 @@ class History:
         for number, curve in self._curves.items():
             epoch = math.ceil(share * len(curve))
             if epoch < len(curve):
-                gains.append(self.trained[number].accuracy - curve[epoch - 1])
+                gains.append(self.trained[number].score - curve[epoch - 1])
         return float(np.median(gains)) if gains else None
 
     def front(self, costs_of: Callable[[Sequence[TrainedModel]], Floats]) -> list[TrainedModel]:
@@ -211,12 +214,12 @@ class History:
     def _trained_model(self, config: TrialConfig, result: TrialResult, origin: str) -> TrainedModel:
         cost = result.cost
         assert cost is not None
-        assert result.accuracy is not None
+        assert result.metric is not None
         costs = {name: getattr(cost, name) for name in ("params", "nonzero_params", "size_bytes", "macs", "flops")}
         return TrainedModel(
             number=result.number,
             widths=self._widths(result.kept),
-            accuracy=result.accuracy,
+            score=self._metric.score(result.metric),
             costs=costs if cost.latency_ms is None else costs | {"latency_ms": cost.latency_ms},
             params=config.params,
             removed_blocks=result.removed_blocks,
@@ -225,6 +228,10 @@ class History:
             lineage_epochs=result.epochs_lineage,
             origin=origin,
         )
+
+    def _curve_of(self, trial: FrozenTrial) -> list[float]:
+        """Return a trial's score after each of its epochs."""
+        return [self._metric.score(value) for value in curve_of(trial)]
 
     def _pending(self, config: TrialConfig, origin: str) -> PendingTrial:
         pruning = config.pruning

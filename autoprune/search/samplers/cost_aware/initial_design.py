@@ -118,7 +118,7 @@ def next_design_trial(
     Networks whose files were deleted, because others dominate them, are not trained on.
 
     Args:
-        floor: Accuracy below which a network is worth nothing. The descent ends there.
+        floor: Score below which a network is worth nothing. The descent ends there.
         has_model: Whether a trial's network is kept.
         searches_lr: Whether the learning rate is searched; otherwise the first step is tried once.
     """
@@ -153,11 +153,11 @@ def _trials(
         if origin in running:
             return
         tried = by_origin.get(origin)
-        if tried is not None and best is not None and tried.accuracy <= best.accuracy:
+        if tried is not None and best is not None and tried.score <= best.score:
             break
         if tried is not None:
             best, first_position = tried, position
-        if best is not None and best.accuracy >= dense.accuracy - settings.max_first_drop * abs(dense.accuracy):
+        if best is not None and best.score >= dense.score - settings.max_first_drop * abs(dense.score):
             break
     parent = best or dense
     reached.append(best)
@@ -172,7 +172,7 @@ def _trials(
         if origin in running:
             return
         reached.append(model)
-        if model is not None and model.accuracy < floor:
+        if model is not None and model.score < floor:
             break
         parent = model or parent
 
@@ -180,5 +180,5 @@ def _trials(
     for number, (model, epochs) in reversed(
         list(enumerate(zip(reached, design.train_on_epochs.tolist(), strict=False)))
     ):
-        if model is not None and model.number is not None and model.accuracy >= floor and has_model(model.number):
+        if model is not None and model.number is not None and model.score >= floor and has_model(model.number):
             yield DesignTrial(None, epochs, train_on_origin(number), model)

@@ -45,8 +45,8 @@ class SearchKnowledge:
         budget_epochs: Training epochs of the whole study.
         allowed: Returns whether widths, shape ``(n, n_groups)``, meet all constraints that are known before training,
             shape ``(n,)``.
-        drop: Returns the drop in accuracy of a group alone at a width, by the sensitivity map; ``None`` where there is
-            no map.
+        drop: Returns the drop in score of a group alone at a width, by the sensitivity map, in units of
+            :meth:`MetricSpec.unit`; ``None`` where there is no map.
         scores_of: As :class:`CandidateGenerator` takes it. It is not used where there is a map.
         n_taken_over: Trials that the study has from another one.
         settings: The numbers that the sampler is tuned by.
@@ -72,7 +72,7 @@ class SearchKnowledge:
         return make(
             self.space,
             self.table,
-            [name for name in spec.objectives if name != "accuracy"],
+            spec.cost_objectives,
             self.dense,
             log=spec.search.scale == "log",
             settings=self.settings.costs,
@@ -119,16 +119,17 @@ class SearchKnowledge:
     @cached_property
     def history(self) -> History:
         """The study's trials."""
-        return History(self.table.widths, self.dense)
+        return History(self.table.widths, self.dense, self.space.spec.metric)
 
     @property
     def floor(self) -> float:
-        """Accuracy below which a network is worth nothing, by the drop that the space file allows or by dense."""
+        """Score below which a network is worth nothing, by the drop that the space file allows or by dense."""
         settings = self.settings.acquisition
-        accuracy, drop = self.dense.accuracy, self.space.spec.constraints.accuracy_drop
+        spec = self.space.spec
+        score, drop = spec.metric.score(self.dense.metric), spec.constraints.metric_drop
         if drop is None:
-            return accuracy - (1 - settings.floor_accuracy_share) * abs(accuracy)
-        return accuracy - settings.floor_drop_factor * drop
+            return score - (1 - settings.floor_score_share) * abs(score)
+        return score - settings.floor_drop_factor * drop.amount(self.dense.metric)
 
     @cached_property
     def features(self) -> Features:
@@ -139,7 +140,7 @@ class SearchKnowledge:
 class CostAwareSampler(BaseSampler):
     """Suggests a parent, widths and a training by expected hypervolume improvement an epoch.
 
-    The costs of a candidate are known; a Gaussian process predicts its accuracy (:class:`Acquisition`). The candidates
+    The costs of a candidate are known; a Gaussian process predicts its score (:class:`Acquisition`). The candidates
     are drawn around what the study has found (:class:`CandidateGenerator`). In a tree, the trials of the initial design
     come first (:func:`next_design_trial`).
 
@@ -193,7 +194,7 @@ class CostAwareSampler(BaseSampler):
         return None if trial is None else known.generator.for_design(trial)
 
     def _best(self, history: History) -> Candidate:
-        """Return the candidate of the highest score, or a random one while there are too few trials for a model."""
+        """Return the candidate of the highest acquisition value; a random one while no model can be fitted."""
         known, settings, rng = self._known, self._settings, self._rng
         front = history.front(known.costs.measured)
         parents = self._kept(front)
@@ -215,7 +216,7 @@ class CostAwareSampler(BaseSampler):
             settings.acquisition.look_ahead_steps if known.start == "tree" else 0,
             settings,
         )
-        return candidates[int(np.argmax(acquisition.scores(candidates)))]
+        return candidates[int(np.argmax(acquisition.values(candidates)))]
 
     def _kept(self, models: Iterable[TrainedModel]) -> list[TrainedModel]:
         """Return the networks that a trial can start from."""

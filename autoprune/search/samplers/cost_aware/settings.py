@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel
     from autoprune.search.samplers.cost_aware.candidates import CandidateGenerator
     from autoprune.search.samplers.cost_aware.costs import KnownCosts
+    from autoprune.search.samplers.cost_aware.score_model import ScoreModel
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class InitialDesignSettings:
     to it, because narrow networks bear higher rates than wide ones."""
 
     max_first_drop: float = 0.02
-    """Loss of accuracy at the first step, as a share of the dense accuracy, above which its learning rate counts as
+    """Drop in score at the first step, as a share of the dense score, above which its learning rate counts as
     too high. A cut by a fifth alone costs less."""
 
     n_top_shares: int = 50
@@ -76,8 +76,8 @@ class WidthPathSettings:
     """Most points at which a path is worked out. Between so many, neighbours differ by a channel or two."""
 
     tie_drop: float = 1e-3
-    """Drop in accuracy, in units of accuracy, that is added over the whole range of a group. So among widths that cost
-    no accuracy the wider one counts as the gentler."""
+    """Drop in score, in units of the score, that is added over the whole range of a group. So among widths that cost
+    nothing the wider one counts as the gentler."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +192,11 @@ class FeatureSettings:
     """Halvings of the cost that make one unit. With three of them, most spaces span one to two units."""
 
     drop_weight: float = 2.0
-    """Units for an expected loss of all accuracy (1.0), by the sensitivity map. The expected loss matters more than a
-    single width."""
+    """Units for an expected drop of one unit of the score (all of an accuracy), by the sensitivity map. The expected
+    drop matters more than a single width."""
 
     max_expected_drop: float = 2.0
-    """Expected drop, in units of accuracy, above which all drops count alike. No network can lose more than all of its
+    """Expected drop, in units of the score, above which all drops count alike. No network can lose more than all of its
     accuracy."""
 
     training_weight: float = 2.0
@@ -211,8 +211,8 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True)
-class AccuracyModelSettings:
-    """The Gaussian process that predicts accuracies."""
+class ScoreModelSettings:
+    """The Gaussian process that predicts scores."""
 
     max_fitted: int = 150
     """Latest trials that the kernel's parameters are fitted on. The time of the fit grows with the cube of their
@@ -241,11 +241,11 @@ class AccuracyModelSettings:
     Nine integrate polynomials up to degree 17 exactly."""
 
     scale_share: float = 0.5
-    """Unit of the model's axis of accuracy, as a share of the median distance from the dense accuracy. So half of the
+    """Unit of the model's axis of scores, as a share of the median distance from the dense score. So half of the
     trials lie where the axis is bent."""
 
     min_scale: float = 1e-3
-    """Least unit of that axis, as a share of the dense accuracy. Smaller differences are noise."""
+    """Least unit of that axis, as a share of the dense score. Smaller differences are noise."""
 
     matern_length: float = 3.0
     """Length of the Matern kernel at which its fit starts, in units of the features. At this length, trials that differ
@@ -284,7 +284,7 @@ class AcquisitionSettings:
     """What a candidate is worth."""
 
     min_trials: int = 5
-    """Finished trials from which on accuracies are predicted. Before, a candidate is taken at random, because the model
+    """Finished trials from which on scores are predicted. Before, a candidate is taken at random, because the model
     has several parameters to fit."""
 
     look_ahead_steps: int = 3
@@ -302,9 +302,9 @@ class AcquisitionSettings:
     """Points of the front that divide the cost axes, where there are several axes; with one axis all points do. The
     number of cells grows with their number to the power of the axes."""
 
-    floor_accuracy_share: float = 0.5
-    """Share of the dense accuracy below which a network is worth nothing, where the space file limits no drop. Few
-    would use a network that lost half of its accuracy."""
+    floor_score_share: float = 0.5
+    """Share of the dense score below which a network is worth nothing, where the space file limits no drop. Few
+    would use a network that lost half of its accuracy, or whose error is half as large again."""
 
     floor_drop_factor: float = 2.0
     """Multiple of the drop that the space file allows, below which a network is worth nothing. A network somewhat below
@@ -321,8 +321,8 @@ class Replacements:
     candidate_generator: "type[CandidateGenerator] | None" = None
     """Draws candidates."""
 
-    accuracy_model: "type[AccuracyModel] | None" = None
-    """Predicts accuracies."""
+    score_model: "type[ScoreModel] | None" = None
+    """Predicts scores."""
 
 
 @dataclass(frozen=True)
@@ -339,6 +339,6 @@ class CostAwareSettings:
     candidates: CandidateSettings = field(default_factory=CandidateSettings)
     costs: KnownCostSettings = field(default_factory=KnownCostSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
-    accuracy_model: AccuracyModelSettings = field(default_factory=AccuracyModelSettings)
+    score_model: ScoreModelSettings = field(default_factory=ScoreModelSettings)
     acquisition: AcquisitionSettings = field(default_factory=AcquisitionSettings)
     replacements: Replacements = field(default_factory=Replacements)

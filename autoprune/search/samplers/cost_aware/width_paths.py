@@ -45,12 +45,13 @@ class WidthPaths:
     """Returns widths of all groups at a share of the dense cost.
 
     The uniform path gives every group the same ratio. The sensitive path gives every group the narrowest width whose
-    drop in accuracy, by the sensitivity map, is at most a threshold; one threshold holds for all groups (the idea of
+    drop in score, by the sensitivity map, is at most a threshold; one threshold holds for all groups (the idea of
     FastNAS). Between the two paths, the kept shares are mixed geometrically.
 
     Args:
         cost_of: Returns the share of the dense cost, shape ``(n,)``, of widths, shape ``(n, n_groups)``.
-        drop: Returns the drop in accuracy of a group at a width, by the sensitivity map; ``None`` where there is no
+        drop: Returns the drop in score of a group at a width, by the sensitivity map, in units of the score (1 for
+            accuracy); ``None`` where there is no
             map.
         settings: How finely the paths are worked out.
 
@@ -59,7 +60,7 @@ class WidthPaths:
         dense: Channels of every group in the dense network, shape ``(n_groups,)``.
         ratios: For every group, its allowed widths, rising -> pruning ratio.
         options: For every group, its allowed widths, rising, shape ``(n_options,)``.
-        drops: For every group, the drop in accuracy at each of its options, shape ``(n_options,)``.
+        drops: For every group, the drop in score at each of its options, shape ``(n_options,)``.
         min_share: Share of the dense cost of the smallest network.
 
     Source:
@@ -145,13 +146,13 @@ class WidthPaths:
         return np.stack(columns, axis=-1).astype(np.int64)
 
     def expected_drop(self, widths: Widths) -> Floats:
-        """Return the sum over groups of each group's own drop in accuracy, by the sensitivity map.
+        """Return the sum over groups of each group's own drop in score, by the sensitivity map.
 
         Args:
             widths: Shape ``(n, n_groups)``.
 
         Returns:
-            Drops in accuracy, shape ``(n,)``; 0 where there is no map.
+            Drops in score, shape ``(n,)``; 0 where there is no map.
         """
         total = np.zeros(len(widths))
         if self.drops is None:

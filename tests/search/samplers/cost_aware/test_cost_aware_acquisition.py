@@ -9,8 +9,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
 from tiny import dense_reference
 
+from autoprune.config.metric import MetricSpec
 from autoprune.search.prepare import PreparedStudy
-from autoprune.search.samplers.cost_aware.accuracy_model import AccuracyModel
 from autoprune.search.samplers.cost_aware.acquisition import Acquisition
 from autoprune.search.samplers.cost_aware.candidates import Candidate, CandidateGenerator
 from autoprune.search.samplers.cost_aware.costs import KnownCosts
@@ -18,6 +18,7 @@ from autoprune.search.samplers.cost_aware.ehvi import EHVI
 from autoprune.search.samplers.cost_aware.features import Features
 from autoprune.search.samplers.cost_aware.history import History, PendingTrial, TrainedModel
 from autoprune.search.samplers.cost_aware.initial_design import InitialDesign
+from autoprune.search.samplers.cost_aware.score_model import ScoreModel
 from autoprune.search.samplers.cost_aware.settings import CostAwareSettings
 from autoprune.search.samplers.cost_aware.width_paths import WidthPaths
 from autoprune.trial import Cost
@@ -40,7 +41,7 @@ def generator(tiny_study: Callable[..., PreparedStudy]) -> CandidateGenerator:
 def history_with(generator: CandidateGenerator, *running: PendingTrial) -> History:
     """Twelve trials from dense, the less accurate the cheaper."""
     groups = dict(zip(generator.paths.groups, generator.paths.dense.tolist(), strict=True))
-    history = History(groups, dense_reference(0.9, Cost(100, 100, 400, macs=500)))
+    history = History(groups, dense_reference(0.9, Cost(100, 100, 400, macs=500)), MetricSpec())
     for number, share in enumerate(np.linspace(0.95, 0.2, 12)):
         widths = generator.paths.at(np.array([share]), np.zeros(1))[0]
         cost = {"flops": 1000.0 * float(generator.costs.main_share(widths[None])[0])}
@@ -56,7 +57,7 @@ def worth_of(generator: CandidateGenerator, history: History, candidates: list[C
     generator.costs._dense["flops"] = 1000.0
     front = list(history.trained.values())
     features = Features(generator.space, generator.paths, SETTINGS.features)
-    return Acquisition(generator, generator.costs, features, history, front, 0.45, 0, SETTINGS).scores(candidates)
+    return Acquisition(generator, generator.costs, features, history, front, 0.45, 0, SETTINGS).values(candidates)
 
 
 def candidate(generator: CandidateGenerator, history: History, share: float) -> Candidate:
@@ -81,13 +82,13 @@ def test_a_running_trial_makes_another_like_it_worth_less(generator: CandidateGe
 
 def test_a_stopped_trial_counts_as_it_would_have_ended(generator: CandidateGenerator) -> None:
     history = history_with(generator)
-    history._curves = {number: [model.accuracy - 0.05, model.accuracy] for number, model in history.trained.items()}
+    history._curves = {number: [model.score - 0.05, model.score] for number, model in history.trained.items()}
     like = candidate(generator, history, 0.1)
     (before,) = worth_of(generator, history, [like])
     meant = PendingTrial(like.training, None, "x", like.widths, (), 2)
     history._stopped = {12: (meant, [0.2])}
     (stopped,) = history.stopped()
-    assert stopped.accuracy == pytest.approx(0.25)
+    assert stopped.score == pytest.approx(0.25)
     (after,) = worth_of(generator, history, [like])
     assert after < 0.5 * before
     history._stopped = {12: (meant, [0.84])}
@@ -118,8 +119,8 @@ def test_the_model_takes_one_thread_and_leaves_the_others_as_they_were(monkeypat
 
         monkeypatch.setattr(GaussianProcessRegressor, name, watched)
     rng = np.random.default_rng(0)
-    features = rng.random((SETTINGS.accuracy_model.max_fitted + 1, 3))
-    model = AccuracyModel(0.9, 0.8 + 0.1 * features[:, 0], SETTINGS.accuracy_model)
+    features = rng.random((SETTINGS.score_model.max_fitted + 1, 3))
+    model = ScoreModel(0.9, 0.8 + 0.1 * features[:, 0], SETTINGS.score_model)
     with threadpool_limits(2):
         model.fit(features)
         model.predict(features[:5])
@@ -131,7 +132,7 @@ def test_what_the_model_knows_nothing_of_does_not_beat_what_it_knows_to_be_good(
     rng = np.random.default_rng(0)
     features = rng.random((40, 3))
     accuracies = 0.8 + 0.05 * features[:, 0] + 0.002 * rng.standard_normal(40)
-    model = AccuracyModel(0.9, accuracies, SETTINGS.accuracy_model)
+    model = ScoreModel(0.9, accuracies, SETTINGS.score_model)
     model.fit(features)
     outcomes = model.predict(np.array([[0.95, 0.5, 0.5], [0.5, -4.5, 5.5]]))
     known, unknown = outcomes[:, model.median]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny import dense_reference
 
+from autoprune.config.metric import MetricSpec
 from autoprune.search.samplers.cost_aware.history import History, PendingTrial, TrainedModel
 from autoprune.search.samplers.cost_aware.initial_design import DesignTrial, InitialDesign, next_design_trial
 from autoprune.search.samplers.cost_aware.settings import InitialDesignSettings
@@ -30,7 +31,7 @@ PLAN = design(max_epochs=12)
 
 def history_of(*ended: tuple[str, float], running: tuple[str, ...] = ()) -> History:
     """Finished trials as (origin, accuracy), numbered as they come, and running ones."""
-    history = History({"a": 8}, DENSE)
+    history = History({"a": 8}, DENSE, MetricSpec())
     for number, (origin, accuracy) in enumerate(ended):
         history.trained[number] = TrainedModel(number, np.array([4]), accuracy, {}, {}, (), None, 2, 2, origin)
     history.running = {

@@ -1,4 +1,4 @@
-"""The model that predicts a trial's accuracy, and how uncertain that is."""
+"""The model that predicts a trial's score, and how uncertain that is."""
 
 import warnings
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from autoprune.search.samplers.cost_aware.settings import AccuracyModelSettings
+from autoprune.search.samplers.cost_aware.settings import ScoreModelSettings
 
 if TYPE_CHECKING:
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -20,16 +20,16 @@ JITTER = 1e-8
 """Added to the kernel matrix's diagonal, so that its Cholesky factor exists."""
 
 
-class AccuracyModel:
-    """A Gaussian process with a linear trend, on an axis where large losses of accuracy count less.
+class ScoreModel:
+    """A Gaussian process with a linear trend, on an axis where large losses of score count less.
 
-    Trials that went wrong lose a hundred times what good ones win, and near the dense network's accuracy small
-    differences matter. So the process learns the level ``asinh((accuracy - dense) / scale)``. It has few parameters,
+    Trials that went wrong lose a hundred times what good ones win, and near the dense network's score small
+    differences matter. So the process learns the level ``asinh((score - dense) / scale)``. It has few parameters,
     with one length for all features, so that a dozen trials suffice to fit it.
 
     Args:
-        dense: The dense network's accuracy.
-        accuracies: Accuracies of the finished trials, oldest first, shape ``(n_trials,)``.
+        dense: The dense network's score.
+        scores: Scores of the finished trials, oldest first, shape ``(n_trials,)``.
         settings: The kernel, and how much of the process's uncertainty a prediction has.
 
     Attributes:
@@ -40,19 +40,19 @@ class AccuracyModel:
         Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, sections 2.2 and 2.7.
     """
 
-    def __init__(self, dense: float, accuracies: Floats, settings: AccuracyModelSettings) -> None:
+    def __init__(self, dense: float, scores: Floats, settings: ScoreModelSettings) -> None:
         self._settings, self._dense = settings, dense
-        distance = np.median(np.abs(accuracies - dense))
+        distance = np.median(np.abs(scores - dense))
         self._scale = float(max(settings.scale_share * distance, settings.min_scale * max(abs(dense), 1e-3)))
-        self._targets = self.level(accuracies)  # (n_trials,)
+        self._targets = self.level(scores)  # (n_trials,)
         self._process: GaussianProcessRegressor | None = None
         self._outcome_positions, weights = np.polynomial.hermite_e.hermegauss(settings.n_outcomes)
         self.outcome_weights: Floats = weights / weights.sum()
         self.median = settings.n_outcomes // 2
 
-    def level(self, accuracies: Floats) -> Floats:
-        """Map accuracies to the model's axis, any shape."""
-        levels: Floats = np.arcsinh((accuracies - self._dense) / self._scale)
+    def level(self, scores: Floats) -> Floats:
+        """Map scores to the model's axis, any shape."""
+        levels: Floats = np.arcsinh((scores - self._dense) / self._scale)
         return levels
 
     def fit(self, features: Floats) -> None:
@@ -87,7 +87,7 @@ class AccuracyModel:
         self._process = process
 
     def predict(self, features: Floats) -> Floats:
-        """Return the accuracies that candidates may come out with.
+        """Return the scores that candidates may come out with.
 
         The predicted deviation leaves out the noise of a single trial, because a lucky trial is no improvement.
 
@@ -95,7 +95,7 @@ class AccuracyModel:
             features: Shape ``(n_candidates, n_features)``.
 
         Returns:
-            Accuracies at the points of a Gauss-Hermite quadrature, rising, shape ``(n_candidates, n_outcomes)``. Their
+            Scores at the points of a Gauss-Hermite quadrature, rising, shape ``(n_candidates, n_outcomes)``. Their
             probabilities are ``outcome_weights``.
         """
         assert self._process is not None
@@ -111,13 +111,13 @@ class AccuracyModel:
             mean, deviation: Shape ``(n_candidates,)``.
 
         Returns:
-            Accuracies, shape ``(n_candidates, n_outcomes)``.
+            Scores, shape ``(n_candidates, n_outcomes)``.
         """
         own = self._settings.deviation_share * self._deviation * deviation  # (n_candidates,)
         level = self._mean + self._deviation * mean  # (n_candidates,)
         outcomes = level[:, None] + own[:, None] * self._outcome_positions  # (n_candidates, n_outcomes)
-        accuracies: Floats = self._dense + self._scale * np.sinh(outcomes)
-        return accuracies
+        scores: Floats = self._dense + self._scale * np.sinh(outcomes)
+        return scores
 
 
 def _minimized(
