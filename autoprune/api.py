@@ -9,6 +9,7 @@ from torch import nn
 
 from autoprune.cost.table import NetworkCost, build_table
 from autoprune.errors import PruningError
+from autoprune.formats.save_pretrained import guard_pruned
 from autoprune.network.call import Inputs, plain_inputs
 from autoprune.network.device import device_of
 from autoprune.pruning.apply import prune
@@ -218,6 +219,9 @@ class ModelPlan:
         to what they gave for the data, but for frozen weights (``requires_grad`` is False). Batch norm's statistics are
         not: train the model, or recalibrate them.
 
+        ``save_pretrained`` of a transformers model raises ExportError where ``from_pretrained`` would not give the
+        model back, since its config can't express what was pruned.
+
         Args:
             ratio: As :meth:`widths` takes it.
             criterion: l1, l2, bn_scale, taylor, fisher, fpgm, lamp, activation, apoz, obs or random.
@@ -259,7 +263,7 @@ class ModelPlan:
             calibration=None if batches is None else lambda: batches,
             loss=loss,
         )
-        return pruned.model
+        return guard_pruned(pruned.model, self._model)
 
     def _no_groups(self) -> str:
         found = self._plan.main_obstacle

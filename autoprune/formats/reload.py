@@ -1,6 +1,5 @@
 """Load a network that was just saved, and compare it with the one in memory: what is judged is what was saved."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,20 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from autoprune.errors import ExportError, SavedModelError
-from autoprune.formats.network import max_difference, tensors
+from autoprune.errors import SavedModelError
+from autoprune.formats.outputs import TOLERANCE, outputs_of, relative_difference, reproducible_outputs
 from autoprune.formats.saved_model import load_model
-from autoprune.network.call import Inputs, call_model
-from autoprune.network.modes import eval_mode
+from autoprune.network.call import Inputs
 from autoprune.network.names import attribute_of, module_of
-from autoprune.network.outputs import plain_outputs
 from autoprune.tasks.task import Task
 
 N_EXAMPLES = 8
 """Validation inputs on which a network is compared with its file, and with what is exported of it."""
-
-TOLERANCE = 1e-4
-"""Largest difference allowed within an output tensor, relative to its largest value."""
 
 WAY_OUT = (
     "Make it a buffer (self.register_buffer), changed in place, or give the module get_extra_state and set_extra_state."
@@ -37,16 +31,6 @@ def reference_inputs(task: Task) -> Inputs:
     """Read the inputs that networks of a task are compared on: the first ones of the validation split."""
     validation = task.data.validation
     return validation.batch(torch.arange(min(N_EXAMPLES, len(validation))))[0]
-
-
-def reproducible_outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor] | None:
-    """Run a network twice in evaluation mode; returns its output tensors, or ``None`` if they differ by themselves.
-
-    Args:
-        model: On the CPU. Its modules' modes are the same afterwards.
-    """
-    first, second = _outputs(model, inputs), _outputs(model, inputs)
-    return first if relative_difference(second, first) <= TOLERANCE else None
 
 
 def load_judged(
@@ -71,7 +55,7 @@ def load_judged(
     loaded = load_model(folder, build_model)
     if expected is None:
         return loaded, None
-    found = _outputs(loaded, inputs)
+    found = outputs_of(loaded, inputs)
     difference = relative_difference(found, expected)
     if difference > TOLERANCE:
         lost = lost_state(model, loaded, inputs, expected)
@@ -80,26 +64,6 @@ def load_judged(
             f"largest): its file lacks {lost or 'something that the forward pass uses'}. {WAY_OUT}"
         )
     return loaded, found
-
-
-def relative_difference(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
-    """Compare two networks' output tensors.
-
-    Returns:
-        The largest difference within a tensor relative to the largest value expected in it. It is infinite where the
-        number of tensors, a shape or a dtype differs, or one has a NaN that the other has not.
-    """
-    if len(found) != len(expected):
-        return math.inf
-    worst = 0.0
-    for pair in zip(found, expected, strict=True):
-        try:
-            difference, scale = max_difference(*pair)
-        except ExportError:
-            return math.inf
-        if difference:
-            worst = max(worst, difference / scale if scale else math.inf)
-    return worst
 
 
 def lost_state(model: nn.Module, loaded: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> str | None:
@@ -168,16 +132,9 @@ def _differences(model: nn.Module, loaded: nn.Module) -> Iterator[_Difference]:
 
 def _gives(model: nn.Module, inputs: Inputs, expected: Sequence[torch.Tensor]) -> bool:
     try:
-        return relative_difference(_outputs(model, inputs), expected) <= TOLERANCE
+        return relative_difference(outputs_of(model, inputs), expected) <= TOLERANCE
     except Exception:
         return False
-
-
-def _outputs(model: nn.Module, inputs: Inputs) -> list[torch.Tensor]:
-    """Run a network in evaluation mode, with the same random numbers each time, should it draw any."""
-    with torch.no_grad(), eval_mode(model), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return [tensor.clone() for tensor in tensors(plain_outputs(call_model(model, inputs)))]
 
 
 def _same(left: Any, right: Any, depth: int = 0) -> bool:

@@ -17,6 +17,7 @@ from autoprune.errors import SavedModelError, TaskError
 from autoprune.files import replacing
 from autoprune.formats.architecture import Architecture, apply_architecture, named_tensors, other_network
 from autoprune.formats.extra_state import decode_extra_states, encode_extra_states, extra_state_modules
+from autoprune.formats.save_pretrained import guard_save_pretrained
 from autoprune.formats.tensor_file import encode_tensors, read_tensors
 from autoprune.tasks.build import model_builder
 
@@ -102,7 +103,8 @@ def load(folder: Path | str, base_dir: Path | str | None = None) -> nn.Module:
             current directory.
 
     Returns:
-        The network on the CPU, in evaluation mode.
+        The network on the CPU, in evaluation mode. ``save_pretrained`` of a transformers model raises ExportError where
+        the config can't express what was pruned.
 
     Raises:
         SavedModelError: If a file is missing or damaged.
@@ -119,7 +121,9 @@ def load(folder: Path | str, base_dir: Path | str | None = None) -> nn.Module:
         raise TaskError(
             f'{error} Name the folder that {module} is in: autoprune.load("{folder}", base_dir="folder of the module").'
         ) from error
-    return load_model(Path(folder), build_model).eval()
+    model = load_model(Path(folder), build_model).eval()
+    guard_save_pretrained(model, read_architecture(Path(folder)))
+    return model
 
 
 def read_architecture(folder: Path) -> Architecture:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import ExportError
-from autoprune.formats.reload import relative_difference, reproducible_outputs
+from autoprune.formats.outputs import relative_difference, reproducible_outputs
 from autoprune.network.call import Inputs
 
 N_VALUES = 1024

@@ -9,7 +9,8 @@ from torch import nn
 from autoprune.config.task import CallableRef
 from autoprune.errors import AutopruneError, SavedModelError, TaskError, describe_error, is_interrupt
 from autoprune.formats.architecture import architecture_diff
-from autoprune.formats.reload import load_judged, reference_inputs, reproducible_outputs
+from autoprune.formats.outputs import reproducible_outputs
+from autoprune.formats.reload import load_judged, reference_inputs
 from autoprune.formats.saved_model import save_model
 from autoprune.network.call import Inputs, call_model
 from autoprune.network.copies import copy_network

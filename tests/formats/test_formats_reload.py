@@ -13,7 +13,8 @@ from torch import nn
 from autoprune.config.task import CallableRef
 from autoprune.errors import SavedModelError
 from autoprune.formats.architecture import architecture_diff
-from autoprune.formats.reload import load_judged, relative_difference
+from autoprune.formats.outputs import relative_difference
+from autoprune.formats.reload import load_judged
 from autoprune.formats.saved_model import save_model
 
 REF = CallableRef(callable="somewhere:net")

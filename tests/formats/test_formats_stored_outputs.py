@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from autoprune.errors import ExportError
-from autoprune.formats.reload import reproducible_outputs
+from autoprune.formats.outputs import reproducible_outputs
 from autoprune.formats.stored_outputs import N_VALUES, SAME, check_stored_outputs, stored_outputs
 
 
