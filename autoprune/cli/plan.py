@@ -47,7 +47,8 @@ def plan(
     from autoprune.search.prepare import rank_plan, saved_size
     from autoprune.search.sensitivity import trained_network
     from autoprune.search.space import SearchSpace
-    from autoprune.search.validate import read_space, validate_space
+    from autoprune.search.study_data import check_study_data
+    from autoprune.search.validate import in_file, read_space, validate_space
     from autoprune.study.folder import StudyFolder
     from autoprune.tasks.working_folder import working_in
 
@@ -55,6 +56,9 @@ def plan(
     spec, task, model, table = checked.spec, checked.task, checked.model, checked.table
     folder = StudyFolder(results / spec.study)
     device = torch.device("cpu")
+    with in_file(checked.file.path):
+        for warning in check_study_data(checked, folder).warnings:
+            make_console(stderr=True).print(f"warning: {warning}", soft_wrap=True)
     if sensitivity:
         model = trained_network(checked, folder)
     trained = sensitivity or spec.task.weights is not None

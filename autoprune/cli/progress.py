@@ -60,6 +60,10 @@ class Progress(Callback):
             self._shown_at = time.monotonic()
             self._line(str(stage))
 
+    def on_warning(self, message: str) -> None:
+        """Print a warning, above what is redrawn."""
+        self._line(f"warning: {message}")
+
     def on_trial_start(self, config: TrialConfig) -> None:
         self._update()
 

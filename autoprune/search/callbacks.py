@@ -191,6 +191,9 @@ class Callback:
     def on_stage(self, stage: Stage) -> None:
         """Hear what the search does next."""
 
+    def on_warning(self, message: str) -> None:
+        """Hear of something that the search goes on with, but that the user should know, such as of the data."""
+
     def on_trial_start(self, config: TrialConfig) -> None:
         """Hear that a run is given to a worker: a trial, a sensitivity job or a replicate, as ``config.run`` says.
 
@@ -237,6 +240,9 @@ class Callbacks(Callback):
 
     def on_stage(self, stage: Stage) -> None:
         self._tell("on_stage", stage)
+
+    def on_warning(self, message: str) -> None:
+        self._tell("on_warning", message)
 
     def on_trial_start(self, config: TrialConfig) -> None:
         self._tell("on_trial_start", config)

@@ -21,6 +21,9 @@ class SearchLog(Callback):
     def on_stage(self, stage: Stage) -> None:
         logger.info("%s", stage)
 
+    def on_warning(self, message: str) -> None:
+        logger.warning("%s", message)
+
     def on_trial_end(self, config: TrialConfig, result: TrialResult) -> None:
         if result.state in LEVELS:
             logger.log(LEVELS[result.state], "%s %s: %s", run_name(result.run), result.state, result.error)

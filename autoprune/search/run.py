@@ -27,8 +27,9 @@ from autoprune.search.prepare import PreparedStudy, in_stage, prepare_study
 from autoprune.search.replication.replication import Replication
 from autoprune.search.resources import WorkerResources, find_worker_resources
 from autoprune.search.signals import handlers_restored
+from autoprune.search.study_data import check_same_data, check_study_data, keep_study_data
 from autoprune.search.validate import check_prunable, check_same_study, in_file, read_space, validate_space
-from autoprune.search.warm_start import check_same_network, find_source, take_over
+from autoprune.search.warm_start import WHERE, check_same_network, find_source, take_over
 from autoprune.study.checkpoints.remote_store import RemoteLocation
 from autoprune.study.database import Database
 from autoprune.study.folder import StudyFolder
@@ -122,6 +123,8 @@ def _run_search(
         check_prunable(checked)
         if source is not None:
             check_same_network(source, checked)
+            check_same_data(source.study.root, checked, WHERE)
+        report = check_study_data(checked, folder)
     if spec.search.checkpoints is not None:
         with in_file(file.path):
             RemoteLocation.named(spec.search.checkpoints).check()
@@ -129,6 +132,7 @@ def _run_search(
     with folder.lock(), _storage_errors(folder, spec.search.storage):
         remove_unfinished(folder.root)
         delete_old_worker_logs(folder.logs)
+        keep_study_data(report, checked, folder, callback)
         session = prepare_study(checked, folder, places, callback)
         if source is not None:
             callback.on_stage(TakeOverTrials(len(source.trials), source.study.root))

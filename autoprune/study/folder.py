@@ -42,6 +42,7 @@ class StudyFolder:
         self.database = self.root / "study.db"
         self.origin = self.root / "study.json"
         self.plan = self.root / "plan.json"
+        self.data = self.root / "data.json"
         self.sensitivity = self.root / "sensitivity.json"
         self.dense = self.root / "dense"
         self.reference = self.dense / "reference.json"

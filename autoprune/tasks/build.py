@@ -1,5 +1,6 @@
 """From the ``task`` part of a space file to a ``Task``."""
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,9 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
     )
     metric = attempt(lambda: _metric(settings.metric, base_dir))
     augment = attempt(lambda: _bound(settings.augment, ("inputs", "generator"), base_dir, "task.augment", None))
-    data = attempt(lambda: _load_data(settings.data, base_dir))
+    began = time.perf_counter()
+    data = attempt(lambda: load_data(settings.data, base_dir))
+    load_time_s = time.perf_counter() - began
     if problems:
         raise TaskError("\n".join(problems))
     return Task(
@@ -63,6 +66,7 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
         augment=augment,
         distillation_loss=distillation_loss,
         frozen=settings.frozen,
+        load_time_s=load_time_s,
     )
 
 
@@ -108,7 +112,12 @@ def _bound(
     return partial(function, **ref.args) if ref.args else function
 
 
-def _load_data(ref: CallableRef, base_dir: Path) -> Data:
+def load_data(ref: CallableRef, base_dir: Path) -> Data:
+    """Call what the space file names as ``task.data``, and make the three splits of what it returns.
+
+    Raises:
+        TaskError: If it can't be imported, raises, or returns something else.
+    """
     function = load_callable(ref.callable, base_dir, "task.data")
     with working_in(base_dir):
         loaded = call(function, ref.args, "task.data")

@@ -49,6 +49,7 @@ class Task:
             does.
         frozen: ``"keep"`` if what the network froze stays as it is, ``"train"`` if all of it is trained; then the
             networks of ``build_model`` have no frozen parameter.
+        load_time_s: How long the data took to load.
     """
 
     build_model: Callable[[], nn.Module]
@@ -58,6 +59,7 @@ class Task:
     augment: Callable[[Inputs, torch.Generator], Inputs] | None = None
     distillation_loss: DistillationLoss | None = None
     frozen: Literal["keep", "train"] = "keep"
+    load_time_s: float = 0.0
 
     def example_inputs(self, batch_size: int = 1) -> Inputs:
         """Return the first ``batch_size`` training inputs."""

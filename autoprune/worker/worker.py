@@ -21,11 +21,14 @@ from autoprune.network.call import Inputs
 from autoprune.pruning.channels.ranking import kept_scores
 from autoprune.pruning.plan import PruningPlan
 from autoprune.pruning.sensitivity.measure import SensitivityMeter
+from autoprune.study.data_file import read_data_report
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.folder import StudyFolder
 from autoprune.study.plan_file import read_plan_part
 from autoprune.tasks.build import build_task
+from autoprune.tasks.fingerprint import check_same_splits
 from autoprune.tasks.task import Split, Task
+from autoprune.tasks.working_folder import working_in
 from autoprune.training.batch_norm import recalibrate_batch_norm
 from autoprune.training.checkpoint import load_checkpoint, save_checkpoint
 from autoprune.training.distillation import Distillation
@@ -77,12 +80,20 @@ class Worker:
         self.device = torch.device(device)
         self.spec = config or folder.config
         folder.checkpoint_store.open()  # what keeps it from being opened is no trial's fault
-        self.task = task or build_task(self.spec.task, folder.base_dir)
+        self.task = task or self._build_task()
         self.plan = read_plan_part(folder.plan, "plan", PruningPlan.from_dict)
         self.dense = DenseReference.read(folder)
         self.searches_latency = "latency_ms" in (*self.spec.objectives, *self.spec.constraints.ceilings)
         self.precision = Precision.of(self.spec.training)
         self.limits = Limits(self.spec.search.trial_timeout, self.spec.resources.memory_per_trial_gib)
+
+    def _build_task(self) -> Task:
+        """Build the task in this process; its splits must be those that the study began with."""
+        task = build_task(self.spec.task, self.folder.base_dir)
+        if self.folder.data.exists():
+            with working_in(self.folder.base_dir):
+                check_same_splits(task.data, read_data_report(self.folder.data).fingerprints, "in a worker process ")
+        return task
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         """Run a trial, from its last epoch checkpoint if there is one.

@@ -386,6 +386,12 @@ def test_a_network_of_other_widths_or_other_data_under_the_same_names(
     assert not (tmp_path / "model" / "results").exists()
 
     shifted = TINY_TASK.replace('"validation": (200, 350)', '"validation": (500, 650)')
-    with pytest.raises(AutopruneError, match=r"space.yaml:\d+: search.warm_start: the dense network's accuracy is"):
+    with pytest.raises(AutopruneError, match=r"space.yaml:\d+: search.warm_start: .* the validation split has other"):
         warm(tree, TREE, 1, "data", task=shifted)
-    assert not (tmp_path / "data/results/warm/study.db").exists()
+    assert not (tmp_path / "data/results/warm").exists()
+
+    older = StudyFolder(shutil.copytree(tree.root, tmp_path / "older"))
+    older.data.unlink()  # an earlier autoprune took no fingerprints
+    with pytest.raises(AutopruneError, match=r"space.yaml:\d+: search.warm_start: the dense network's accuracy is"):
+        warm(older, TREE, 1, "accuracy", task=shifted)
+    assert not (tmp_path / "accuracy/results/warm/study.db").exists()
