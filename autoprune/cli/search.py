@@ -75,8 +75,13 @@ def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, e
     from autoprune.report.console import make_console
     from autoprune.report.ending import certification_failures, failed_trials, nothing_finished
     from autoprune.search.run import run_search
+    from autoprune.study.exit_note import exit_causes
+    from autoprune.study.folder import StudyFolder
     from autoprune.study.reader import StudyReader
 
+    if not isinstance(space, Path):
+        for run, cause in exit_causes(StudyFolder(results / space.config.study).logs).items():
+            console.print(f"the last process died ({run}): {cause}", soft_wrap=True)
     with Progress(console) as progress, _logged(space, results):
         outcome = run_search(
             space,

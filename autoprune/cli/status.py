@@ -24,6 +24,8 @@ def status(
         print(json.dumps(asdict(summary), indent=1))
         raise typer.Exit(int(summary.has_failed))
     console = make_console()
+    for run, cause in summary.deaths.items():
+        console.print(f"{summary.study}: cut off, as the process died ({run}): {cause}", soft_wrap=True)
     if not summary.is_ready:
         console.print(f"{summary.study}: no trials yet; the dense network or the plan is not done.")
         return

@@ -3,8 +3,9 @@
 from autoprune.search.job_source import JobSource
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources
+from autoprune.study.exit_note import ExitNote
 from autoprune.tasks.working_folder import working_in
-from autoprune.trial import TrialResult
+from autoprune.trial import TrialResult, run_name
 from autoprune.worker import Worker
 
 
@@ -16,10 +17,12 @@ def run_in_process(driver: JobSource, study: PreparedStudy, places: WorkerResour
 
 def run_inline(driver: JobSource, worker: Worker) -> None:
     """Run trials on a worker that is there already, until the driver has no more to give."""
+    note = ExitNote(worker.folder.logs)
     while (config := driver.suggest()) is not None:
-        for event in worker.run(config):
-            if isinstance(event, TrialResult):
-                driver.complete(event)
-            elif not driver.report(event):
-                driver.end_early(event.run)
-                break
+        with note.around(run_name(config.run)):
+            for event in worker.run(config):
+                if isinstance(event, TrialResult):
+                    driver.complete(event)
+                elif not driver.report(event):
+                    driver.end_early(event.run)
+                    break

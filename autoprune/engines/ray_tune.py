@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
@@ -22,12 +23,14 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autoprune.engines.worker_exit import how_a_worker_died
 from autoprune.engines.worker_output import WorkerOutput
 from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
 from autoprune.search.job_source import JobSource
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources, room
 from autoprune.search.signals import Preempted
+from autoprune.study.exit_note import ExitNote, delete_exit_notes, exit_cause
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import (
     RunId,
@@ -57,7 +60,7 @@ def run_ray(driver: JobSource, study: PreparedStudy, places: WorkerResources, ad
             lacks a custom resource.
     """
     scratch = tempfile.mkdtemp(prefix="autoprune-tune-", dir=None if address is None else study.folder.root)
-    scheduler = _DriverScheduler(driver)
+    scheduler = _DriverScheduler(driver, study.folder.logs)
     try:
         if address is None:
             _check_custom(places)
@@ -97,6 +100,7 @@ def run_ray(driver: JobSource, study: PreparedStudy, places: WorkerResources, ad
         raise
     finally:
         ray.shutdown()
+        delete_exit_notes(study.folder.logs)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -222,9 +226,9 @@ class _DriverScheduler(FIFOScheduler):
         causes: Trial id -> the cause of its failure, which Tune tells its scheduler but not its searcher.
     """
 
-    def __init__(self, driver: JobSource) -> None:
+    def __init__(self, driver: JobSource, logs: Path) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._driver = driver
+        self._driver, self._logs = driver, logs
         self.causes: dict[str, str] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -239,15 +243,20 @@ class _DriverScheduler(FIFOScheduler):
         return {}
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        error = None
+        run = config_from_dict(json.loads(trial.config["trial"])).run
+        cause = self._how_it_died(trial, run_name(run))
+        self.causes.setdefault(trial.trial_id, cause)
+        logger.warning("%s: %s", run_name(run), cause)
+
+    def _how_it_died(self, trial: Trial, run: str) -> str:
+        told = ""
+        if trial.error_file is not None:  # of some errors Tune keeps the text alone; one text follows another
+            told = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2]
         if trial.pickled_error_file is not None:  # here at once; Tune's own way reads a copy that comes later
             error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-        if isinstance(error, RayTaskError):
-            error = error.cause
-        cause = f"the worker process died: {describe_error(error) if error else 'cause unknown'}"
-        self.causes.setdefault(trial.trial_id, cause)
-        run = config_from_dict(json.loads(trial.config["trial"])).run
-        logger.warning("%s: %s", run_name(run), cause)
+            if isinstance(error, RayTaskError) and str(error) in told:
+                return f"the worker process raised {describe_error(error.cause)}"
+        return f"the worker process died: {how_a_worker_died(told, exit_cause(self._logs, run, is_gone=True))}"
 
 
 class _Watch(tune.Callback):
@@ -312,6 +321,9 @@ class _TrialActor(tune.Trainable):
 
         folder = StudyFolder(Path(config["folder"]))
         self._output = WorkerOutput(folder.logs)
+        self._note = ExitNote(folder.logs, take_traces=True)
+        self._note.note_signals(signal.SIGTERM, signal.SIGINT)
+        self._note.begin(run_name(config_from_dict(json.loads(config["trial"])).run))
         torch.set_num_threads(config["threads"])
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._worker: Worker | None = None
@@ -330,12 +342,15 @@ class _TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         if self._worker is None:
+            self._note.end()
             return {"stop": f"a worker process could not make ready for trials: {self._no_worker}", "done": True}
         try:
             event = next(self._events)
         except UnwritableError as error:
+            self._note.end()
             return {"stop": str(error), "done": True}
         if isinstance(event, TrialResult):
+            self._note.end()
             return {"trial_result": json.dumps(to_dict(event)), "done": True}
         return {"epoch_report": json.dumps(to_dict(event))}
 
@@ -349,5 +364,6 @@ class _TrialActor(tune.Trainable):
         if self._worker is not None:
             os.chdir(self._worker.folder.base_dir)  # Tune has gone to a folder of the trial's own
             trial = config_from_dict(json.loads(config["trial"]))
+            self._note.begin(run_name(trial.run))
             self._output.begin(run_name(trial.run))
             self._events = self._worker.run(trial)

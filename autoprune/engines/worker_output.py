@@ -1,4 +1,4 @@
-"""What a worker process prints goes to a log of the study: the user's prints, libraries' noise, faulthandler's traces.
+"""What a worker process prints goes to a log of the study: the user's prints and libraries' noise.
 
 Whatever happens to the log, such as a full disk, fails no trial.
 """

@@ -38,6 +38,7 @@ from autoprune.search.space import SearchSpace
 from autoprune.search.stopping import should_stop
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.epochs import EpochLog
+from autoprune.study.exit_note import delete_exit_notes, exit_cause
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.optuna_private import read_trial, requeue, set_user_attr
@@ -483,6 +484,7 @@ class Driver:
         for ratio, params in self.space.ladder(ladder_steps(self.spec, self.space.plan)).items():
             if ratio not in present:
                 self.study.enqueue_trial(params, user_attrs={LADDER: ratio})
+        delete_exit_notes(self.folder.logs)
         trials = self.study.get_trials(deepcopy=False)
         self._waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
         self._n_created = len(trials)
@@ -496,14 +498,17 @@ class Driver:
             self._rungs.record(trial.number, config.epochs, self._ceilings.known_values(config.pruning), curve)
 
     def _retry(self, trial: FrozenTrial) -> None:
+        cause = exit_cause(self.folder.logs, run_name(trial.number))
+        how = "" if cause is None else f", the last time by {cause}"
         retries = int(trial.user_attrs.get(RETRIES, 0)) + 1
         set_user_attr(self.study, trial.number, RETRIES, retries)
         if retries <= self.spec.search.max_retries:
             requeue(self.study, trial.number)
-            logger.info("%s ran when the last process died: it waits for retry %d", run_name(trial.number), retries)
+            told = run_name(trial.number), "" if cause is None else f" by {cause}", retries
+            logger.info("%s ran when the last process died%s: it waits for retry %d", *told)
             return
         config = config_of(trial)
-        error = f"the process died {retries} times while this trial ran"
+        error = f"the process died {retries} time{'s' if retries > 1 else ''} while this trial ran{how}"
         result = TrialResult(trial.number, "failed", seed=config.seed if config else 0, error=error)
         set_user_attr(self.study, trial.number, RESULT, json.dumps(to_dict(result)))
         self._tell_optuna(result)

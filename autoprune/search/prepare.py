@@ -27,6 +27,7 @@ from autoprune.search.resources import WorkerResources
 from autoprune.search.space import SearchSpace
 from autoprune.search.validate import ValidatedSpace, check_same_study, read_plan
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.exit_note import ExitNote
 from autoprune.study.folder import SCHEMA, StudyFolder
 from autoprune.tasks.build import build_task
 from autoprune.tasks.splits import SubsetSplit
@@ -100,6 +101,7 @@ def prepare_study(
         with (
             in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."),
             working_in(checked.file.base_dir),
+            ExitNote(folder.logs).around("dense network"),
         ):
             model = make_dense_reference(checked, folder, places.device, places.threads, callback)
     if not folder.plan.exists():
@@ -113,6 +115,7 @@ def prepare_study(
         with (
             in_stage("ranking the blocks", "Leave the method `layer` out, or mend the model."),
             working_in(checked.file.base_dir),
+            ExitNote(folder.logs).around("ranking of the blocks"),
         ):
             plan = rank_plan(spec, task, plan, model, places.device)
         scores = kept_scores(model, plan)

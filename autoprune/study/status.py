@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from autoprune.config import SearchConfig
 from autoprune.config.metric import MetricSpec
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.exit_note import exit_causes
 from autoprune.study.folder import StudyFolder
 from autoprune.study.optuna_private import StudyRecord, TrialRecord
 from autoprune.study.records import curve_of, planned_epochs_of, result_of, source_of, target_of
 from autoprune.study.replication import replicate_results
 from autoprune.study.rungs import Rung, Rungs
-from autoprune.trial import EpochReport, TrialResult
+from autoprune.trial import EpochReport, TrialResult, run_name
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class StudyStatus:
         rungs: How far each epoch tells the end.
         warm_start: The study that trials were taken over from.
         n_taken_over: Trials taken over.
+        deaths: Run that was cut off, such as ``"trial 3"`` or ``"dense network"`` -> how its process died.
         n_certified: Runs of the certification that have finished.
         failed_repeats: File of a failed run of the certification -> its cause.
     """
@@ -52,6 +54,7 @@ class StudyStatus:
     rungs: tuple[Rung, ...]
     warm_start: str | None
     n_taken_over: int
+    deaths: Mapping[str, str]
     n_certified: int
     failed_repeats: Mapping[str, str | None]
 
@@ -118,11 +121,17 @@ def status_of(folder: StudyFolder, spec: SearchConfig, record: StudyRecord | Non
         rungs=tuple(_rungs(trials, known, spec.metric).reached()),
         warm_start=spec.search.warm_start,
         n_taken_over=len(trials) - len(own),
+        deaths=_deaths(folder, trials),
         n_certified=sum(result.state == "finished" for result in replicates),
         failed_repeats={
             str(folder.replicate(result.run)): result.error for result in replicates if result.state != "finished"
         },
     )
+
+
+def _deaths(folder: StudyFolder, trials: Iterable[TrialRecord]) -> dict[str, str]:
+    ended = {run_name(trial.number) for trial in trials if trial.state.is_finished()}
+    return {run: cause for run, cause in exit_causes(folder.logs).items() if run not in ended}
 
 
 def _first_cause(results: Iterable[TrialResult]) -> tuple[int, str | None] | None:

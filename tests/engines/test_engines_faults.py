@@ -36,8 +36,51 @@ def test_a_trial_is_taken_up_by_new_workers_so_many_times(
         calls.pop(str(search.process.pid))  # the check before the study
         assert len(calls) == max_retries + 1
         if state == "failed":
-            assert "the worker process died: ActorDiedError: " in row["error"]
+            assert row["error"].startswith("the worker process died: killed by signal 9, SIGKILL, or ended by a ")
         search.wait_for_the_last_process()
+
+
+DEATHS = {
+    "import ctypes; ctypes.string_at(0)": "the worker process died: signal 11, SIGSEGV (tiny_task.py:",
+    "os.abort()": "the worker process died: signal 6, SIGABRT (tiny_task.py:",
+    "os._exit(3)": "the worker process died: os._exit(3) (tiny_task.py:",
+    "os.kill(os.getpid(), 15)": "the worker process died: signal 15, SIGTERM",
+    "import sys; sys.exit(3)": "SystemExit: 3 (tiny_task.py:",
+    "raise KeyboardInterrupt": "KeyboardInterrupt (tiny_task.py:",
+}
+
+DYING_TASK = SLOW_TASK.replace(
+    "    time.sleep(seconds)\n",
+    "    import sys\n"
+    "    from pathlib import Path\n"
+    "    if 'default_worker.py' in sys.argv[0] and outputs.requires_grad and len(targets) == 50:\n"
+    "        left = Path(log).with_name('left')\n"
+    "        way, _, rest = left.read_text().partition('\\n')\n"
+    "        left.write_text(rest)\n"
+    "        exec(compile(way, __file__, 'exec'))\n",
+)
+"""Its loss ends each trial in another way, until none is left."""
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_says_how(trained_tiny: Path, tmp_path: Path) -> None:
+    changes = {
+        "search": {"trials": len(DEATHS) + 1, "ladder": 0, "max_retries": 0, "max_failures": 50},
+        "resources": {"workers": 1},
+    }
+    with searching(tmp_path, trained_tiny, changes, task=DYING_TASK) as search:
+        (tmp_path / "left").write_text("\n".join(DEATHS))
+        done = search.run("ray")
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        frame = search.frame()
+        errors = frame["error"].tolist()
+        assert frame["state"].tolist() == ["failed"] * len(DEATHS) + ["finished"]
+        for error, (way, expected) in zip(errors, DEATHS.items(), strict=False):
+            assert error.startswith(expected), (way, error)
+        assert f"{len(DEATHS)} of {len(DEATHS) + 1} trials failed; the first, trial 0: {errors[0]}." in done.stdout
+        log = (search.results / "logs" / "search.log").read_text()
+        assert log.count("the worker process died: ") == 2 * 4
+        assert list((search.results / "logs").glob("exit-*")) == []
 
 
 HANGING_TASK = SLOW_TASK.replace(

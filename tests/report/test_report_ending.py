@@ -30,6 +30,7 @@ def status(
         rungs=(),
         warm_start=None,
         n_taken_over=0,
+        deaths={},
         n_certified=3,
         failed_repeats=failed_repeats or {},
     )

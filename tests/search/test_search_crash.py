@@ -1,5 +1,7 @@
 """A process that dies anywhere loses nothing that was told, counts nothing twice, and leaves nothing running."""
 
+import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,9 @@ from tiny import merged
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.space import SearchSpace
-from autoprune.trial import Cost, TrialConfig, TrialResult
+from autoprune.study.exit_note import ExitNote
+from autoprune.study.reader import StudyReader
+from autoprune.trial import Cost, TrialConfig, TrialResult, run_name
 
 MakeDriver = Callable[..., Driver]
 
@@ -162,6 +166,28 @@ def test_a_trial_whose_process_dies_too_often_has_failed(make_driver: MakeDriver
     assert row["error"] == "the process died 3 times while this trial ran"
     assert row["seed"] == configs[0].seed
     assert suggested(driver).number == 1
+
+
+@pytest.mark.parametrize(("code", "trial"), [(3, 0), (0, 1)])
+def test_a_process_that_ended_itself_amid_a_trial_is_told_of(make_driver: MakeDriver, code: int, trial: int) -> None:
+    driver = make_driver({"search": {"max_retries": 0, "ladder": 0}})
+    if trial == 1:
+        driver.complete(result_of(suggested(driver)))
+    assert suggested(driver).number == trial
+    folder = driver.folder
+    pid = os.fork()
+    if pid == 0:  # what the inline engine does
+        ExitNote(folder.logs).begin(run_name(trial))
+        os._exit(code)
+    os.waitpid(pid, 0)
+    cause = rf"os._exit\({code}\) \(test_search_crash.py:\d+\)"
+    (died,) = StudyReader(folder.root).status().deaths.items()
+    assert died[0] == f"trial {trial}"
+    assert re.fullmatch(cause, died[1])
+    again = make_driver()
+    error = again.frame()["error"].iloc[trial]
+    assert re.fullmatch(f"the process died 1 time while this trial ran, the last time by {cause}", error)
+    assert StudyReader(folder.root).status().deaths == {}
 
 
 def test_a_trial_that_never_got_a_config_has_its_row_too(
