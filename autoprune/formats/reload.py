@@ -157,6 +157,8 @@ def _same(left: Any, right: Any, depth: int = 0) -> bool:
         return len(left) == len(right) and all(_same(*pair, depth + 1) for pair in zip(left, right, strict=True))
     if isinstance(left, bool | int | float | complex | str | bytes | set | frozenset):
         return bool(left == right) or (left != left and right != right)
-    if isinstance(left, nn.Module | type) or callable(left):
+    if isinstance(left, nn.Module):  # one that is hidden from the network's own, in a list
+        return _same(left.state_dict(), right.state_dict(), depth + 1)
+    if isinstance(left, type) or callable(left):
         return True
     return _same(getattr(left, "__dict__", None), getattr(right, "__dict__", None), depth + 1)

@@ -37,15 +37,14 @@ def save_model(folder: Path, model: nn.Module, architecture: Architecture, *, pa
         Size of ``model.safetensors`` in bytes.
 
     Raises:
-        SavedModelError: If the extra state of a module holds what a file can't.
+        SavedModelError: If the extra state of a module, or the state dict, holds what a file can't.
     """
-    state = model.state_dict()
+    state, own = _plain_state(model), named_tensors(model)
     # Buffers outside the state dict are built anew, but not in a pruned shape.
-    stored = {
-        name: tensor for name, tensor in named_tensors(model).items() if name in state or name in architecture.shapes
-    }
+    stored = {name: tensor for name, tensor in own.items() if name in state or name in architecture.shapes}
     values, extra = encode_extra_states(model)
-    content = encode_tensors(stored | extra, pack_zeros=pack_zeros, values=values)
+    rest = {name: tensor for name, tensor in state.items() if name not in own}  # a module's own way to save itself
+    content = encode_tensors(stored | rest | extra, pack_zeros=pack_zeros, values=values)
     record = {
         "format_version": FORMAT_VERSION,
         **architecture.to_dict(),
@@ -76,22 +75,39 @@ def load_model(folder: Path, build_model: Callable[[], nn.Module]) -> nn.Module:
     except ValueError as error:
         raise SavedModelError(f"{folder / WEIGHTS_FILE} can't be used: {error}.") from error
     own, stateful = named_tensors(model), extra_state_modules(model)
-    misfits = sorted(
-        {name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape}
-        | ((model.state_dict().keys() & own.keys()) - tensors.keys())
-    )
+    rest = {name: tensor for name, tensor in tensors.items() if name not in own}
+    misfits = {name for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape}
+    misfits |= _plain_state(model).keys() - tensors.keys()
+    if rest and not misfits:
+        try:
+            misfits = rest.keys() & set(model.load_state_dict(tensors, strict=False).unexpected_keys)
+        except RuntimeError as error:
+            raise other_network(architecture, f"{error}") from error
     if misfits:
-        raise other_network(architecture, f"{len(misfits)} tensors don't fit, the first one '{misfits[0]}'")
+        raise other_network(architecture, f"{len(misfits)} tensors don't fit, the first one '{min(misfits)}'")
     if states.keys() != stateful.keys():
         name = min(states.keys() ^ stateful.keys())
         raise other_network(architecture, f"only one of both has extra state in module '{name}'")
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].data = own[name].data.to(tensor.dtype)
-            own[name].copy_(tensor)
+        for name in tensors.keys() - rest.keys():
+            own[name].data = own[name].data.to(tensors[name].dtype)
+            own[name].copy_(tensors[name])
     for name, state in states.items():
         stateful[name].set_extra_state(state)
     return model
+
+
+def _plain_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a network's state dict without the extra state of its modules; raises SavedModelError if it can't be."""
+    extra = {f"{name}._extra_state".removeprefix(".") for name in extra_state_modules(model)}
+    state = {name: value for name, value in model.state_dict().items() if name not in extra}
+    wrong = next((name for name, value in state.items() if not isinstance(value, torch.Tensor)), None)
+    if wrong is not None:
+        raise SavedModelError(
+            f"the state dict of {type(model).__name__} must hold tensors, got a {type(state[wrong]).__name__} under "
+            f"'{wrong}'. Save it as a tensor, or by get_extra_state and set_extra_state."
+        )
+    return state
 
 
 def load(folder: Path | str, base_dir: Path | str | None = None) -> nn.Module:

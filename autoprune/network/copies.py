@@ -61,6 +61,6 @@ def _culprit(model: nn.Module, memo: Mapping[int, object], error: Exception) -> 
             except Exception as cause:
                 return (
                     f"{attribute_of(name, module, attribute)} holds a {type(value).__name__} that copy.deepcopy "
-                    f"refuses ({describe_error(cause).rstrip('.')}). Make it in forward, or define __deepcopy__."
+                    f"refuses ({type(cause).__name__}: {cause}). Make it in forward, or define __deepcopy__."
                 )
     return f"{describe_error(error)}."

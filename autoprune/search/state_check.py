@@ -1,6 +1,7 @@
 """Does a file hold all that a network learns? A few training steps of a copy tell, before the dense training."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,14 +10,14 @@ from torch import nn
 from autoprune.config.task import CallableRef
 from autoprune.errors import AutopruneError, SavedModelError, TaskError, describe_error, is_interrupt
 from autoprune.formats.architecture import architecture_diff
-from autoprune.formats.outputs import reproducible_outputs
+from autoprune.formats.outputs import TOLERANCE, relative_difference, reproducible_outputs
 from autoprune.formats.reload import load_judged, reference_inputs
 from autoprune.formats.saved_model import save_model
 from autoprune.network.call import Inputs, call_model
 from autoprune.network.copies import copy_network
 from autoprune.tasks.task import Task
 
-N_STEPS, N_EXAMPLES, LR = 2, 4, 1e-3
+N_STEPS, N_EXAMPLES, LR = 4, 4, 1e-3
 
 
 def check_kept_state(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
@@ -29,7 +30,8 @@ def check_kept_state(task: Task, model: nn.Module, model_ref: CallableRef) -> No
         model: The dense network; it is not touched.
 
     Raises:
-        TaskError: If the outputs differ, a module's extra state can't be saved, or there is nothing to train.
+        TaskError: If the outputs differ, a module's extra state can't be saved, networks share what training changes,
+            or there is nothing to train.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TaskError(
@@ -48,9 +50,18 @@ def check_kept_state(task: Task, model: nn.Module, model_ref: CallableRef) -> No
 
 def _compare(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
     inputs = reference_inputs(task)
-    trained = copy_network(model)
+    trained, other = copy_network(model), copy_network(model)
+    before = reproducible_outputs(other, inputs)
     reproducible_outputs(trained, inputs)  # a network may keep what its first evaluation computes
+    held = _class_state(model)
     _train(trained, task)
+    after = reproducible_outputs(other, inputs)
+    if before is not None and (after is None or relative_difference(after, before) > TOLERANCE):
+        changed = _changed(held, _class_state(model))
+        raise TaskError(
+            f"task.model: training one network changes what another one gives: they share {changed or 'a state'} "
+            "outside of the networks, which no file holds. Keep it in a buffer of the module (self.register_buffer)."
+        )
     problem = _problem(trained, task, model_ref, inputs)
     if problem is None:
         return
@@ -60,6 +71,23 @@ def _compare(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
         f"task.model: each call builds another network, in more than its parameters and buffers: {problem} "
         "What is drawn at random may be drawn from a seed of its own instead."
     )
+
+
+def _class_state(model: nn.Module) -> dict[str, str]:
+    """Describe the attributes of the classes of a network's modules and of those above, all but torch's own."""
+    classes = {kind for module in model.modules() for kind in type(module).__mro__}
+    return {
+        f"attribute '{name}' of class {kind.__name__}": repr(value)
+        for kind in sorted(classes, key=lambda kind: kind.__qualname__)
+        if kind.__module__.partition(".")[0] not in ("torch", "builtins")
+        for name, value in vars(kind).items()
+        if not callable(value)
+    }
+
+
+def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
+    """Name what has changed or come, one of them."""
+    return next((name for name, value in after.items() if before.get(name) != value), None)
 
 
 def _problem(model: nn.Module, task: Task, model_ref: CallableRef, inputs: Inputs) -> str | None:

@@ -14,6 +14,8 @@ from autoprune.config.paths import expand
 from autoprune.errors import TaskError
 
 N_NAMES_SHOWN = 3
+_EXTRA_STATE = "_extra_state"
+"""End of the names under which a state dict holds what ``get_extra_state`` of a module gives."""
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
@@ -32,7 +34,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     mis_shaped = [
         f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
         for name, tensor in stored.items()
-        if name in expected and tensor.shape != expected[name].shape
+        if name in expected and not name.endswith(_EXTRA_STATE) and tensor.shape != expected[name].shape
     ]
     missing = [name for name in expected if name not in stored and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in stored if name not in expected]
@@ -49,7 +51,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     model.load_state_dict(stored, strict=False)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _read(path: Path) -> dict[str, Any]:
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise TaskError(f"task.weights must be a .safetensors, .pt or .pth file, got {path}.")
     if not path.is_file():
@@ -68,6 +70,8 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         raise TaskError(f"task.weights: {path} can't be read: {error}") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, torch.Tensor) or str(name).endswith(_EXTRA_STATE) for name, value in content.items()
+    ):
         raise TaskError(f"task.weights: {path} must hold tensors by name, as model.state_dict() gives them.")
     return dict(content)

@@ -102,3 +102,40 @@ def test_a_network_that_has_it_no_more_is_another(tmp_path: Path) -> None:
 def test_a_strangers_values_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"extra state can't be read|values to unpack"):
         decode_extra_states({"0": value}, {})
+
+
+class OwnWay(nn.Module):
+    """Saves an attribute under a key of its own, as was done before there was extra state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.scale = nn.Parameter(torch.ones(2)), 1.0
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "scale"] = torch.tensor(self.scale, dtype=torch.float64)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        self.scale = float(state_dict.pop(prefix + "scale"))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def test_state_that_a_module_saves_in_its_own_way_comes_back(tmp_path: Path) -> None:
+    model = nn.Sequential(OwnWay(), nn.Linear(2, 2))
+    model[0].scale, model[0].weight.data[1] = 0.1, 5.0
+    saved(tmp_path, model)
+    found = load_model(tmp_path, lambda: nn.Sequential(OwnWay(), nn.Linear(2, 2)))
+    assert found[0].scale == 0.1
+    assert torch.equal(found[0].weight, model[0].weight)
+    assert torch.equal(found[1].weight, model[1].weight)
+    with pytest.raises(SavedModelError, match=r"1 tensors don't fit, the first one '0.scale'"):
+        load_model(tmp_path, lambda: nn.Sequential(nn.PReLU(2), nn.Linear(2, 2)))
+
+
+def test_a_state_dict_of_other_things_is_refused(tmp_path: Path) -> None:
+    class OtherThings(OwnWay):
+        def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+            destination[prefix + "scale"] = [self.scale]
+
+    with pytest.raises(SavedModelError, match=r"must hold tensors, got a list under '0.scale'"):
+        saved(tmp_path, nn.Sequential(OtherThings()))

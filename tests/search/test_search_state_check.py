@@ -72,6 +72,20 @@ class Drawn(Base):
         return torch.relu(x @ self.mixing)
 
 
+class HiddenTeacher(Base):
+    """Averages its weights in a network that it hides from torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [nn.Linear(8, 8, bias=False).requires_grad_(False)]
+        nn.init.eye_(self.hidden[0].weight)
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.hidden[0].weight *= 1.01
+        return torch.relu(self.hidden[0](x))
+
+
 class Caching(Base):
     """Counts its calls and keeps what passed."""
 
@@ -97,8 +111,9 @@ class Picky(MovingLimit):
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        (MovingLimit, r"after 2 training steps, .* lacks attribute 'limits' of the network \(MovingLimit\)\. Make it"),
-        (StaleWeight, r"after 2 training steps, .* lacks attribute 'folded' of the network"),
+        (MovingLimit, r"after 4 training steps, .* lacks attribute 'limits' of the network \(MovingLimit\)\. Make it"),
+        (StaleWeight, r"after 4 training steps, .* lacks attribute 'folded' of the network"),
+        (HiddenTeacher, r"after 4 training steps, .* lacks attribute 'hidden' of the network"),
         (Drawn, r"each call builds another network.* lacks attribute 'mixing' of the network.* seed of its own"),
     ],
 )
@@ -157,3 +172,52 @@ def test_an_error_of_the_network_is_told_with_its_place() -> None:
     task = make_task(Failing)
     with pytest.raises(TaskError, match=r"loading it again failed: SystemExit: 4 \(test_search_state_check.py:\d+\)"):
         check_kept_state(task, task.build_model(), REF)
+
+
+class InClass(Base):
+    """Keeps what training moves in its class."""
+
+    scale = 1.0
+    n_built = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        InClass.n_built += 1
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            InClass.scale += float(x.detach().abs().mean())
+        return x / self.scale
+
+
+SEEN = {"scale": 1.0}
+
+
+class InGlobal(Base):
+    """Keeps it in a global of its module."""
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            SEEN["scale"] += float(x.detach().abs().mean())
+        return x / SEEN["scale"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(InClass, "attribute 'scale' of class InClass"), (InGlobal, "a state")])
+def test_what_networks_share_is_refused(kind: type[nn.Module], name: str) -> None:
+    task = make_task(kind)
+    with pytest.raises(TaskError, match=f"training one network changes what another one gives: they share {name} out"):
+        check_kept_state(task, task.build_model(), REF)
+
+
+class CountingClass(Base):
+    """Counts its calls in its class, which changes nothing."""
+
+    n_calls = 0
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        CountingClass.n_calls += 1
+        return torch.relu(x)
+
+
+def test_a_count_in_the_class_raises_no_alarm() -> None:
+    check_kept_state(make_task(CountingClass), CountingClass(), REF)

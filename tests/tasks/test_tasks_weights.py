@@ -77,3 +77,27 @@ def test_bad_files(name: str, write: object, message: str, tmp_path: Path, capsy
     with pytest.raises(TaskError, match=message):
         load_weights(network(), tmp_path / name)
     assert capsys.readouterr().out == ""
+
+
+class Stateful(nn.Linear):
+    """Has state beside its tensors."""
+
+    scale = 1.0
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state: dict[str, float]) -> None:
+        self.scale = state["scale"]
+
+
+def test_extra_state_is_read_and_missed(tmp_path: Path) -> None:
+    source, target = nn.Sequential(Stateful(2, 2)), nn.Sequential(Stateful(2, 2))
+    source[0].scale = 0.25
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    load_weights(target, tmp_path / "w.pt")
+    assert target[0].scale == 0.25
+    assert torch.equal(target[0].weight, source[0].weight)
+    save_file({name: t for name, t in source.state_dict().items() if "extra" not in name}, tmp_path / "w.safetensors")
+    with pytest.raises(TaskError, match=r"1 missing \(0\._extra_state\)"):
+        load_weights(target, tmp_path / "w.safetensors")
