@@ -51,11 +51,13 @@ def test_a_study_all_of_whose_trials_failed(trained_tiny: Path, tmp_path: Path) 
 
 @pytest.mark.usefixtures("brief_latency")
 def test_a_study_that_gave_up_and_goes_on(trained_tiny: Path, tmp_path: Path) -> None:
-    changes = FEW | {"task": {"loss": "tiny_task:loss"}, "search": {"trials": 3, "ladder": 0, "max_failures": 1}}
+    changes = FEW | {"task": {"loss": "tiny_task:loss"}, "search": {"trials": 3, "ladder": 2, "max_failures": 1}}
     space = copy_study(trained_tiny, tmp_path, changes, raising("True"))
     ran = run_well("search", space, "--engine", "inline", cwd=tmp_path, code=1)
     assert ran.err.startswith("results/tiny: no trial has finished: 1 failed. The first, trial 0: ValueError: ")
     assert ran.err.endswith(" Mend that; the same command goes on.\n")
+    status = run_well("status", "results/tiny", cwd=tmp_path).out  # the other step of the ladder waits
+    assert "no trial has finished: 1 failed." in status
 
 
 @pytest.mark.usefixtures("brief_latency")
