@@ -39,6 +39,24 @@ def test_the_same_network_passes_and_a_changed_one_does_not() -> None:
         check_stored_outputs(stored, model, inputs)
 
 
+def test_whole_numbers_may_flip_where_rounding_decides_and_no_further() -> None:
+    class Rounding(nn.Module):
+        def __init__(self, n_flipped: int) -> None:
+            super().__init__()
+            self.n_flipped = n_flipped
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = (x > 0).long()
+            found.view(-1)[: self.n_flipped] = 7
+            return found
+
+    inputs = torch.randn(8, 100)
+    stored = through_json(Rounding(0), inputs)
+    assert check_stored_outputs(stored, Rounding(10), inputs) == SAME
+    with pytest.raises(ExportError, match="5% of the whole numbers are others"):
+        check_stored_outputs(stored, Rounding(40), inputs)
+
+
 def test_another_shape_is_another_network() -> None:
     inputs = torch.randn(8, 4)
     stored = through_json(nn.Linear(4, 3), inputs)

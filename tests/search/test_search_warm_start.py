@@ -24,6 +24,7 @@ from autoprune.engines import load_engine
 from autoprune.errors import AutopruneError
 from autoprune.export import export_trial
 from autoprune.formats.saved_model import load_model
+from autoprune.formats.stored_outputs import SAME
 from autoprune.search.driver import Driver
 from autoprune.search.run import Outcome, run_search
 from autoprune.study.folder import StudyFolder
@@ -151,6 +152,7 @@ def test_a_tree_goes_on_from_another_studys_networks(warm: Warm, tree: StudyFold
     manifest = export_trial(StudyReader(folder.root), str(first["number"]), tmp_path / "out", ["safetensors"])[2]
     assert manifest.source["taken_over_from"]["number"] == int(first["source"].removeprefix("tiny:"))
     assert manifest.source["trial"]["number"] == first["number"]
+    assert manifest.compared_with == SAME
 
 
 def test_status_tells_them_apart(warm: Warm, tree: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
