@@ -1,7 +1,7 @@
 """Where trials run: in this process (inline), or on Ray Tune. Only the files named ray_* know Ray."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -13,10 +13,32 @@ from autoprune.errors import AutopruneError, StudyError
 from autoprune.search.resources import find_workers
 
 if TYPE_CHECKING:
+    from autoprune.search.job_source import JobSource
+    from autoprune.search.prepare import PreparedStudy
+    from autoprune.search.resources import WorkerResources
     from autoprune.search.run import Engine
+    from autoprune.study.folder import StudyFolder
 
 ENGINES = {"ray": ("autoprune.engines.ray_tune", "run_ray"), "inline": ("autoprune.engines.inline", "run_in_process")}
 """Name -> module and function; each runs the trials of a driver until it has no more to give."""
+
+
+class _RayEngine:
+    """Runs trials on Ray, which is loaded when it is needed: that takes long."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options
+
+    def __call__(self, source: "JobSource", study: "PreparedStudy", places: "WorkerResources") -> None:
+        _run(*ENGINES["ray"], source, study, places, **self._options)
+
+    def check_worker(self, folder: "StudyFolder", places: "WorkerResources") -> None:
+        """Make a first step of training in a worker process; Ray has been started or joined then."""
+        _run(ENGINES["ray"][0], "check_ray_worker", folder, places, **self._options)
+
+    def close(self) -> None:
+        """End what :meth:`check_worker` started or joined."""
+        _run("autoprune.engines.ray_start", "stop")
 
 
 def load_engine(name: str, address: str | None = None) -> "Engine":
@@ -40,7 +62,9 @@ def load_engine(name: str, address: str | None = None) -> "Engine":
         # enough. A Ray that is joined has the addresses of its nodes.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray does, but not while other threads run: see ray_private
-    return partial(_run, *ENGINES[name], **({} if address is None else {"address": address}))
+    if name == "ray":
+        return _RayEngine({} if address is None else {"address": address})
+    return partial(_run, *ENGINES[name])
 
 
 def _run(module: str, function: str, *args: Any, **options: Any) -> None:

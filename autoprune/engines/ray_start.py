@@ -35,6 +35,11 @@ def start(workers: int) -> None:
         raise Preempted from None
 
 
+def stop() -> None:
+    """End the Ray that was started, or leave the one that was joined, if that has not been done."""
+    ray.shutdown()
+
+
 @contextmanager
 def started(workers: int) -> Iterator[None]:
     """Start Ray while what a search needs is loaded; it has ended after the context."""

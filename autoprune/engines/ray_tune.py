@@ -18,18 +18,19 @@ from autoprune.engines import ray_private, ray_start  # first: they set what Ray
 # isort: split
 import ray
 from ray import cloudpickle, tune
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autoprune.config import SearchConfig
 from autoprune.engines.worker_exit import how_a_worker_died
 from autoprune.engines.worker_output import WorkerOutput
-from autoprune.errors import AutopruneError, StudyError, UnwritableError, describe_error
+from autoprune.errors import AutopruneError, StudyError, TaskError, UnwritableError, describe_error
 from autoprune.search.job_source import JobSource
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.resources import WorkerResources, room
-from autoprune.search.signals import Preempted
+from autoprune.search.signals import Preempted, raise_when_preempted
 from autoprune.study.exit_note import ExitNote, delete_exit_notes, exit_cause
 from autoprune.study.folder import StudyFolder
 from autoprune.trial import (
@@ -43,6 +44,9 @@ from autoprune.trial import (
 )
 
 logger = logging.getLogger(__name__)
+
+FIRST_STEP = "first step"
+"""Name of the step that is made before the dense network is trained, as runs have names."""
 
 GRACE_S = 10.0
 """How long after its timeout a trial that did not end by itself is killed with its process."""
@@ -66,7 +70,7 @@ def run_ray(driver: JobSource, study: PreparedStudy, places: WorkerResources, ad
             _check_custom(places)
             ray_start.start(places.workers)  # with one CPU for each worker, however many threads that has
             ray_private.use_the_processes_that_are_ready()
-        workers = places.workers if address is None else _join(address, driver, places)
+        workers = places.workers if address is None else _join(address, driver.spec, places)
         ray_private.leave_a_trial_to_the_worker_that_starts_for_it()
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)  # else the processes start one after the other
         logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # the driver tells what failed, and why
@@ -104,6 +108,59 @@ def run_ray(driver: JobSource, study: PreparedStudy, places: WorkerResources, ad
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def check_ray_worker(folder: StudyFolder, places: WorkerResources, address: str | None = None) -> None:
+    """Start or join Ray, and make a first step of training in a process of it; Ray stays, for :func:`run_ray`.
+
+    Args:
+        folder: Of a study that has been begun.
+        address: As :func:`run_ray` takes it.
+
+    Raises:
+        TaskError: If the step fails there, or the process dies.
+        StudyError: As :func:`run_ray` raises it.
+    """
+    if address is None:
+        _check_custom(places)
+        ray_start.start(places.workers)
+    else:
+        _join(address, folder.config, places)
+    raise_when_preempted()
+    step = ray.remote(
+        num_cpus=places.threads if address else 1,
+        num_gpus=places.gpus_per_trial,
+        resources=dict(places.custom),
+        max_calls=1,  # trials get processes that have loaded nothing of the user's
+        max_retries=0,
+    )(_first_step)
+    try:
+        told = ray.get(step.remote(str(folder.root), places.threads))
+    except RayError as error:
+        died = how_a_worker_died(str(error), exit_cause(folder.logs, FIRST_STEP, is_gone=True))
+        told = f"the worker process died: {died}"
+    if told is not None:
+        raise TaskError(
+            told
+            if told.startswith("task.")
+            else f"the first step of training failed: {told.rstrip('.')}. Mend it: nothing has been trained yet."
+        )
+
+
+def _first_step(root: str, threads: int) -> str | None:
+    import torch
+
+    from autoprune.worker.first_step import try_first_step
+
+    folder = StudyFolder(Path(root))
+    note = ExitNote(folder.logs, take_traces=True)
+    WorkerOutput(folder.logs).begin(FIRST_STEP)
+    note.begin(FIRST_STEP)
+    torch.set_num_threads(threads)
+    try:
+        return try_first_step(folder, "cuda" if ray.get_gpu_ids() else "cpu")
+    finally:
+        note.end()
+
+
 def _check_custom(places: WorkerResources) -> None:
     if places.custom:
         raise StudyError(
@@ -113,13 +170,14 @@ def _check_custom(places: WorkerResources) -> None:
         )
 
 
-def _join(address: str, driver: JobSource, places: WorkerResources) -> int:
-    """Join a running Ray; gives the number of trials that run at once on all of its nodes."""
+def _join(address: str, spec: SearchConfig, places: WorkerResources) -> int:
+    """Join a running Ray, unless that is done; gives the number of trials that run at once on all of its nodes."""
     try:
-        if address != "auto":  # Ray ends the process where nobody listens
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        if not ray.is_initialized():
+            if address != "auto":  # Ray ends the process where nobody listens
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except SystemExit:  # Ray's own SIGTERM handler
         raise Preempted from None
     except (OSError, RuntimeError, ValueError) as error:
@@ -135,7 +193,7 @@ def _join(address: str, driver: JobSource, places: WorkerResources) -> int:
             f"--address {address}: a trial needs {_amounts(taken)} on one node, the nodes have {told}. Start Ray with "
             "more, or lower `resources` in the space file."
         )
-    asked = driver.spec.resources.workers
+    asked = spec.resources.workers
     return workers if asked == "auto" else asked
 
 

@@ -68,6 +68,23 @@ def in_stage(what: str, way_out: str) -> Iterator[None]:
         raise TaskError(f"{what} failed: {told.rstrip('.')}. {way_out}") from error
 
 
+def begin_study(checked: ValidatedSpace, folder: StudyFolder) -> None:
+    """Write down what a study is of, as far as it is not there: all that a worker process needs to build its task.
+
+    Raises:
+        StudyError: If the study was begun with another space file, or can't be written.
+    """
+    check_same_study(folder, checked.file)
+    folder.create()
+    if not folder.origin.exists():
+        base_dir = os.path.relpath(checked.file.base_dir, folder.root)
+        folder.write_json(folder.origin, {"schema": SCHEMA, "base_dir": base_dir, "versions": versions()})
+    space = checked.file.content
+    if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
+        with folder.writing(), replacing(folder.space) as handle:
+            handle.write(space)
+
+
 def prepare_study(
     checked: ValidatedSpace,
     folder: StudyFolder,
@@ -87,15 +104,7 @@ def prepare_study(
         AutopruneError: If the space file, the task or the folder can't be used.
     """
     spec, task, plan = checked.spec, checked.task, checked.plan
-    check_same_study(folder, checked.file)
-    folder.create()
-    if not folder.origin.exists():
-        base_dir = os.path.relpath(checked.file.base_dir, folder.root)
-        folder.write_json(folder.origin, {"schema": SCHEMA, "base_dir": base_dir, "versions": versions()})
-    space = checked.file.content
-    if not folder.space.exists() or folder.space.read_bytes() != space:  # in what a study may change, if at all
-        with folder.writing(), replacing(folder.space) as handle:
-            handle.write(space)
+    begin_study(checked, folder)
     model: nn.Module | None = None
     if not folder.reference.exists():
         with (

@@ -1,9 +1,10 @@
 """A whole search: check, prepare, run trials on an engine, and read the test split at the end."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,12 +24,19 @@ from autoprune.search.driver import Driver
 from autoprune.search.final_evaluation import evaluate_on_test
 from autoprune.search.job_source import JobSource
 from autoprune.search.log import SearchLog
-from autoprune.search.prepare import PreparedStudy, in_stage, prepare_study
+from autoprune.search.prepare import PreparedStudy, begin_study, in_stage, prepare_study
 from autoprune.search.replication.replication import Replication
 from autoprune.search.resources import WorkerResources, find_worker_resources
 from autoprune.search.signals import handlers_restored
 from autoprune.search.study_data import check_same_data, check_study_data, keep_study_data
-from autoprune.search.validate import check_prunable, check_same_study, in_file, read_space, validate_space
+from autoprune.search.validate import (
+    ValidatedSpace,
+    check_prunable,
+    check_same_study,
+    in_file,
+    read_space,
+    validate_space,
+)
 from autoprune.search.warm_start import WHERE, check_same_network, find_source, take_over
 from autoprune.study.checkpoints.remote_store import RemoteLocation
 from autoprune.study.database import Database
@@ -38,9 +46,24 @@ from autoprune.study.optuna_storage import storage_error
 from autoprune.study.records import config_of
 from autoprune.tasks.working_folder import working_in
 from autoprune.training.precision import Precision
+from autoprune.worker.first_step import take_first_step
 
 Engine = Callable[[JobSource, PreparedStudy, WorkerResources], None]
 """Runs trials, or replicates of them, until there are no more to give."""
+
+
+@runtime_checkable
+class RemoteEngine(Protocol):
+    """An engine whose trials run in other processes: it can make a first step of training in one."""
+
+    def __call__(self, source: JobSource, study: PreparedStudy, places: WorkerResources, /) -> None:
+        """Run trials."""
+
+    def check_worker(self, folder: StudyFolder, places: WorkerResources) -> None:
+        """Make the step; raises TaskError if it fails."""
+
+    def close(self) -> None:
+        """End what was started for the step, if it runs still."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +152,11 @@ def _run_search(
         with in_file(file.path):
             RemoteLocation.named(spec.search.checkpoints).check()
     folder.create()
-    with folder.lock(), _storage_errors(folder, spec.search.storage):
+    with folder.lock(), _storage_errors(folder, spec.search.storage), ExitStack() as stack:
         remove_unfinished(folder.root)
         delete_old_worker_logs(folder.logs)
         keep_study_data(report, checked, folder, callback)
+        _check_worker(engine, checked, folder, places, stack)
         session = prepare_study(checked, folder, places, callback)
         if source is not None:
             callback.on_stage(TakeOverTrials(len(source.trials), source.study.root))
@@ -165,6 +189,27 @@ def _run_search(
                     interrupt = _run_until_interrupt(engine, certification, session, places)
                 driver.write()
     return Outcome(session, driver, was_complete, interrupt, certification)
+
+
+def _check_worker(
+    engine: Engine, checked: ValidatedSpace, folder: StudyFolder, places: WorkerResources, stack: ExitStack
+) -> None:
+    """Make a first step of training where trials will run, unless the dense network has been trained before.
+
+    Args:
+        stack: Ends what the engine has started for it, if the engine does not come to that itself.
+    """
+    if folder.reference.exists():
+        return
+    begin_study(checked, folder)
+    with in_file(checked.file.path):
+        if isinstance(engine, RemoteEngine):
+            stack.callback(engine.close)
+            engine.check_worker(folder, places)
+            return
+        stage = in_stage("the first step of training", "Mend it: nothing has been trained yet.")
+        with stage, working_in(checked.file.base_dir):
+            take_first_step(checked.spec, checked.task, places.device)
 
 
 @contextmanager

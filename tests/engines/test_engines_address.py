@@ -34,7 +34,7 @@ def test_a_ray_of_its_own_has_no_custom_resources(tiny_study: Callable[..., Prep
     session = tiny_study({})
     driver = Driver(session.folder, session.space, session.table, session.dense)
     with pytest.raises(StudyError, match=r"resources.custom: licence must be .* joined by --address"):
-        run_ray(driver, session.folder, replace(ONE_THREAD, custom={"licence": 1.0}))
+        run_ray(driver, session, replace(ONE_THREAD, custom={"licence": 1.0}))
 
 
 @pytest.fixture

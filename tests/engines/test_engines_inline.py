@@ -88,5 +88,5 @@ def test_a_trial_that_was_cut_off_goes_on_from_its_last_epoch(tiny_study: Callab
 def test_every_engine_can_be_loaded_by_name() -> None:
     assert set(ENGINES) == {"inline", "ray"}
     for name, (module, function) in ENGINES.items():
-        assert load_engine(name).args == (module, function)  # type: ignore[attr-defined]
+        assert callable(load_engine(name))
         assert callable(getattr(import_module(module), function))
