@@ -52,6 +52,7 @@ def plan_tables(
         for item in plan.left_out:
             way_out = f"; {item.option}: true lets them leave" if item.option else ""
             left_out.add_row(item.module or "(the network)", item.reason + way_out)
+        left_out.caption = next((item.advice for item in plan.left_out if item.advice), None)
         yield left_out
     space = plain_table(f"search dimensions: {len(dimensions)}", "name", "values")
     for dimension in dimensions:

@@ -166,7 +166,8 @@ def _named(
     consumers = frozenset(tensor_dim for tensor_dim in members if tensor_dim in consumed)
     makers = {owner_of(name) for name, dim in members if (name, dim) not in consumed and name.endswith("weight")}
     layers = {owner_of(name) for name, _ in members}
-    name = min(makers or layers, key=rank)
+    # A parameter of the network itself has no layer to name a group after.
+    name = min((makers or layers) - {""} or layers, key=rank)
     in_order = tuple(sorted(layers, key=rank))
     return DependencyGroup(name, width, in_order, exact=exact, members=members, consumers=consumers)
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from autoprune.pruning.graph.analysis import Analysis, analyse
-from autoprune.pruning.graph.dependency_graph import CONVOLUTION, SLICES
+from autoprune.pruning.graph.dependency_graph import CONVOLUTION, SLICES, ChoiceKey
 from autoprune.pruning.graph.grouping import DependencyGroup
 
 _EIGHT = 8
@@ -130,24 +130,51 @@ def _another_way(
     prove: Prove,
     allow_norm: bool,
 ) -> Analysis | None:
-    """Split dimensions in other ways where groups fail, until the groups of the same weights pass."""
+    """Split dimensions in other ways where groups fail, until the groups of the same weights pass.
+
+    One dimension is split in another way at a time, then all alike: queries and keys must agree on theirs. Values that
+    can't be split so are then left out.
+    """
     types = {name: type(module).__name__ for name, module in model.named_modules()}
     layers = {layer for group in failed for layer in group.layers}
     tensor_dims = {tensor_dim for group in failed for tensor_dim in group.members}
     around = {".".join(layer.split(".")[:n]) for layer in layers for n in range(layer.count(".") + 2)}
     classes = {types.get(name, "") for name in around}
     n_others = len(analysis.groups) - len(failed)
-    for key, taken in analysis.choices.items():
-        if key[0].removeprefix(SLICES) not in classes and key[0].removeprefix(CONVOLUTION) not in layers:
-            continue
+    near = {
+        key: taken
+        for key, taken in analysis.choices.items()
+        if key[0].removeprefix(SLICES) in classes or key[0].removeprefix(CONVOLUTION) in layers
+    }
+
+    def split(choices: Mapping[ChoiceKey, int]) -> tuple[Analysis, list[DependencyGroup]]:
+        other = analyse(
+            model,
+            inputs,
+            allow_norm=allow_norm,
+            choices={**analysis.choices, **choices},
+            coincidences=analysis.coincidences,
+        )
+        return other, [group for group in other.groups if tensor_dims & group.members.keys()]
+
+    for key, taken in near.items():
         for option in range(key[2]):
             if option == taken:
                 continue
-            choices = {**analysis.choices, key: option}
-            other = analyse(model, inputs, allow_norm=allow_norm, choices=choices, coincidences=analysis.coincidences)
-            candidates = [group for group in other.groups if tensor_dims & group.members.keys()]
+            other, candidates = split({key: option})
             if candidates and len(other.groups) > n_others and prove(other, half_of_channels(candidates)) is None:
                 return other
+    for owner, n_options in {(key[0], key[2]): None for key in near if not key[0].startswith(SLICES)}:
+        alike = [key for key in near if (key[0], key[2]) == (owner, n_options)]
+        for option in range(n_options):
+            if len(alike) < 2 or all(near[other] == option for other in alike):
+                continue
+            other, candidates = split(dict.fromkeys(alike, option))
+            reasons = {group.name: prove(other, half_of_channels([group])) for group in candidates}
+            left_out = {name: reason for name, reason in reasons.items() if reason is not None}
+            passing = [group for group in candidates if group.name not in left_out]
+            if passing and prove(other, half_of_channels(passing)) is None:
+                return other.without_groups(left_out)
     return None
 
 

@@ -1,13 +1,16 @@
 """Heads as groups: fused queries, keys and values, keys that queries share, and heads beside a hidden size."""
 
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import autoprune
 from autoprune.config.task import CallableRef
+from autoprune.cost import count_macs
 from autoprune.formats.architecture import apply_architecture, architecture_diff
 
 SEQUENCE = torch.randn(2, 5, 8)
@@ -93,3 +96,64 @@ def test_heads_are_found_beside_a_hidden_size() -> None:
     assert {group.name: group.width for group in autoprune.plan(model, SEQUENCE).groups} == {"1.qkv": 4}
     plan = autoprune.plan(model, SEQUENCE, hidden_sizes=True)
     assert {group.name: group.width for group in plan.groups} == {"0": 8, "1.qkv": 4}
+
+
+class Outer(nn.Module):
+    """The output's width is the input's, so heads and values stay; queries and keys may be narrower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_heads, self.scale = 2, 0.3
+        self.q, self.k, self.v, self.out, self.head = (nn.Linear(8, n) for n in (12, 12, 8, 8, 3))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, c = x.shape
+        q, k, v = (f(x).reshape(b, n, self.n_heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        return torch.as_tensor(self.head(self.out(self.attend(q, k, v).transpose(1, 2).reshape(b, n, c))))
+
+
+class Multiplied(Outer):
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
+
+
+class Residual(Outer):
+    """Nothing is projected behind the attention, so values meet the input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, c = x.shape
+        q, k, v = (f(x).reshape(b, n, self.n_heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        return torch.as_tensor(self.head(x + self.attend(q, k, v).transpose(1, 2).reshape(b, n, c)))
+
+
+class ScaledByWidth(Outer):
+    """The scale is computed of the width as it is, so that fewer features are no masked network."""
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
+
+
+@pytest.mark.parametrize(
+    ("build", "widths"),
+    [
+        (Outer, {"q": 6, "out": 8}),
+        (Multiplied, {"q": 6, "out": 8}),
+        (Residual, {"q": 6}),
+        (ScaledByWidth, {"out": 8}),
+        (lambda: nn.Sequential(nn.Linear(8, 8), Outer()), {"1.q": 6, "1.out": 8}),
+    ],
+)
+def test_queries_and_keys_leave_where_the_output_has_the_width_of_the_input(
+    build: Callable[[], nn.Module], widths: Mapping[str, int]
+) -> None:
+    torch.manual_seed(0)
+    model = build()
+    plan = autoprune.plan(model, SEQUENCE)
+    assert {group.name: group.width for group in plan.groups} == widths
+    for ratio in (0.2, 0.5, 0.9):
+        pruned = plan.prune(ratio)  # which compares it with the masked network
+        assert plan.cost(plan.widths(ratio)).macs == count_macs(pruned, SEQUENCE)
+        assert pruned(SEQUENCE).shape == model(SEQUENCE).shape
