@@ -10,7 +10,7 @@ from torch import nn
 from autoprune.cost.table import NetworkCost, build_table
 from autoprune.errors import PruningError
 from autoprune.formats.save_pretrained import guard_pruned
-from autoprune.network.call import Inputs, plain_inputs
+from autoprune.network.call import BatchDim, Inputs, plain_inputs
 from autoprune.network.device import device_of
 from autoprune.pruning.apply import prune
 from autoprune.pruning.blocks.importance import angular_distances, loss_rises, mean_loss
@@ -71,6 +71,8 @@ class ModelPlan:
         example_inputs: A tensor, or a tuple or mapping of tensors, whose first dimension is the batch.
         hidden_sizes: Make groups of channels too over which norms take their statistics. The model without them is not
             the masked one, so its values are not compared with that; it is proved to run and to train.
+        batch_dim: ``None`` if the first dimension of the inputs is no batch, as where it is the nodes of a graph: costs
+            are then those of all that is given, not of the first example.
 
     Attributes:
         groups: In module order.
@@ -82,16 +84,22 @@ class ModelPlan:
         PruningError: If the model can't be changed, or can't run on the inputs or on the first of them alone.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False, batch_dim: BatchDim = 0
+    ) -> None:
+        if batch_dim not in (0, None) or isinstance(batch_dim, bool):
+            raise PruningError(f"batch_dim must be 0 or None, got {batch_dim!r}.")
         self._model, self._inputs = model, plain_inputs(example_inputs)
-        self._plan = make_plan(model, self._inputs, hidden_sizes=hidden_sizes)
+        self._plan = make_plan(model, self._inputs, hidden_sizes=hidden_sizes, batch_dim=batch_dim)
         self._table = build_table(
             model,
             self._inputs,
             widths=self._plan.group_widths,
             shrink=self._plan.shrink,
             products=self._plan.products,
+            positions=self._plan.positions,
             blocks=self._plan.block_names,
+            batch_dim=batch_dim,
         )
         self.groups: tuple[GroupShare, ...] = tuple(
             GroupShare(group.name, group.width, group.layers, *self._table.shares(group.name), exact=group.exact)
@@ -354,6 +362,6 @@ def _batches(data: Iterable[Batch] | None) -> list[Batch] | None:
     return batches
 
 
-def plan(model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False) -> ModelPlan:
+def plan(model: nn.Module, example_inputs: Inputs, *, hidden_sizes: bool = False, batch_dim: BatchDim = 0) -> ModelPlan:
     """Find what of a model can be pruned; see :class:`ModelPlan`."""
-    return ModelPlan(model, example_inputs, hidden_sizes=hidden_sizes)
+    return ModelPlan(model, example_inputs, hidden_sizes=hidden_sizes, batch_dim=batch_dim)

@@ -1,7 +1,7 @@
 """The base of every section of a space file, and how validators report all that is wrong, each in its place."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -30,7 +30,13 @@ class Mistake(NamedTuple):
 
 
 class StrictModel(BaseModel):
-    """A frozen mapping with known keys only; no value is turned into another type."""
+    """A frozen mapping with known keys only; no value is turned into another type.
+
+    Attributes:
+        refused: Key that one might look for here -> why there is none, and the way out.
+    """
+
+    refused: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
@@ -47,6 +53,9 @@ class StrictModel(BaseModel):
     def _retold(cls, mistake: Mistake) -> Mistake:
         known = list(cls.model_fields)
         if mistake.error.type == "extra_forbidden" and len(mistake.place) == 1:
+            reason = cls.refused.get(str(mistake.place[0]))
+            if reason is not None:
+                return mistake._replace(error=PydanticCustomError("refused", "{reason}", {"reason": reason}))
             return mistake._replace(error=unknown("key", mistake.place[0], known))
         if mistake.error.type == "model_type" and not mistake.place:
             rule = "must be a mapping with keys out of: {known}"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_core import PydanticCustomError
@@ -144,6 +144,11 @@ class TaskSettings(StrictModel):
             ``requires_grad``, and batch norms whose statistics its training does not move. ``train`` trains all
             parameters, and estimates the statistics of all batch norms anew after a cut.
     """
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "batch_dim": "must be left out: a search trains on batches of examples, the first dimension. Plan a network "
+        "without one in Python: autoprune.plan(..., batch_dim=None)"
+    }
 
     model: Callable
     data: Callable

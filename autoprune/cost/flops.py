@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
 from autoprune.cost.formulas import COUNTED, Counted, is_heavy
 from autoprune.errors import PruningError, describe_error
-from autoprune.network.call import Inputs, call_model, plain_inputs, to_device
+from autoprune.network.call import BatchDim, Inputs, call_model, plain_inputs, to_device
 from autoprune.network.device import device_of
 from autoprune.network.modes import eval_mode
 from autoprune.network.without_dynamo import DispatchModeWithoutDynamo, call_without_dynamo
@@ -19,7 +19,7 @@ from autoprune.network.without_dynamo import DispatchModeWithoutDynamo, call_wit
 call_without_dynamo(_FlopCounterMode.__torch_dispatch__)
 
 
-def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
+def count_macs(model: nn.Module, example_inputs: Inputs, batch_dim: BatchDim = 0) -> int:
     """Count the multiply-accumulates of one example's forward pass.
 
     Convolutions, products of matrices and vectors (those of recurrent layers too), attention, bilinear layers and
@@ -28,10 +28,11 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
 
     Args:
         example_inputs: Only the first example is run.
+        batch_dim: ``None`` runs all of the inputs, as one example.
     """
     formulas = {operation: _flops(counted) for operation, counted in COUNTED.items()}
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        run_one_example(model, example_inputs)
+        run_one_example(model, example_inputs, batch_dim)
     return int(counter.get_total_flops()) // 2
 
 
@@ -61,23 +62,30 @@ class _Uncounted(DispatchModeWithoutDynamo):
 
 
 def attribute_macs(
-    model: nn.Module, example_inputs: Inputs, owner_of: Callable[[torch.Tensor], str | None]
+    model: nn.Module,
+    example_inputs: Inputs,
+    owner_of: Callable[[torch.Tensor], str | None],
+    is_constant: Callable[[str], bool],
+    batch_dim: BatchDim = 0,
 ) -> tuple[dict[str, int], dict[str, int], tuple[tuple[str, str], ...]]:
     """Count multiply-accumulates as ``count_macs`` does, each on the one parameter or the module that it is due to.
 
     Args:
         owner_of: Tells whose tensor an operand of an operation is, and ``None`` for one that has no owner. What is
             computed entry by entry from owned tensors alone, such as a cast or masked weight, has its owner, too.
+        is_constant: Tells of an owner whether no pruning changes it: what is computed from such tensors alone, in any
+            way, has the first one's owner.
 
     Returns:
-        Owner -> MACs of the operations with that owner's tensor as an operand, the last one if several are; module
-        name -> MACs of the operations that have no operand with an owner (products of activations, as in attention);
-        and (operation, module that runs it) of what does much work and is not counted, in the forward pass's order.
+        Three things. Owner -> MACs of the operations with that owner's tensor as an operand, the last one if several
+        are. Module name -> MACs of the operations that have no operand with an owner (products of activations, as in
+        attention) and, with a dot behind the name, of those whose operands are all constant. And (operation, module
+        that runs it) of what does much work and is not counted, in the forward pass's order.
     """
     of_owner: dict[str, int] = {}
     of_module: dict[str, int] = {}
 
-    computed = _Computed(owner_of)
+    computed = _Computed(owner_of, is_constant)
 
     def recording(formula: Callable[..., int], factors: tuple[int, ...] | None = None) -> Callable[..., int]:
         def record(*args: Any, **kwargs: Any) -> int:
@@ -89,6 +97,8 @@ def attribute_macs(
             owners = [owner for owner in map(computed.owner_of, operands) if owner is not None]
             # Of learned positions and a layer that they go through, the layer comes last.
             where, counts = (owners[-1], of_owner) if owners else (_innermost(counter.mod_tracker.parents), of_module)
+            if len(owners) == len(operands) > 1 and all(map(is_constant, owners)):
+                where, counts = f"{_innermost(counter.mod_tracker.parents)}.", of_module
             counts[where] = counts.get(where, 0) + flops // 2
             return flops
 
@@ -99,47 +109,64 @@ def attribute_macs(
     formulas |= {operation: recording(_flops(counted), counted.factors) for operation, counted in COUNTED.items()}
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
     with _Uncounted(counter) as uncounted, counter, computed:
-        run_one_example(model, example_inputs)
+        run_one_example(model, example_inputs, batch_dim)
     return of_owner, of_module, tuple(uncounted.found)
 
 
-class _Computed(DispatchModeWithoutDynamo):
-    """Knows the owners of owned tensors and of tensors of the same shape that are computed from these alone."""
+def key_of(tensor: torch.Tensor) -> int:
+    """Return what a tensor and its views have in common; a sparse one has no memory to tell it by."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)
 
-    def __init__(self, owner_of: Callable[[torch.Tensor], str | None]) -> None:
+
+class _Computed(DispatchModeWithoutDynamo):
+    """Knows the tensors that are computed from owned ones alone, and the owner of those that have one's shape."""
+
+    def __init__(self, owner_of: Callable[[torch.Tensor], str | None], is_constant: Callable[[str], bool]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._given = owner_of
-        self._found: dict[int, tuple[str, torch.Tensor]] = {}  # the tensor is kept, or its place would be used again
+        self._given, self._is_constant = owner_of, is_constant
+        # The tensor is kept, or its place would be used again.
+        self._found: dict[int, tuple[str | None, torch.Tensor]] = {}
 
     def owner_of(self, tensor: torch.Tensor) -> str | None:
-        if tensor.layout != torch.strided:
-            return None
-        found = self._found.get(tensor.untyped_storage().data_ptr())
+        found = self._found.get(key_of(tensor))
         return self._given(tensor) or (found[0] if found else None)
+
+    def _is_known(self, tensor: torch.Tensor) -> bool:
+        return self._given(tensor) is not None or key_of(tensor) in self._found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         made = result[0] if isinstance(result, tuple) else result
-        pointwise = func in _ENTRY_BY_ENTRY or torch.Tag.pointwise in func.tags
-        if pointwise and isinstance(made, torch.Tensor) and made.layout == torch.strided:
-            operands = [operand for operand in args if isinstance(operand, torch.Tensor) and operand.numel() > 1]
-            owners = [self.owner_of(operand) for operand in operands]
-            alike = [o for o, operand in zip(owners, operands, strict=True) if operand.shape == made.shape]
-            if alike and alike[0] and None not in owners and self.owner_of(made) is None:
-                self._found[made.untyped_storage().data_ptr()] = (alike[0], made)
+        leaves = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+        operands = [operand for operand in leaves if operand.numel() > 1]
+        from_owned = bool(operands) and all(map(self._is_known, operands))
+        if from_owned and isinstance(made, torch.Tensor) and not self._is_known(made):
+            self._found[key_of(made)] = (self._owner_of_result(func, made, operands), made)
         return result
 
+    def _owner_of_result(self, func: Any, made: torch.Tensor, operands: list[torch.Tensor]) -> str | None:
+        owners = [(self.owner_of(operand), operand.shape == made.shape) for operand in operands]
+        if func in _ENTRY_BY_ENTRY or torch.Tag.pointwise in func.tags:
+            alike = next((owner for owner, same in owners if same and owner is not None), None)
+            if alike is not None:
+                return alike
+        first = owners[0][0]
+        return first if all(owner is not None and self._is_constant(owner) for owner, _ in owners) else None
 
-def run_one_example(model: nn.Module, example_inputs: Inputs) -> None:
+
+def run_one_example(model: nn.Module, example_inputs: Inputs, batch_dim: BatchDim = 0) -> None:
     """Run the first example in eval mode, without gradients, every operation visible to a dispatch mode."""
-    first = tree_map_only(torch.Tensor, lambda tensor: tensor[:1], plain_inputs(example_inputs))
+    first = plain_inputs(example_inputs)
+    if batch_dim == 0:
+        first = tree_map_only(torch.Tensor, lambda tensor: tensor[:1], first)
     with _fused_kernels_off(), eval_mode(model), _gradients_off(model), torch.no_grad():
         try:
             call_model(model, to_device(first, device_of(model)))
         except Exception as error:
             raise PruningError(
                 f"the forward pass fails on one example, for which costs are counted: {describe_error(error)}. Give "
-                "inputs in the model's dtype, and batches of any size."
+                "inputs in the model's dtype, and batches of any size. If their first dimension is no batch, as the "
+                "nodes of a graph, use autoprune.plan(..., batch_dim=None)."
             ) from error
 
 

@@ -1,8 +1,9 @@
 """The exact cost of any candidate, from one pass of the dense network and from what each removed channel takes along.
 
-An operation with a weight does ``numel(weight) x positions`` multiply-accumulates, and the positions (pixels or tokens
-that the weight is applied to) depend on no width. This holds for dense, grouped, depthwise and transposed convolutions
-and for linear layers, so the MACs of a pruned network follow from the shapes of its weights.
+An operation with a weight does ``numel(weight) x positions`` multiply-accumulates. The positions (pixels or tokens that
+the weight is applied to) depend on no width but where they are channels, as in a product along tokens, and the plan
+knows those. This holds for dense, grouped, depthwise and transposed convolutions and for linear layers, so the MACs of
+a pruned network follow from the shapes of its weights.
 """
 
 import operator
@@ -18,16 +19,19 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 from torch import nn
 
-from autoprune.cost.flops import attribute_macs
+from autoprune.cost.flops import attribute_macs, key_of
 from autoprune.errors import PruningError
-from autoprune.network.call import Inputs
+from autoprune.network.call import BatchDim, Inputs
 
 Shrink = Mapping[str, Mapping[int, Mapping[str, int]]]
 """Parameter or buffer name -> dimension -> group -> entries lost along it with each removed channel."""
 
 
-Product = tuple[str, Sequence[tuple[int, Mapping[str, int]]]]
-"""Module, and the dimensions that a product of activations runs over: (size, group -> entries lost a channel)."""
+Runs = Sequence[tuple[int, Mapping[str, int]]]
+"""Dimensions that a product runs over: (size, group -> entries lost a channel)."""
+
+Product = tuple[str, Runs]
+"""Module, and the dimensions that a product of activations runs over."""
 
 
 class NetworkCost(NamedTuple):
@@ -60,6 +64,7 @@ class TensorCost:
         names: Its name, and the others that it has if it is tied.
         macs: MACs of the dense network that use it as a weight.
         shrinks: (dimension, group, entries lost along it with each removed channel).
+        positions: For each product with it, the dimensions that are not its own; empty where none loses channels.
     """
 
     names: tuple[str, ...]
@@ -68,6 +73,7 @@ class TensorCost:
     is_parameter: bool
     macs: int
     shrinks: tuple[tuple[int, str, int], ...]
+    positions: tuple[Runs, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ class CostTable:
             tensor_bytes += numel * tensor.itemsize
             params += numel if tensor.is_parameter else 0
             if tensor.macs:
-                macs += tensor.macs * numel // prod(tensor.shape)
+                rest, whole = _products_after(tensor.positions, removed)
+                macs += tensor.macs * numel * rest // (prod(tensor.shape) * whole)
         return NetworkCost(params, macs, tensor_bytes)
 
     def shares(self, group: str) -> tuple[float, float]:
@@ -161,23 +168,18 @@ class CostTable:
             tensor_bytes += numel * tensor.itemsize
             params += numel if tensor.is_parameter else 0
             if tensor.macs:
-                # The fraction is reduced first, as the product of both would not fit.
-                common = gcd(tensor.macs, prod(tensor.shape))
-                macs += numel * (tensor.macs // common) // (prod(tensor.shape) // common)
+                rest, whole = _products_after(tensor.positions, removed)
+                whole *= prod(tensor.shape)
+                # The fraction is reduced first, as the product of all would not fit.
+                common = gcd(tensor.macs, whole)
+                macs += numel * rest * (tensor.macs // common) // (whole // common)
         for module, macs_dense in self.other_macs.items():
             macs += self._product_macs(module, macs_dense, removed)
         return NetworkCosts(params, macs, tensor_bytes)
 
     def _product_macs(self, module: str, dense: int, removed: Mapping[str, Any]) -> Any:
         """Count the MACs of a module's products of activations, ``dense`` in the dense network."""
-        runs = [runs for name, runs in self.products if name == module]
-        whole = sum(prod(size for size, _ in sizes) for sizes in runs)
-        if not whole:
-            return dense
-        rest = sum(
-            prod(size - sum(removed.get(group, 0) * lost for group, lost in losses.items()) for size, losses in sizes)
-            for sizes in runs
-        )
+        rest, whole = _products_after([runs for name, runs in self.products if name == module], removed)
         return dense * rest // whole
 
     def _removed_channels(self, widths: Mapping[str, int]) -> dict[str, int]:
@@ -202,6 +204,18 @@ class CostTable:
         return _ADAPTER.validate_python(record)
 
 
+def _products_after(products: Sequence[Runs], removed: Mapping[str, Any]) -> tuple[Any, int]:
+    """Return the size of some products together after channels have left, and before; both 1 without products."""
+    whole = sum(prod(size for size, _ in runs) for runs in products)
+    if not whole:
+        return 1, 1
+    rest = sum(
+        prod(size - sum(removed.get(group, 0) * lost for group, lost in losses.items()) for size, losses in runs)
+        for runs in products
+    )
+    return rest, whole
+
+
 _ADAPTER = TypeAdapter(CostTable)
 
 
@@ -212,16 +226,21 @@ def build_table(
     widths: Mapping[str, int],
     shrink: Shrink,
     products: Sequence[Product] = (),
+    positions: Mapping[str, Sequence[Runs]] | None = None,
     blocks: Sequence[str] = (),
+    batch_dim: BatchDim = 0,
 ) -> CostTable:
     """Measure the dense network once, so that the cost of every candidate is known.
 
     Args:
         model: The dense network.
         example_inputs: Only the first example is run.
+        batch_dim: ``None`` runs all of the inputs, as one example.
         widths: Group -> channels in the dense network.
         shrink: What every removed channel of a group takes along.
         products: Products of activations whose size falls with channels.
+        positions: Parameter or buffer name -> for each product with it, the dimensions that are not its own, where one
+            of them falls with channels.
         blocks: Names of the modules that may be replaced by the identity.
 
     Raises:
@@ -229,19 +248,18 @@ def build_table(
     """
     parameters = _named_tensors(model.named_parameters(remove_duplicate=False))
     stored = model.state_dict().keys()
-    buffers = _named_tensors(
-        (name, buffer) for name, buffer in model.named_buffers(remove_duplicate=False) if name in stored
-    )
+    buffers = _named_tensors(model.named_buffers(remove_duplicate=False))
     tensors = {names[0]: (names, tensor) for names, tensor in (*parameters, *buffers)}
     shapes = {name: tensor.shape for names, tensor in tensors.values() for name in names}
     _check_shrink(shrink, shapes)
-    owners = {
-        tensor.untyped_storage().data_ptr(): name
-        for name, (_, tensor) in tensors.items()
-        if tensor.layout == torch.strided
-    }
+    positions = positions or {}
+    owners = {key_of(tensor): name for name, (_, tensor) in tensors.items()}
     macs, other_macs, uncounted = attribute_macs(
-        model, example_inputs, lambda operand: owners.get(operand.untyped_storage().data_ptr())
+        model,
+        example_inputs,
+        lambda operand: owners.get(key_of(operand)),
+        lambda name: not any(alias in shrink for alias in tensors[name][0]),
+        batch_dim,
     )
     parameter_names = {names[0] for names, _ in parameters}
     return CostTable(
@@ -251,10 +269,11 @@ def build_table(
             TensorCost(
                 names=names,
                 shape=tuple(tensor.shape),
-                itemsize=tensor.element_size(),
+                itemsize=tensor.element_size() if any(name in stored for name in names) else 0,
                 is_parameter=first in parameter_names,
                 macs=macs.get(first, 0),
                 shrinks=_shrinks(shrink, names),
+                positions=next((tuple(positions[name]) for name in names if name in positions), ()),
             )
             for first, (names, tensor) in tensors.items()
         ),

@@ -18,7 +18,7 @@ def how_a_worker_died(told: str, noted: str | None) -> str:
         used = re.search(r"[\d.]+ ?GB used / [\d.]+ ?GB limit", told)
         return (
             f"out of memory: Ray's monitor killed it{f' ({used[0]} on its machine)' if used else ''}. Fewer "
-            "`resources.workers`, smaller batches or more memory help."
+            "`resources.workers`, or a limit by `resources.memory_per_trial_gib`, help."
         )
     if "End of file" in told:
         pid = re.search(r"\bpid: (\d+)", told)

@@ -1,13 +1,16 @@
 """Hand inputs to any network: on which device, and as which arguments."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils._pytree import tree_map_only
 
 Inputs = Any
 """A tensor, or a tuple or dict of tensors, whose first dimension is the batch."""
+
+BatchDim = Literal[0] | None
+"""The dimension of a network's inputs that is the batch: the first, or none, as where it is the nodes of a graph."""
 
 
 def call_model(model: Callable[..., Any], inputs: Inputs) -> Any:

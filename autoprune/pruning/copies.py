@@ -59,5 +59,6 @@ def shareable_tensors(model: nn.Module, dtype: torch.dtype | None = None) -> dic
         cast = own.detach().to(dtype) if dtype is not None and own.is_floating_point() else own.detach()
         # A forward pass writes into buffers, and into embeddings that have a largest norm.
         written = not isinstance(own, nn.Parameter) or id(own) in renormed
-        found[name] = cast.clone() if written and cast.data_ptr() == own.data_ptr() else cast
+        same = own.layout != torch.strided or cast.data_ptr() == own.data_ptr()
+        found[name] = cast.clone() if written and same else cast
     return found

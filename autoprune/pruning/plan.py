@@ -125,6 +125,19 @@ class PruningPlan:
         return [(module, [(size, dict(losses)) for size, losses in runs]) for module, runs in self.graph["products"]]
 
     @property
+    def positions(self) -> dict[str, list[list[tuple[int, dict[str, int]]]]]:
+        """Parameter or buffer name -> for each product with it, the dimensions that are not the tensor's own.
+
+        Each dimension is as in ``products``. Only tensors stand here whose products lose channels along one; a tied
+        tensor stands under each of its names.
+        """
+        plain = {
+            name: [[(size, dict(losses)) for size, losses in runs] for runs in found]
+            for name, found in self.graph.get("positions", {}).items()
+        }
+        return {alias: plain[name] for alias, name in self.graph["same"].items() if name in plain}
+
+    @property
     def group_widths(self) -> dict[str, int]:
         """Group name -> channels in the dense network."""
         return {group.name: group.width for group in self.groups}

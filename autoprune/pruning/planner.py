@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from autoprune.errors import PruningError
-from autoprune.network.call import Inputs
+from autoprune.network.call import BatchDim, Inputs
 from autoprune.network.frozen import is_frozen
 from autoprune.pruning.blocks.find import find_blocks
 from autoprune.pruning.blocks.importance import angular_distances, loss_rises
@@ -32,6 +32,7 @@ def make_plan(
     measure_loss: Callable[[nn.Module], float] | None = None,
     skip: Callable[[str], bool] = lambda name: False,
     hidden_sizes: bool = False,
+    batch_dim: BatchDim = 0,
 ) -> PruningPlan:
     """Find what of a network can be pruned, and prove it.
 
@@ -48,6 +49,7 @@ def make_plan(
         hidden_sizes: Make groups of channels too over which a layer, group or RMS norm takes its statistics. Without
             them the network is not the masked one, so that they are proved to run and to train, and no values are
             compared.
+        batch_dim: ``None`` if the first dimension of the inputs is no batch, so that a single row stays one.
 
     Returns:
         A plan, without groups where nothing can be pruned; ``left_out`` says why.
@@ -57,7 +59,8 @@ def make_plan(
     """
     check_given(model, example_inputs)
     drawn = randomised(model, seed=0)
-    preflight = _Preflight(drawn, bench(drawn, batch_of_two(example_inputs)), skip)
+    inputs = batch_of_two(example_inputs) if batch_dim == 0 else example_inputs
+    preflight = _Preflight(drawn, bench(drawn, inputs), skip)
     analysis = preflight.prove_groups(hidden_sizes)
     blocks = preflight.prove_blocks(analysis)
     weights, frozen = _weight_layers(model, skip)

@@ -233,7 +233,6 @@ class Driver:
         if isinstance(result.run, SensitivityJob):
             with self._critical:
                 self._sensitivity_jobs.take(result)
-                self.stopped_because = self.stopped_because or self._sensitivity_jobs.stopped_because
             self._callbacks.on_trial_end(self._configs.pop(result.run), result)
             return
         config, front = self._configs[result.number], set(self.front.members)

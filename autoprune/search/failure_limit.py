@@ -1,6 +1,6 @@
 """When a search gives up: too many failures, or too many candidates over a ceiling, in a row."""
 
-from autoprune.trial import SensitivityJob, TrialResult, run_name
+from autoprune.trial import TrialResult
 
 MAX_CANDIDATES = 1000
 """Candidates over a ceiling that are drawn in a row before the search gives up."""
@@ -29,11 +29,10 @@ class FailureLimit:
         self._failures = self._failures + 1 if result.state == "failed" else 0
         self._infeasible = self._infeasible + 1 if result.state == "infeasible" else 0
         if self._failures >= self._max_failures:
-            what = "sensitivity jobs" if isinstance(result.run, SensitivityJob) else "trials"
-            return f"{self._failures} {what} in a row failed, the last one ({run_name(result.run)}): {result.error}"
+            return f"{self._failures} trials in a row failed, the last one (trial {result.number}): {result.error}"
         if self._infeasible >= (MAX_MEASURED if measured else MAX_CANDIDATES):
             return (
-                f"{self._infeasible} candidates in a row were over a ceiling, the last one ({run_name(result.run)}): "
-                f"{result.error}. Raise the ceiling, or a ratio's low end if it has one, in a study of another name."
+                f"{self._infeasible} candidates in a row were over a ceiling, the last one (trial {result.number}): "
+                f"{result.error}. Raise the ceiling, or the ratios' low ends."
             )
         return None

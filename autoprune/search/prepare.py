@@ -108,12 +108,7 @@ def prepare_study(
     model: nn.Module | None = None
     if not folder.reference.exists():
         with (
-            in_stage(
-                f"{'measuring' if checked.trained else 'training and measuring'} the dense network",
-                "Mend the model or the data."
-                if checked.trained
-                else "Its settings are under `dense` in the space file.",
-            ),
+            in_stage("training and measuring the dense network", "Its settings are under `dense` in the space file."),
             working_in(checked.file.base_dir),
             ExitNote(folder.logs).around("dense network"),
         ):

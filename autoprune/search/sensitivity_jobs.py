@@ -1,11 +1,9 @@
 """The sensitivity map of a study, measured by the workers before its first trials."""
 
-import math
 from collections.abc import Callable, Mapping
 
 from autoprune.pruning.sensitivity.map import SensitivityPoint
 from autoprune.pruning.sensitivity.measure import map_of, points_to_measure
-from autoprune.search.failure_limit import FailureLimit
 from autoprune.search.space import SearchSpace
 from autoprune.study.folder import StudyFolder
 from autoprune.study.seeds import derive_seed
@@ -23,10 +21,6 @@ class SensitivityJobs:
 
     Args:
         wanted: Whether the sampler has a use for the map.
-
-    Attributes:
-        stopped_because: Why no more are to be given out: the dense network itself can't be judged, or
-            ``search.max_failures`` in a row failed. The next command measures what failed again.
     """
 
     def __init__(self, folder: StudyFolder, space: SearchSpace, *, wanted: bool) -> None:
@@ -36,8 +30,6 @@ class SensitivityJobs:
         if self._points and folder.sensitivity.exists():
             self._measured = {int(index): value for index, value in folder.read_json(folder.sensitivity).items()}
         self._running: set[int] = set()
-        self._failure_limit = FailureLimit(space.spec.search.max_failures)
-        self.stopped_because: str | None = None
 
     @property
     def n_left(self) -> int:
@@ -59,14 +51,7 @@ class SensitivityJobs:
         assert isinstance(result.run, SensitivityJob)
         index = result.run.index
         self._running.discard(index)
-        self.stopped_because = self.stopped_because or self._failure_limit.after(result, measured=True)
-        if index == 0 and (result.metric is None or not math.isfinite(result.metric)):
-            cause = result.error or f"its metric is {result.metric}"
-            self.stopped_because = f"the sensitivity of the dense network can't be measured: {cause}"
-        if self.stopped_because is None or result.state == "finished":
-            self._measured[index] = float("nan") if result.metric is None else result.metric
-        if self.stopped_because is not None:
-            self._measured = {each: value for each, value in self._measured.items() if math.isfinite(value)}
+        self._measured[index] = float("nan") if result.metric is None else result.metric
         self._folder.write_json(self._folder.sensitivity, self._measured)
 
     def release(self, job: SensitivityJob) -> None:

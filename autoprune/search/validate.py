@@ -94,6 +94,7 @@ def _validated(file: SpaceFile, plan_file: Path | None, dense: Path | None) -> V
             widths=plan.group_widths,
             shrink=plan.shrink,
             products=plan.products,
+            positions=plan.positions,
             blocks=plan.block_names,
         )
     CostConstraints(spec, table).check_reachable(SearchSpace(spec, plan))

@@ -49,6 +49,7 @@ BAD = """
 study: ../digits  #! study must start with a letter or digit and hold only letters, digits, '.', '_' and '-', got '../digits'.
 task:  #! task.data is missing.
   model: autoprune.zoo.small_cnn  #! task.model must have the form module:callable, got 'autoprune.zoo.small_cnn'.
+  batch_dim: none  #! task.batch_dim must be left out: a search trains on batches of examples, the first dimension. Plan a network without one in Python: autoprune.plan(..., batch_dim=None).
   dta: a:b  #! task: unknown key 'dta' (did you mean 'data'?). Known: model, data, weights, loss, distillation_loss, metric, augment, frozen.
   loss: 3  #! task.loss must be module:callable, or a mapping with callable and args, got 3.
   metric: {args: [1]}  #! task.metric needs a name out of: {metrics}; or a callable, with name and direction. | task.metric.args: input should be a valid dictionary.
@@ -103,7 +104,7 @@ pruning:
       head: skp  #! pruning[0].layers.head: input should be 'skip', got 'skp'.
       stage2.*: {hih: 0.95}  #! pruning[0].layers.stage2.*: unknown key 'hih' (did you mean 'high'?). Known: low, high, log, step.
       stage3.*: [0.1, 1]  #! pruning[0].layers.stage3.*[1] must be in [0, 1), got 1.
-    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 54).
+    ratio: 3  #! pruning[0].ratio must be in [0, 1), got 3. | pruning[0].ratio stands twice (first in line 55).
   - method: layr  #! pruning[1]: unknown method 'layr' (did you mean 'layer'?). Known: neuron, layer, weight.
   - method: layer
     layers:

@@ -287,6 +287,48 @@ class States(nn.Module):
         return torch.as_tensor(self.head(self.cells(x)[0][:, -1]))
 
 
+class Mixer(nn.Module):
+    """One product along tokens, for every channel, and one along channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.tokens, self.back = nn.Linear(5, 10), nn.Linear(10, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.embed(x))
+        x = x + self.back(F.relu(self.tokens(x.transpose(1, 2)))).transpose(1, 2)
+        return torch.as_tensor(self.head(x.mean(1)))
+
+
+class Neighbours(nn.Module):
+    """A matrix of constants is multiplied with every channel, and with itself."""
+
+    def __init__(self, matrix: torch.Tensor, *, persistent: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix, persistent=persistent)
+        self.first, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        matrix = self.get_buffer("matrix")
+        if matrix.layout != torch.strided:
+            return torch.as_tensor(self.head(torch.stack([torch.sparse.mm(matrix, F.relu(self.first(r))) for r in x])))
+        twice = matrix @ (matrix / matrix.sum(1, keepdim=True))
+        return torch.as_tensor(self.head(twice @ F.relu(self.first(x)) + x.new_zeros(1)))
+
+
+class Adapted(nn.Module):
+    """A weight and a product of two narrow ones, added before it is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.randn(8, 6)), nn.Linear(8, 3)
+        self.left, self.right = nn.Parameter(torch.randn(8, 2)), nn.Parameter(torch.randn(2, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(F.relu(F.linear(x, self.weight + self.left @ self.right))))
+
+
 @pytest.mark.parametrize("ratio", [0.5, 0.75])
 @pytest.mark.parametrize(
     ("build", "inputs"),
@@ -295,6 +337,11 @@ class States(nn.Module):
         (Drawn, torch.randn(2, 2, 4, 4)),
         (Shared, torch.randn(2, 5, 6)),
         (States, torch.randn(2, 5, 6)),
+        (Mixer, torch.randn(2, 5, 6)),
+        (lambda: Neighbours(torch.rand(5, 5)), torch.randn(2, 5, 6)),
+        (lambda: Neighbours(torch.rand(5, 5), persistent=False), torch.randn(2, 5, 6)),
+        (lambda: Neighbours(sparse(5, 5, 7).coalesce()), torch.randn(2, 5, 6)),
+        (Adapted, torch.randn(2, 6)),
     ],
 )
 def test_the_table_foretells_the_count_of_the_pruned_network(
@@ -303,5 +350,6 @@ def test_the_table_foretells_the_count_of_the_pruned_network(
     torch.manual_seed(0)
     plan = autoprune.plan(build(), inputs)
     assert plan.groups
-    pruned = plan.prune(ratio)
-    assert plan.cost(plan.widths(ratio)).macs == count_macs(pruned, inputs) < plan.cost({}).macs
+    pruned, widths = plan.prune(ratio), plan.widths(ratio)
+    assert plan.cost(widths).macs == count_macs(pruned, inputs) < plan.cost({}).macs
+    assert plan.cost(widths).params == sum(parameter.numel() for parameter in pruned.parameters())

@@ -28,7 +28,7 @@ CONNECTION = "Worker unexpectedly exits with a connection error code 2. End of f
             "2 worker(s) were killed due to the node running low on memory. It was 22.9GB used / 23.54GB limit.\nX",
             None,
             "out of memory: Ray's monitor killed it (22.9GB used / 23.54GB limit on its machine). Fewer "
-            "`resources.workers`, smaller batches or more memory help.",
+            "`resources.workers`, or a limit by `resources.memory_per_trial_gib`, help.",
         ),
         ("", None, "cause unknown"),
     ],

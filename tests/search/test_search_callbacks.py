@@ -1,7 +1,6 @@
 """Callbacks hear of everything in order, and one that fails ends nothing."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,49 +74,6 @@ def test_a_sensitivity_job_is_told_too(tiny_study: Callable[..., PreparedStudy])
     driver.complete(TrialResult(config.run, "finished", metric=0.5))
     assert config.run == SensitivityJob(0)
     assert heard.events == [("start", str(config.run)), ("end", (str(config.run), "finished"))]
-
-
-def test_a_dense_network_that_no_sensitivity_job_can_judge_ends_the_search(
-    tiny_study: Callable[..., PreparedStudy],
-) -> None:
-    changes = {"search": {"sampler": "cost_aware", "sensitivity": True}}
-    for result in (
-        TrialResult(SensitivityJob(0), "failed", error="ValueError: no (user.py:3)"),
-        TrialResult(SensitivityJob(0), "finished", metric=math.nan),
-    ):
-        session = tiny_study(changes)
-        driver = Driver(session.folder, session.space, session.table, session.dense)
-        assert driver.suggest() is not None
-        driver.complete(result)
-        assert driver.suggest() is None
-        assert driver.stopped_because is not None
-        cause = result.error or "its metric is nan"
-        assert driver.stopped_because == f"the sensitivity of the dense network can't be measured: {cause}"
-
-
-def test_sensitivity_jobs_that_all_fail_end_the_search_and_are_measured_again(
-    tiny_study: Callable[..., PreparedStudy],
-) -> None:
-    session = tiny_study({"search": {"sampler": "cost_aware", "sensitivity": True, "max_failures": 2}})
-    driver = Driver(session.folder, session.space, session.table, session.dense)
-    jobs = [driver.suggest() for _ in range(5)]
-    assert all(jobs)
-    driver.complete(TrialResult(SensitivityJob(0), "finished", metric=0.5))
-    n_left = driver.status().n_sensitivity_jobs_left
-    driver.fail(SensitivityJob(1), "ValueError: no (user.py:3)")
-    driver.complete(TrialResult(SensitivityJob(2), "finished", metric=0.25))
-    driver.fail(SensitivityJob(3), "ValueError: no (user.py:3)")
-    assert driver.stopped_because is None, "a cut may well leave a network that fails"
-    driver.fail(SensitivityJob(4), "the worker process died: os._exit(3) (user.py:4)")
-    assert driver.stopped_because == (
-        "2 sensitivity jobs in a row failed, the last one (sensitivity job 4): "
-        "the worker process died: os._exit(3) (user.py:4)"
-    )
-    again = Driver(session.folder, session.space, session.table, session.dense)
-    assert again.status().n_sensitivity_jobs_left == n_left - 1
-    config = again.suggest()
-    assert config is not None
-    assert config.run == SensitivityJob(1)
 
 
 def test_a_candidate_over_a_ceiling_ends_without_a_start(tiny_study: Callable[..., PreparedStudy]) -> None:

@@ -20,7 +20,7 @@ from autoprune.pruning.graph.grouping import (
     find_components,
     group_components,
 )
-from autoprune.pruning.graph.products import Product, resolve
+from autoprune.pruning.graph.products import Positions, Product, resolve, resolve_positions
 from autoprune.pruning.graph.propagate import OwnTensors, propagate
 from autoprune.pruning.graph.sizes import CountedSize, find_sizes
 from autoprune.pruning.graph.trace import Operation, Trace, trace_model
@@ -37,6 +37,7 @@ class Analysis:
         groups: In module order.
         sizes: Integers in the modules' code that must follow.
         products: Products of activations, whose cost no weight tells.
+        positions: Where a weight's cost falls with more than its own entries, as that of a product along tokens.
         same: Name of a parameter or buffer -> the name that ``groups`` knows it by.
         coincidences: Attributes that have a size's value by chance.
     """
@@ -47,6 +48,7 @@ class Analysis:
     shapes: Mapping[str, tuple[int, ...]]
     same: Mapping[str, str]
     products: tuple[Product, ...] = ()
+    positions: Positions = field(default_factory=dict)
     choices: Mapping[ChoiceKey, int] = field(default_factory=dict)
     coincidences: frozenset[Coincidence] = frozenset()
 
@@ -149,6 +151,7 @@ def analyse(
         for tensor_dim, indices in group.members.items():
             in_groups[tensor_dim] = in_groups.get(tensor_dim, 0) + indices.size
     channel_of = _channels(components, groups, own)
+    widths = {group.name: group.width for group in groups}
     own_parameters = {name: shape for name, shape in shapes.items() if name in parameters}
     unprunable = find_unprunable(graph, components, own, own_parameters, used, in_groups, consumed, reads_values_in)
     unprunable.sort(key=lambda item: order.get(item.module, len(order)))
@@ -168,7 +171,8 @@ def analyse(
         ),
         shapes=shapes,
         same=_same_names(model, tensors),
-        products=tuple(resolve(graph.products, components.labels, channel_of, {g.name: g.width for g in groups})),
+        products=tuple(resolve(graph.products, components.labels, channel_of, widths)),
+        positions=resolve_positions(graph.positions, own.owner_of, components.labels, channel_of, widths),
         choices=made,
         coincidences=frozenset(coincidences),
     )

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from autoprune.pruning.graph.products import RawProduct
+from autoprune.pruning.graph.products import RawPositions, RawProduct
 from autoprune.pruning.graph.values import FIXED, Dim, Nodes
 
 ChoiceKey = tuple[str, int, int]
@@ -88,6 +88,7 @@ class DependencyGraph:
         self.produced: list[Nodes] = []
         self.size_constraints: list[SizeConstraint] = []
         self.products: list[RawProduct] = []
+        self.positions: list[RawPositions] = []
         self.choices: list[Choice] = []
         self.module = ""
         self.operation = ""

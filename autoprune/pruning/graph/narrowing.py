@@ -42,6 +42,10 @@ def narrowed(analysis: Analysis, removed: Mapping[str, Sequence[int]]) -> Analys
         sizes=tuple(_narrowed_size(size, stays) for size in analysis.sizes),
         shapes={name: tuple(shape) for name, shape in shapes.items()},
         products=tuple(_narrowed_product(product, stays) for product in analysis.products),
+        positions={
+            name: tuple(_narrowed_runs(runs, stays) for runs in products)
+            for name, products in analysis.positions.items()
+        },
     )
 
 
@@ -86,5 +90,9 @@ def _narrowed_size(size: CountedSize, stays: Mapping[str, Indices]) -> CountedSi
 
 
 def _narrowed_product(product: Product, stays: Mapping[str, Indices]) -> Product:
+    return replace(product, runs=_narrowed_runs(product.runs, stays))
+
+
+def _narrowed_runs(runs: Sequence[Run], stays: Mapping[str, Indices]) -> tuple[Run, ...]:
     n_removed = {name: int((~mask).sum()) for name, mask in stays.items()}
-    return replace(product, runs=tuple(Run(run.size_after(n_removed), run.losses) for run in product.runs))
+    return tuple(Run(run.size_after(n_removed), run.losses) for run in runs)

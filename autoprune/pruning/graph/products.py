@@ -1,6 +1,6 @@
 """Products of activations, such as queries with keys: their cost falls with the channels that they run over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,8 +36,17 @@ class Product:
     runs: tuple[Run, ...]
 
 
-RawProduct = tuple[str, tuple[tuple[int, Dim], ...]]
-"""(module, (size, nodes) of each dimension that the product runs over)."""
+RawRuns = tuple[tuple[int, Dim], ...]
+"""(size, nodes) of each dimension that a product runs over."""
+
+RawProduct = tuple[str, RawRuns]
+"""(module, dimensions of the product)."""
+
+RawPositions = tuple[Nodes, RawRuns, bool]
+"""(nodes of a weight, the other factor's dimensions that are not the weight's own, whether that is a weight, too)."""
+
+Positions = Mapping[str, tuple[tuple[Run, ...], ...]]
+"""Parameter or buffer -> for each product with it, the dimensions of the other factor that are not the tensor's own."""
 
 
 def resolve(
@@ -54,6 +63,32 @@ def resolve(
         resolved = tuple(Run(size, _losses(dim, labels, channel_of, widths)) for size, dim in runs)
         products.append(Product(module, resolved))
     return products
+
+
+def resolve_positions(
+    raw: Sequence[RawPositions],
+    owner_of: Callable[[Nodes], str | None],
+    labels: Nodes,
+    channel_of: Mapping[int, tuple[str, int]],
+    widths: Mapping[str, int],
+) -> Positions:
+    """Find the tensors that are multiplied along dimensions which lose channels.
+
+    Args:
+        owner_of: The tensor that a node belongs to.
+    """
+    found: dict[str, list[tuple[Run, ...]]] = {}
+    for nodes, runs, of_weights in raw:
+        name = owner_of(nodes)
+        resolved = tuple(Run(size, _losses(dim, labels, channel_of, widths)) for size, dim in runs)
+        # A product of constants costs the same for any number of examples, and is counted by itself.
+        if name is not None and not (of_weights and not any(run.losses for run in resolved)):
+            found.setdefault(name, []).append(resolved)
+    return {
+        name: tuple(products)
+        for name, products in found.items()
+        if any(run.losses for runs in products for run in runs)
+    }
 
 
 def _losses(

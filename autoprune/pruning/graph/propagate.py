@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from torch.utils._pytree import tree_map_only
 
 from autoprune.pruning.graph.dependency_graph import ChoiceKey, DependencyGraph
@@ -11,7 +12,7 @@ from autoprune.pruning.graph.rules._base import Call
 from autoprune.pruning.graph.rules.creation import CREATES
 from autoprune.pruning.graph.rules.pointwise import is_pointwise, pointwise
 from autoprune.pruning.graph.trace import Operation, Ref, Trace
-from autoprune.pruning.graph.values import Value, static
+from autoprune.pruning.graph.values import Nodes, Value, static
 from autoprune.pruning.plan import OUTPUT
 
 
@@ -32,6 +33,12 @@ class OwnTensors:
                     self.starts[name, dim] = int(nodes[0])
             self.values[name] = Value(shape, dims, zero=True, weight=True)
         graph.n_own = graph.n_nodes
+        self._starts = np.array(list(self.starts.values()))
+        self._names = [name for name, _ in self.starts]
+
+    def owner_of(self, nodes: Nodes) -> str | None:
+        """Return the tensor that the first of some nodes belongs to; ``None`` if there are no nodes."""
+        return self._names[int(np.searchsorted(self._starts, nodes[0], side="right")) - 1] if len(nodes) else None
 
 
 def propagate(

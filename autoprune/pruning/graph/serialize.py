@@ -1,6 +1,6 @@
 """An analysis as plain JSON values and back, so that a plan can be kept with a study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -42,7 +42,8 @@ def to_plain(analysis: Analysis) -> dict[str, Any]:
             }
             for size in analysis.sizes
         ],
-        "products": [[p.module, [[run.size, list(run.losses)] for run in p.runs]] for p in analysis.products],
+        "products": [[product.module, _plain_runs(product.runs)] for product in analysis.products],
+        "positions": {name: [_plain_runs(runs) for runs in found] for name, found in analysis.positions.items()},
         "shapes": {name: list(shape) for name, shape in analysis.shapes.items()},
         "same": dict(analysis.same),
         "choices": [[*key, taken] for key, taken in analysis.choices.items()],
@@ -66,10 +67,8 @@ def from_plain(record: Mapping[str, Any]) -> Analysis:
         ),
         shapes={name: tuple(shape) for name, shape in record["shapes"].items()},
         same=dict(record["same"]),
-        products=tuple(
-            Product(module, tuple(Run(size, tuple((group, n) for group, n in losses)) for size, losses in runs))
-            for module, runs in record["products"]
-        ),
+        products=tuple(Product(module, _runs(runs)) for module, runs in record["products"]),
+        positions={name: tuple(map(_runs, found)) for name, found in record.get("positions", {}).items()},
         choices={(owner, ordinal, n): taken for owner, ordinal, n, taken in record["choices"]},
     )
 
@@ -90,6 +89,14 @@ def _group(record: Mapping[str, Any]) -> DependencyGroup:
         members=members,
         consumers=consumers,
     )
+
+
+def _plain_runs(runs: Sequence[Run]) -> list[Any]:
+    return [[run.size, list(run.losses)] for run in runs]
+
+
+def _runs(record: Sequence[Any]) -> tuple[Run, ...]:
+    return tuple(Run(size, tuple((group, n) for group, n in losses)) for size, losses in record)
 
 
 def _packed(indices: Indices) -> list[int] | dict[str, list[int]]:

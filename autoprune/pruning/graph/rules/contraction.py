@@ -23,11 +23,30 @@ def contract(call: Call, a: Value, dim_a: Dim, b: Value, dim_b: Dim) -> None:
             call.graph.consumed.append(dim)
 
 
+def _note_positions(call: Call, weight: Value, other: Value, free: int) -> None:
+    """Note along which dimensions a weight is multiplied that are not its own: the free one, and those of a batch."""
+    graph = call.graph
+    own = [dim[(dim > 0) & (dim < graph.n_own)] for dim in weight.dims if dim is not None]
+    nodes = np.concatenate([*own, np.zeros(0, dtype=np.int64)])
+    of_others = [
+        axis
+        for axis, dim in enumerate(weight.dims[: weight.ndim - 2])
+        if dim is None or dim.min() >= graph.n_own  # a batch that the weight is expanded to
+    ]
+    axes = [*of_others, free]
+    runs = tuple((other.shape[axis], other.dims[axis]) for axis in axes)
+    graph.positions.append((nodes, runs, other.weight))
+
+
 @rule("mm", "bmm")
 def matrix_product(call: Call, a: Value, b: Value, *_: Any) -> Value:
     """Multiply rows of one matrix with columns of another, for each matrix of a batch."""
     contract(call, a, a.dims[-1], b, b.dims[-2])
-    if not (a.weight or b.weight):
+    if b.weight:
+        _note_positions(call, b, a, a.ndim - 2)
+    elif a.weight:
+        _note_positions(call, a, b, b.ndim - 1)
+    else:
         runs = zip((*a.shape, b.shape[-1]), (*a.dims, b.dims[-1]), strict=True)
         call.graph.products.append((call.graph.module, tuple(runs)))
     batch: list[Dim] = []
@@ -48,7 +67,7 @@ def grouped_product(call: Call, a: Value, b: Value, *_: Any, **__: Any) -> Value
     return call.first_result([a.dims[0], b.dims[2]], zero=b.zero and (a.dims[0] is None or a.zero))
 
 
-@rule("addmm", "baddbmm")
+@rule("addmm", "baddbmm", "_sparse_addmm")
 def added_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) -> Value:
     """Add something to a matrix product."""
     return _add(call, matrix_product(call, a, b), bias)
@@ -64,7 +83,9 @@ def added_vector_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) 
 def vector_product(call: Call, a: Value, b: Value) -> Value:
     """Multiply a matrix with a vector."""
     contract(call, a, a.dims[1], b, b.dims[0])
-    if not (a.weight or b.weight):
+    if b.weight:
+        _note_positions(call, b, a, 0)
+    elif not a.weight:
         call.graph.products.append((call.graph.module, tuple(zip(a.shape, a.dims, strict=True))))
     return call.first_result([a.dims[0]], zero=a.zero, weight=a.weight and b.weight)
 

@@ -197,6 +197,45 @@ def gather(call: Call, value: Value, dim: int, where: Value, **_: Any) -> Value:
     return carried(call, value, dims)
 
 
+@rule("index_add", "index_copy", "index_reduce")
+def index_add(call: Call, value: Value, dim: int, where: Value, source: Value, *_: Any, **__: Any) -> Value:
+    """Write or add rows at places given by number, as where a graph's messages meet in its nodes."""
+    _block_all(call, where)
+    return _written(call, value, source, [dim % value.ndim])
+
+
+@rule("scatter", "scatter_add", "scatter_reduce")
+def scatter(call: Call, value: Value, dim: int, where: Value, source: Any, *_: Any, **__: Any) -> Value:
+    """Write or add entries at places given by number along a dimension."""
+    if not isinstance(source, Value):
+        raise NotImplementedError("writes one number to places given by number")
+    written = _written(call, value, source, [dim % value.ndim])
+    # Places are given for each entry: those of channels that leave must leave with them.
+    return _written(call, written, Value(where.shape, where.dims, written.zero), [dim % value.ndim])
+
+
+@rule("index_put", "_index_put_impl")
+def index_put(call: Call, value: Value, indices: Sequence[Value | None], source: Value, *_: Any, **__: Any) -> Value:
+    """Write or add rows at places given by number along the first dimension."""
+    if len(indices) != 1 or indices[0] is None or indices[0].ndim != 1 or source.ndim != value.ndim:
+        raise NotImplementedError("writes to places given along several dimensions")
+    return index_add(call, value, 0, indices[0], source)
+
+
+def _written(call: Call, value: Value, source: Value, along: Sequence[int]) -> Value:
+    dims = list(value.dims)
+    for axis in range(value.ndim):
+        if axis in along:
+            for dim in (value.dims[axis], source.dims[axis]):
+                call.graph.block_dim(dim, "is written to by number")
+            dims[axis] = None
+        elif value.shape[axis] != source.shape[axis]:
+            raise NotImplementedError("writes to a part of a dimension")
+        elif dims[axis] is not None or source.dims[axis] is not None:
+            dims[axis] = call.graph.connect_dims(dims[axis], source.dims[axis])
+    return call.first_result(dims, zero=value.zero and source.zero)
+
+
 def _joined(parts: Sequence[Dim], sizes: Sequence[int]) -> Dim:
     if all(part is None for part in parts):
         return None
