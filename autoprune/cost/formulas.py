@@ -65,6 +65,7 @@ _DISTANCES = Counted(_distances, (0, 1))
 _BY_NAME: dict[str, Counted] = {
     "mm": _LAST_TWO,  # torch counts a sparse matrix as a dense one
     "addmm": _ADDED,
+    "_addmm_activation": _ADDED,
     "baddbmm": _ADDED,
     "_sparse_addmm": _ADDED,
     "mv": _LAST_TWO,
@@ -101,9 +102,12 @@ COUNTED: dict[Any, Counted] = {
 
 _HEAVY = re.compile(
     r"linalg|fft|cholesky|inverse|triangular_solve|geqrf|ormqr|householder|matrix_exp|pdist"
-    r"|conv|linear(?!1d)|mm(_|$)|matmul|attention|(^|_)(rnn|lstm|gru)(_|$)|encoder_layer|_dot(_|$)"
+    r"|conv|linear|mm(_|$)|matmul|attention|(^|_)(rnn|lstm|gru)(_|$)|encoder_layer|_dot(_|$)"
 )
-_LIGHT = re.compile(r"vector_norm|check_errors|linalg_cross|fftfreq|convert|slice_inverse|flatten_weight|reorder")
+_LIGHT = re.compile(
+    r"vector_norm|_powsum|check_errors|linalg_cross|fftfreq|convert|slice_inverse|flatten_weight|reorder"
+    r"|upsample|fused_(lstm|gru)_cell"  # entry by entry; the products of a cell are operations of their own
+)
 
 
 def is_heavy(func: Any) -> bool:

@@ -227,6 +227,27 @@ def test_what_is_not_counted_is_named() -> None:
     assert plan.cost({}).macs == 3 * 3 * 3 + 3 * 3 * 4
 
 
+class Light(nn.Module):
+    """Interpolation, pooling, norms, sorting, gathering: work for each entry, of which none is named."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="bilinear") + F.interpolate(x, scale_factor=2, mode="bicubic")
+        x = F.max_pool2d(F.pad(F.group_norm(x, 1), (1, 1, 1, 1), mode="reflect"), 2) + F.adaptive_avg_pool2d(x, 5)
+        x = (
+            F.grid_sample(x, torch.zeros(len(x), 5, 5, 2), align_corners=False)
+            + F.pixel_shuffle(x.repeat(1, 4, 1, 1), 1)[:, :2]
+        )
+        x = x.softmax(-1).cumsum(-1).sort(-1).values.roll(1, -1) * x.norm(dim=-1, keepdim=True) + x.square().logsumexp(
+            1, True
+        )
+        return torch.cross(x[..., :3], x[..., 1:4], -1).unfold(-1, 2, 1).amax(-1)
+
+
+def test_what_works_entry_by_entry_is_neither_counted_nor_named() -> None:
+    table = build_table(Light(), torch.randn(2, 2, 4, 4), widths={}, shrink={})
+    assert (table.cost({}).macs, table.uncounted) == (0, ())
+
+
 def test_an_operation_of_ones_own_is_named() -> None:
     library = torch.library.Library("autoprune_tests", "DEF")
     library.define("scan(Tensor x) -> Tensor")
