@@ -23,6 +23,6 @@ def how_a_worker_died(told: str, noted: str | None) -> str:
     if "End of file" in told:
         pid = re.search(r"\bpid: (\d+)", told)
         log = f"worker-*-{pid[1]}.log" if pid else "worker-*.log"
-        return f"killed by signal 9, SIGKILL, or ended by a library; what it printed last is in logs/{log} of the study"
+        return f"without a trace, as by signal 9, SIGKILL, or a library's exit; its last output is in logs/{log}"
     detail = re.split(r"Worker exit detail: |\n", told.strip())[-1]
     return printable(" ".join(detail.split())) or "cause unknown"

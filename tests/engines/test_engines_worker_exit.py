@@ -19,8 +19,8 @@ CONNECTION = "Worker unexpectedly exits with a connection error code 2. End of f
         (
             DIED + CONNECTION,
             None,
-            "killed by signal 9, SIGKILL, or ended by a library; what it printed last is in logs/worker-*-6052.log of "
-            "the study",
+            "without a trace, as by signal 9, SIGKILL, or a library's exit; its last output is in "
+            "logs/worker-*-6052.log",
         ),
         (DIED + "Worker exits with an exit code 3.", None, "Worker exits with an exit code 3."),
         ("The actor died.\nIts node has\x1b[1m died.", None, "Its node has\\x1b[1m died."),
