@@ -1,4 +1,4 @@
-"""One trial from beginning to end: load the parent, prune, retrain epoch by epoch, measure, save."""
+"""One trial from beginning to end: load the parent, prune, retrain epoch by epoch, save, load again, measure."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
