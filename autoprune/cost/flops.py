@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode, flop_registry
 
 from autoprune.cost.formulas import COUNTED, Counted, is_heavy
@@ -137,8 +138,8 @@ class _Computed(DispatchModeWithoutDynamo):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         made = result[0] if isinstance(result, tuple) else result
-        leaves = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-        operands = [operand for operand in leaves if operand.numel() > 1]
+        leaves = chain.from_iterable(arg if isinstance(arg, list | tuple) else (arg,) for arg in args)
+        operands = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.numel() > 1]
         from_owned = bool(operands) and all(map(self._is_known, operands))
         if from_owned and isinstance(made, torch.Tensor) and not self._is_known(made):
             self._found[key_of(made)] = (self._owner_of_result(func, made, operands), made)

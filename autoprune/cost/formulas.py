@@ -6,6 +6,7 @@ Sums, and what works entry by entry (activations, normalisation, pooling, interp
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -110,6 +111,7 @@ _LIGHT = re.compile(
 )
 
 
+@cache
 def is_heavy(func: Any) -> bool:
     """Whether an operation does the work of a matrix product or more, as far as its name tells, and has no formula."""
     packet = getattr(func, "overloadpacket", func)
