@@ -71,7 +71,7 @@ def _read(space: Path) -> "SpaceFile | None":
 
 def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, engine: "Runner", results: Path) -> None:
     from autoprune.cli.progress import Progress
-    from autoprune.errors import StudyError
+    from autoprune.errors import StudyError, TaskError
     from autoprune.report.console import make_console
     from autoprune.report.ending import certification_failures, failed_trials, nothing_finished
     from autoprune.search.run import run_search
@@ -113,6 +113,8 @@ def _search(console: "Console", space: "Path | SpaceFile", trials: int | None, e
     if outcome.interrupt is not None:
         console.print(f"interrupted after {done}; the same command goes on.")
         raise typer.Exit(exit_code(outcome.interrupt))
+    if outcome.test_error is not None:
+        raise TaskError(f"{driver.folder.root}: the front has no test figures: {outcome.test_error}")
     if driver.is_exhausted:
         console.print(f"the space holds no other candidate: {done}.", soft_wrap=True)
     elif outcome.was_complete:

@@ -30,6 +30,8 @@ class SearchLog(Callback):
 
     def on_end(self, outcome: "Outcome") -> None:
         done = f"{outcome.driver.n_told} of {outcome.driver.n_trials} trials"
+        if outcome.test_error is not None:
+            logger.warning("the front has no test figures: %s", outcome.test_error)
         if outcome.stopped_because is not None:
             logger.warning("stopped after %s: %s", done, outcome.stopped_because)
         elif not outcome.interrupted and not outcome.driver.status().n_finished:

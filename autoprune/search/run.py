@@ -10,7 +10,7 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from autoprune.config import SpaceFile
-from autoprune.errors import UnwritableError
+from autoprune.errors import TaskError, UnwritableError
 from autoprune.files import remove_unfinished
 from autoprune.search.callbacks import (
     Callback,
@@ -48,6 +48,8 @@ from autoprune.tasks.working_folder import working_in
 from autoprune.training.precision import Precision
 from autoprune.worker.first_step import take_first_step
 
+NOT_LOST = "No trial is lost; the same command goes on."
+
 Engine = Callable[[JobSource, PreparedStudy, WorkerResources], None]
 """Runs trials, or replicates of them, until there are no more to give."""
 
@@ -75,6 +77,7 @@ class Outcome:
         was_complete: The study had all its trials before.
         interrupt: What ended it, if a signal did.
         certification: How the front was certified, if it came to that.
+        test_error: Why the front could not be evaluated on the test split, if so; it is written without.
     """
 
     session: PreparedStudy
@@ -82,6 +85,7 @@ class Outcome:
     was_complete: bool
     interrupt: KeyboardInterrupt | None
     certification: Replication | None = None
+    test_error: str | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -164,7 +168,7 @@ def _run_search(
                 take_over(source, session, places)
         driver = Driver(folder, session.space, session.table, session.dense, n_trials, [callback])
         was_complete = driver.is_complete
-        certification, interrupt = None, None
+        certification, interrupt, test_error = None, None, None
         if not was_complete:
             callback.on_stage(RunTrials(driver))
             interrupt = _run_until_interrupt(engine, driver, session, places)
@@ -172,23 +176,23 @@ def _run_search(
         if interrupt is None and driver.stopped_because is None:
             callback.on_stage(EvaluateFront())
             front = driver.frame()
-            with (
-                in_stage("reading the test split", "No trial is lost; the same command goes on."),
-                working_in(file.base_dir),
-            ):
-                evaluate_on_test(
-                    folder, session.task, front[front["on_front"]], places.device, Precision.of(spec.training)
-                )
+            try:
+                with in_stage("reading the test split", NOT_LOST), working_in(file.base_dir):
+                    evaluate_on_test(
+                        folder, session.task, front[front["on_front"]], places.device, Precision.of(spec.training)
+                    )
+            except TaskError as error:  # the front is there without it
+                test_error = str(error) if NOT_LOST in str(error) else f"{error} {NOT_LOST}"
             for number in driver.front.members:
                 folder.checkpoint_store.fetch_model(number)
             driver.write()
-            if spec.certify is not None:
+            if spec.certify is not None and test_error is None:
                 certification = _replication(driver, spec.certify.seeds, callback)
                 if not certification.is_complete:
                     callback.on_stage(ReplicateFront(certification))
                     interrupt = _run_until_interrupt(engine, certification, session, places)
                 driver.write()
-    return Outcome(session, driver, was_complete, interrupt, certification)
+    return Outcome(session, driver, was_complete, interrupt, certification, test_error)
 
 
 def _check_worker(

@@ -151,7 +151,7 @@ def _origin(split: Any, index: int) -> str:
 def _raised(error: BaseException) -> str:
     if isinstance(error, AutopruneError):
         return f"failed: {error}"
-    return f"raised {describe_error(error)}. Mend it, or put another in its place; the same command then goes on."
+    return f"raised {describe_error(error)}. Mend it, or put another in its place."
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny import TINY_TASK, tiny_folder, write_space
+from tiny import TINY_TASK, copy_study, tiny_folder, write_space
 
 from autoprune.engines.inline import run_in_process
 from autoprune.errors import StudyError, TaskError
-from autoprune.search.callbacks import Callback
+from autoprune.search.callbacks import Callback, EvaluateFront, Stage
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.run import run_search
 from autoprune.search.study_data import check_study_data, keep_study_data
 from autoprune.search.validate import ValidatedSpace, read_space, validate_space
 from autoprune.study.data_file import read_data_report
 from autoprune.study.folder import StudyFolder
+from autoprune.trial import TrialConfig, TrialResult
 from autoprune.worker import Worker
 
 SHIFTED = TINY_TASK.replace('"validation": (200, 350)', '"validation": (210, 360)')
@@ -104,3 +105,48 @@ def test_trials_judged_on_other_data_are_not_taken_over(finished: Path, tmp_path
     space = write_space(tmp_path / "second", changes, task)
     with pytest.raises(StudyError, match=r"so its accuracies don't compare. Name a study of the same data"):
         run_search(space, tmp_path / "second" / "results", run_in_process)
+
+
+class Breaks(Callback):
+    """Breaks an example of every split while the first trial runs, and again before the front is evaluated."""
+
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def on_trial_start(self, config: TrialConfig) -> None:
+        if config.run == 0:
+            self.flag.touch()
+
+    def on_trial_end(self, config: TrialConfig, result: TrialResult) -> None:
+        self.flag.unlink(missing_ok=True)
+
+    def on_stage(self, stage: Stage) -> None:
+        if isinstance(stage, EvaluateFront):
+            self.flag.touch()
+
+
+def test_a_broken_example_fails_what_reads_it_and_no_more(
+    tmp_path: Path, trained_tiny: Path, brief_latency: None
+) -> None:
+    task = TINY_TASK.replace(
+        "    def batch(self, indices):\n",
+        "    def batch(self, indices):\n"
+        "        import pathlib\n"
+        "        if pathlib.Path('broken').exists() and 77 in indices:\n"
+        "            raise OSError('image 77 is cut short')\n",
+    )
+    space = copy_study(trained_tiny, tmp_path, {"search": {"trials": 3, "ladder": 0}}, task)
+    outcome = run_search(space, tmp_path / "results", run_in_process, callbacks=[Breaks(tmp_path / "broken")])
+    errors = outcome.driver.frame().set_index("number")["error"]
+    assert errors[0].startswith(
+        "task.data: reading example 77 of the train split raised OSError: image 77 is cut short"
+    )
+    assert errors[[1, 2]].isna().all()
+    assert outcome.test_error is not None
+    assert "reading example 77 of the test split raised OSError" in outcome.test_error
+    assert "No trial is lost" in outcome.test_error
+    assert tiny_folder(tmp_path).front.exists()
+    (tmp_path / "broken").unlink()
+    mended = run_search(space, tmp_path / "results", run_in_process)
+    assert mended.test_error is None
+    assert tiny_folder(tmp_path).test.exists()
