@@ -101,7 +101,13 @@ def candidates_per_second(model: nn.Module, inputs: Any) -> float:
     plan = make_plan(model, inputs)
     widths = plan.group_widths
     table = build_table(
-        model, inputs, widths=widths, shrink=plan.shrink, products=plan.products, blocks=plan.block_names
+        model,
+        inputs,
+        widths=widths,
+        shrink=plan.shrink,
+        products=plan.products,
+        positions=plan.positions,
+        blocks=plan.block_names,
     )
     dense = np.array(list(widths.values()))
     candidates = np.random.default_rng(0).integers(1, dense + 1, (N_CANDIDATES, len(dense)))

@@ -74,7 +74,13 @@ class Problem:
     @cached_property
     def table(self) -> CostTable:
         plan = self._plan
-        return build_table(*self.network, widths=plan.group_widths, shrink=plan.shrink, products=plan.products)
+        return build_table(
+            *self.network,
+            widths=plan.group_widths,
+            shrink=plan.shrink,
+            products=plan.products,
+            positions=plan.positions,
+        )
 
     @cached_property
     def dense(self) -> DenseReference:
