@@ -71,7 +71,7 @@ def test_death_before_the_config_is_recorded(
 ) -> None:
     untouched = make_driver({"search": {"ladder": 0}})
     expected = [suggested(untouched), suggested(untouched)]
-    optuna.delete_study(study_name="tiny", storage=untouched.study._storage)
+    optuna.delete_study(study_name="tiny", storage=f"sqlite:///{untouched.folder.database}")
 
     driver = make_driver()
     with monkeypatch.context() as patch:
