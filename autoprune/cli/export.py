@@ -20,6 +20,7 @@ def export(
 
     from autoprune.export import export_trial
     from autoprune.export.manifest import FILE_NAME
+    from autoprune.export.select import uncertain_drop
     from autoprune.report.console import make_console
     from autoprune.report.tables import front_table
     from autoprune.study.reader import StudyReader
@@ -31,6 +32,9 @@ def export(
     row = trials[trials["number"] == result.number]
     config, dense_test = opened.config, opened.test_metric(None)
     console.print(front_table(row, opened.dense, config.objectives, config.metric, dense_test=dense_test))
+    unsure = uncertain_drop(row, opened.dense, config.metric, config.constraints.metric_drop)
+    if unsure is not None:
+        console.print(f"  {unsure}", soft_wrap=True)
     for name, record in manifest.formats.items():
         batch = "" if record.batch == "dynamic" else f", for a batch of {record.batch} only"
         console.print(

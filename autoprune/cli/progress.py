@@ -18,6 +18,7 @@ from autoprune.search.callbacks import (
     RunTrials,
     Stage,
 )
+from autoprune.study.exclusion import with_exclusions
 from autoprune.study.status import SearchProgress
 from autoprune.trial import EpochReport, TrialConfig, TrialResult
 
@@ -120,7 +121,8 @@ def _panel(study: RunningStudy, status: SearchProgress) -> RenderableType:
         parts.append(_run(f"trial {number}", report, study.spec.metric))
     if status.front:
         frame = study.frame()
-        parts.append(front_table(frame[frame["on_front"]], study.dense, study.spec.objectives, study.spec.metric))
+        front = with_exclusions(frame[frame["on_front"]], study.dense, study.spec)
+        parts.append(front_table(front, study.dense, study.spec.objectives, study.spec.metric))
     return Group(*parts)
 
 

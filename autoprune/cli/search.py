@@ -137,7 +137,7 @@ def _print_front(console: "Console", session: "PreparedStudy", driver: "Driver")
     from autoprune.study.tables import DENSE, final_front, known_test_metric
 
     folder, frame = session.folder, driver.frame()
-    front = final_front(folder, frame[frame["on_front"]], session.spec)
+    front = final_front(folder, frame[frame["on_front"]], session.spec, session.dense)
     dense_test = known_test_metric(folder).get(DENSE)
     spec = session.spec
     console.print(front_table(front, session.dense, spec.objectives, spec.metric, dense_test=dense_test))

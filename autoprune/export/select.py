@@ -12,6 +12,7 @@ from autoprune.config.constraints import Drop
 from autoprune.config.metric import MetricSpec
 from autoprune.errors import ExportError, did_you_mean
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.exclusion import EXCLUDED, ROUNDING, eligible, shortfall, shortfall_error
 from autoprune.study.pareto import knee
 
 DEFAULT_DROP = 0.01
@@ -42,12 +43,15 @@ def select_trial(
 
     - ``knee``: the knee of the front (``autoprune.study.pareto.knee``).
     - ``best``: the cheapest trial of the front, by the first cost objective, whose metric is worse than the dense
-      network's by ``drop`` at most.
+      network's by ``drop`` at most even if the standard errors of both add up against it; if there is none, the
+      cheapest by the figures alone (:func:`uncertain_drop` then says so).
     - ``12``: trial 12, on the front or not, if it finished and its model was kept.
     - ``flops<=0.5x and latency_ms<=4``: of the front's trials for which every condition holds, the one with the best
       metric; where all conditions are on the metric, the cheapest by the first cost objective. Conditions are joined by
       ``and`` or ``,``, compare the metric by its name, or a numeric column, by ``<=``, ``>=``, ``<`` or ``>``, and
       ``0.5x`` is half the dense network's figure.
+
+    All but a number pass over the points that are excluded (:mod:`autoprune.study.exclusion`).
 
     Args:
         front: The non-dominated trials, with the columns of ``front.parquet``.
@@ -69,6 +73,13 @@ def select_trial(
         return _numbered(int(wanted), front, trials, kept)
     if front.empty:
         raise ExportError(f"select {wanted!r}: the front is empty, no trial has finished yet. Search first.")
+    if eligible(front).empty:
+        causes = ", ".join(f"trial {row.number} is {row.excluded}" for row in front.itertuples())
+        raise ExportError(
+            f"select {wanted!r}: no trial of the front can be chosen: {causes}. Name one by its number, search for "
+            "more trials, or allow a greater constraints.metric_drop."
+        )
+    front = eligible(front)
     if wanted == "knee":
         columns = metric.columns(objectives)
         known = front.dropna(subset=columns)
@@ -77,7 +88,11 @@ def select_trial(
         return int(known["number"].iloc[knee(known[columns], metric.directions(objectives))])
     cost = next((name for name in objectives if name != metric.name), "params")
     if wanted == "best":
-        amount = DEFAULT_DROP * metric.unit(dense.metric) if drop is None else drop.amount(dense.metric)
+        amount = _allowed_drop(dense, metric, drop)
+        worst_case = shortfall(front, dense, metric) + shortfall_error(front, dense, metric)
+        sure = front[worst_case <= amount + ROUNDING * max(1.0, abs(dense.metric))]
+        if len(sure):
+            return _cheapest(sure, metric, cost)
         worst = metric.value(metric.score(dense.metric) - amount)
         limit = _Condition(metric.column, "<=" if metric.is_minimized else ">=", worst)
         within = f"{amount:.4g}" if drop is None else str(drop)
@@ -89,6 +104,29 @@ def select_trial(
         return _cheapest(left, metric, cost)
     best = left.sort_values([metric.column, cost], ascending=[metric.is_minimized, True], kind="stable")
     return int(best["number"].iloc[0])
+
+
+def uncertain_drop(row: pd.DataFrame, dense: DenseReference, metric: MetricSpec, drop: Drop | None) -> str | None:
+    """Say that the validation split is too small to tell whether a trial is within the drop; ``None`` if it tells.
+
+    Args:
+        row: The trial's row of ``trials.parquet``.
+        drop: As in :func:`select_trial`.
+    """
+    amount = _allowed_drop(dense, metric, drop)
+    worse = float(shortfall(row, dense, metric).iloc[0])
+    error = float(shortfall_error(row, dense, metric).iloc[0])
+    if not abs(worse - amount) < error:
+        return None
+    than_dense = f"{metric.text(abs(worse))} {'worse' if worse > 0 else 'better'} than dense" if worse else "as dense"
+    return (
+        f"its {metric.name} is {than_dense}, ±{error:.2g}: the validation split is too small to tell whether that is "
+        f"within {metric.text(amount) if drop is None else drop}"
+    )
+
+
+def _allowed_drop(dense: DenseReference, metric: MetricSpec, drop: Drop | None) -> float:
+    return DEFAULT_DROP * metric.unit(dense.metric) if drop is None else drop.amount(dense.metric)
 
 
 @dataclass(frozen=True)
@@ -135,7 +173,7 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: DenseReference, me
         name
         for name in front.columns
         if not _is_of_test(name, metric)
-        and name not in ("error", "source")
+        and name not in ("error", "source", EXCLUDED)
         and (pd.api.types.is_numeric_dtype(front[name]) or front[name].isna().all())
     ]
     if _is_of_test(column, metric):

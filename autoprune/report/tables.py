@@ -1,6 +1,6 @@
 """Tables of a study for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,6 +8,7 @@ from rich.table import Table
 
 from autoprune.config.metric import MetricSpec
 from autoprune.study.dense_reference import DenseReference
+from autoprune.study.exclusion import EXCLUDED
 from autoprune.study.tables import best_first
 
 LABELS = {
@@ -48,18 +49,29 @@ def front_table(
         table.add_column(heading, justify="right", overflow="fold")
 
     def cells(name: str, row: Mapping[Any, Any], test: float | None) -> list[str]:
-        metrics = [metric.text(row[metric.column]), *([metric.text(test)] if with_test else [])]
+        judged = with_error(metric, row[metric.column], row.get(metric.error_column))
+        metrics = [judged, *([metric.text(test)] if with_test else [])]
         return [name, *metrics, *(cost_cell(cost, row.get(cost), compared.get(cost)) for cost in costs)]
 
-    table.add_row(*cells("dense", figures, dense_test))
+    table.add_row(*cells("dense", figures | {metric.error_column: dense.metric_se}, dense_test))
     for row in best_first(front, metric).to_dict("records"):
-        taken = isinstance(row.get("source"), str)
-        table.add_row(*cells(f"{row['number']}{'*' if taken else ''}", row, row.get(metric.test_column)))
+        signs = (sign for sign, column in (("*", "source"), ("!", EXCLUDED)) if isinstance(row.get(column), str))
+        table.add_row(*cells(f"{row['number']}{''.join(signs)}", row, row.get(metric.test_column)))
+    table.caption, table.caption_justify = "\n".join(_footnotes(front, metric)), "left"
+    return table
+
+
+def _footnotes(front: pd.DataFrame, metric: MetricSpec) -> Iterator[str]:
+    """What the signs of :func:`front_table` mean, those that it has."""
+    if metric.error_column in front and front[metric.error_column].notna().any():
+        yield "±: standard error, from the size of the validation split"
+    causes = sorted(set(front[EXCLUDED].dropna())) if EXCLUDED in front else []
+    if causes:
+        yield f"!: passed over by knee, best and conditions: {' or '.join(causes)}"
     taken_over = front[["number", "source"]].dropna() if "source" in front else front[:0]
     if len(taken_over):
         origins = ", ".join(f"{number} is {source}" for number, source in taken_over.itertuples(index=False))
-        table.caption, table.caption_justify = f"* taken over from another study: {origins}", "left"
-    return table
+        yield f"*: taken over from another study: {origins}"
 
 
 def is_certified(front: pd.DataFrame) -> bool:
@@ -122,6 +134,13 @@ def plain_table(title: str, *columns: str) -> Table:
         right = column.startswith(">")
         table.add_column(column.removeprefix(">"), justify="right" if right else "left", overflow="fold")
     return table
+
+
+def with_error(metric: MetricSpec, value: float | None, error: float | None) -> str:
+    """Write a metric with its standard error, ``0.9512±.0031``; without one where it is not known."""
+    if value is None or pd.isna(value) or error is None or pd.isna(error):
+        return metric.text(value)
+    return f"{metric.text(value)}±{f'{error:.2g}'.removeprefix('0')}"
 
 
 def _over_seeds(metric: MetricSpec, mean: float, deviation: float) -> str:

@@ -134,6 +134,7 @@ class Driver:
         self._tables = StudyTables(
             folder,
             self.spec,
+            dense,
             [group.name for group in space.plan.groups],
             {dimension.name: dimension.column_type for dimension in space.dimensions()},
             self.front,

@@ -38,13 +38,17 @@ class Front:
     def add(self, result: TrialResult) -> list[int]:
         """Take in a finished trial.
 
+        Of trials that are equal in every objective, the one with the lowest number is a member.
+
         Returns:
-            Numbers of the trials that are dominated now: members that fell, or the new trial itself.
+            Numbers of the trials that have no place on the front now: members that fell, or the new trial itself.
         """
         new, others = self._signs * self.values(result), self._minimized
-        if np.isnan(new).any() or ((others <= new).all(axis=1) & (others < new).any(axis=1)).any():
+        no_worse, is_later = (others <= new).all(axis=1), np.array(list(self.members), dtype=int) > result.number
+        equal = (others == new).all(axis=1)
+        if np.isnan(new).any() or (no_worse & ~(equal & is_later)).any():
             return [result.number]
-        falls = np.all(new <= others, axis=1) & np.any(new < others, axis=1)
+        falls = np.all(new <= others, axis=1)
         fallen = [number for number, gone in zip(self.members, falls, strict=True) if gone]
         for number in fallen:
             del self.members[number]

@@ -12,6 +12,7 @@ from autoprune.config import SearchConfig
 from autoprune.pruning.plan import PruningPlan
 from autoprune.study.dense_reference import DenseReference
 from autoprune.study.epochs import read_epochs
+from autoprune.study.exclusion import with_exclusions
 from autoprune.study.folder import StudyFolder
 from autoprune.study.lineage import lineage_steps
 from autoprune.study.plan_file import read_plan_part
@@ -156,8 +157,12 @@ class StudyReader:
         return with_test_metric(self._folder, self._table(self._folder.trials), self.config.metric)
 
     def front(self) -> pd.DataFrame:
-        """Read ``front.parquet``: the non-dominated rows, with their test metric and what they hold over seeds."""
-        return self._table(self._folder.front)
+        """Read ``front.parquet``: the non-dominated rows, with their test metric and what they hold over seeds.
+
+        Returns:
+            Its columns; ``excluded`` says why a point is passed over when one is chosen, and is missing where it isn't.
+        """
+        return with_exclusions(self._table(self._folder.front), self.dense, self.config)
 
     def front_lineages(self) -> dict[int, list[int]]:
         """Read what each trial of the front descends from: its number -> the trials' numbers, itself last."""

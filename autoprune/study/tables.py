@@ -8,7 +8,9 @@ import pandas as pd
 
 from autoprune.config import SearchConfig
 from autoprune.config.metric import MetricSpec
+from autoprune.study.dense_reference import DenseReference
 from autoprune.study.epochs import EpochTable
+from autoprune.study.exclusion import with_exclusions
 from autoprune.study.folder import StudyFolder
 from autoprune.study.front import Front
 from autoprune.study.records import TrialTable
@@ -34,9 +36,15 @@ class StudyTables:
     """
 
     def __init__(
-        self, folder: StudyFolder, spec: SearchConfig, groups: Sequence[str], params: Mapping[str, str], front: Front
+        self,
+        folder: StudyFolder,
+        spec: SearchConfig,
+        dense: DenseReference,
+        groups: Sequence[str],
+        params: Mapping[str, str],
+        front: Front,
     ) -> None:
-        self._folder, self._spec, self._front = folder, spec, front
+        self._folder, self._spec, self._dense, self._front = folder, spec, dense, front
         self._ended = TrialTable(groups, params, spec.metric)
         self._epochs = EpochTable(folder)
         self._next_write = time.monotonic() + WRITE_INTERVAL_S
@@ -55,7 +63,7 @@ class StudyTables:
         frame = self.frame()
         self._folder.write_frame(self._folder.trials, frame)
         front = best_first(frame[frame["on_front"]], self._spec.metric)
-        self._folder.write_frame(self._folder.front, final_front(self._folder, front, self._spec))
+        self._folder.write_frame(self._folder.front, final_front(self._folder, front, self._spec, self._dense))
         self._epochs.write()
         ended = time.monotonic()
         self._next_write = ended + max(WRITE_INTERVAL_S, (ended - began) / WRITE_SHARE)
@@ -77,8 +85,12 @@ def known_test_metric(folder: StudyFolder) -> dict[str, float]:
     return known
 
 
-def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchConfig) -> pd.DataFrame:
-    """The front's rows of ``trials.parquet``, with what the test split and a certification have added so far."""
+def final_front(folder: StudyFolder, front: pd.DataFrame, spec: SearchConfig, dense: DenseReference) -> pd.DataFrame:
+    """The front's rows of ``trials.parquet``, with what is passed over, and what came in after the search.
+
+    That is the metric on the test split and what the points hold over seeds, as far as they are known.
+    """
+    front = with_exclusions(front, dense, spec)
     return with_replication(folder, with_test_metric(folder, front, spec.metric), spec.objectives, spec.metric)
 
 

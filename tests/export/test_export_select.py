@@ -1,14 +1,17 @@
 """Choosing a trial from a small study written out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from tiny import dense_reference
 
-from autoprune.config.constraints import Drop
+from autoprune.config.constraints import Constraints, Drop
 from autoprune.config.metric import MetricSpec
 from autoprune.errors import ExportError
 from autoprune.export import select_trial
+from autoprune.export.select import uncertain_drop
 from autoprune.trial import Cost
 
 TRIALS = pd.DataFrame(
@@ -126,3 +129,50 @@ def test_best_says_how_near_the_front_comes() -> None:
 def test_an_empty_front_is_explained() -> None:
     with pytest.raises(ExportError, match="the front is empty"):
         select_trial(FRONT.iloc[:0], TRIALS, "knee", DENSE, METRIC, None, ["accuracy", "flops"])
+
+
+@pytest.mark.parametrize(
+    ("error", "drop", "number"),
+    [
+        (0.0, 0.01, 2),  # by the figures alone: 0.960 is exactly at the limit
+        (0.003, 0.01, 1),  # 0.960 may be 0.0142 worse, 0.968 at most 0.0062
+        (0.001, 0.02, 2),
+        (0.05, 0.01, 2),  # nothing is sure: the figures alone decide
+    ],
+)
+def test_best_takes_the_errors_of_both_networks_into_account(error: float, drop: float, number: int) -> None:
+    front = FRONT.assign(**{"metric.accuracy_se": error})
+    dense = replace(DENSE, metric_se=error)
+    allowed = Drop(value=drop)
+    assert select_trial(front, TRIALS, "best", dense, METRIC, allowed, ["accuracy", "flops"]) == number
+    said = uncertain_drop(front[front["number"] == number], dense, METRIC, allowed)
+    assert (said is None) == (error in (0.0, 0.001, 0.003))
+    assert said is None or said.startswith("its accuracy is 0.0100 worse than dense, ±0.071: the validation split is")
+
+
+def test_best_of_a_metric_that_is_minimised() -> None:
+    rmse = MetricSpec("rmse", "minimize")
+    front = pd.DataFrame(
+        {"number": [0, 1], "metric.rmse": [40.5, 41.5], "metric.rmse_se": [0.3, 0.3], "flops": [50, 20]}
+    )
+    dense = replace(DENSE, metric=40.0, metric_se=0.4)
+    for drop, number in ((1.0, 0), (1.99, 0), (2.0, 1), ("5%", 1)):
+        allowed = Constraints.model_validate({"metric_drop": drop}).metric_drop
+        assert select_trial(front, front, "best", dense, rmse, allowed, ["rmse", "flops"]) == number
+
+
+EXCLUDED = FRONT.assign(excluded=[None, None, None, "beyond metric_drop", "beyond metric_drop"])
+
+
+@pytest.mark.parametrize(("select", "number"), [("knee", 1), ("best", 2), ("flops<=0.45x", 2), ("5", 5)])
+def test_an_excluded_point_is_passed_over_but_by_its_number(select: str, number: int) -> None:
+    assert select_trial(EXCLUDED, TRIALS, select, DENSE, METRIC, None, ["accuracy", "flops"]) == number
+
+
+def test_excluded_points_are_named_where_no_other_is_left() -> None:
+    with pytest.raises(ExportError, match=r"trial 4 is beyond metric_drop, trial 5 is .* constraints.metric_drop"):
+        select_trial(EXCLUDED[3:], TRIALS, "knee", DENSE, METRIC, None, ["accuracy", "flops"])
+    with pytest.raises(ExportError, match=r"trial 2 comes nearest to flops<=200, with flops 400\."):
+        select_trial(EXCLUDED, TRIALS, "flops<=200", DENSE, METRIC, None, ["accuracy", "flops"])
+    with pytest.raises(ExportError, match=r"unknown column 'excluded'"):
+        select_trial(EXCLUDED, TRIALS, "excluded<=2", DENSE, METRIC, None, ["accuracy", "flops"])

@@ -1,6 +1,7 @@
 """The front as a table: figures a person can read, in 80 columns."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -105,7 +106,7 @@ def test_where_a_point_comes_from() -> None:
     front = FRONT.assign(source=pd.array([None, "other:7", None], dtype="str"))
     lines = rendered(front_table(front, DENSE, ["accuracy", "flops"], METRIC, dense_test=0.98))
     assert [line.split()[0] for line in lines[1:5]] == ["dense", "1204*", "3", "17"]
-    assert lines[5] == "* taken over from another study: 1204 is other:7"
+    assert lines[5] == "*: taken over from another study: 1204 is other:7"
 
 
 @pytest.mark.parametrize(
@@ -158,3 +159,22 @@ def test_certification_table() -> None:
         "no: another point costs no more and was as good or better on average",
     ]
     assert rendered(certification_table(front[1:], METRIC))[-1].split()[0] == "17"
+
+
+def test_errors_and_points_that_are_passed_over_are_explained_in_the_foot() -> None:
+    front = FRONT.assign(
+        **{"metric.accuracy_se": [0.0123, None, 0.1]},
+        excluded=[None, "no better than dense", "beyond metric_drop"],
+        source=pd.array([None, None, "other:7"], dtype="str"),
+    )
+    dense = replace(DENSE, metric_se=0.0042)
+    lines = rendered(front_table(front, dense, ["accuracy", "flops"], METRIC))
+    assert [line.split()[:2] for line in lines[1:5]] == [
+        ["dense", "0.9877±.0042"],
+        ["1204!", "0.9734"],
+        ["3", "0.9000±.012"],
+        ["17*!", "0.5000±.1"],
+    ]
+    foot = " ".join(lines[5:])
+    assert foot.startswith("±: standard error, from the size of the validation split !: passed over by knee, best and")
+    assert foot.endswith("beyond metric_drop or no better than dense *: taken over from another study: 17 is other:7")

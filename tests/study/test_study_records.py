@@ -57,7 +57,7 @@ def test_columns_and_types_of_the_written_tables(driver: Driver) -> None:
         rest = list(trials.columns[len(PROMISED) :])
         assert rest == [f"param.{name}" for name in rest_names(rest)] + [f"kept.{group}" for group in groups]
         assert set(rest_names(rest)) == searched
-        assert list(front.columns) == [*trials.columns, "metric.accuracy_test"]
+        assert list(front.columns) == [*trials.columns, "excluded", "metric.accuracy_test"]
         assert len(trials) == n_told
         assert len(front) == min(n_told, 1)
         types = trials.dtypes.astype(str)

@@ -6,6 +6,7 @@ from typing import Any
 
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.replication.replication import Replication
+from autoprune.study.folder import StudyFolder
 from autoprune.trial import EpochReport, OptimizerConfig, PruningConfig, ScheduleConfig, TrialConfig, TrialResult
 from autoprune.worker import Worker
 
@@ -47,6 +48,10 @@ class LoggingWorker:
     worker: Worker
     epochs: list[tuple[str, int]] = field(default_factory=list)
     told: list[EpochReport] = field(default_factory=list)
+
+    @property
+    def folder(self) -> StudyFolder:
+        return self.worker.folder
 
     def run(self, config: TrialConfig) -> Iterator[EpochReport | TrialResult]:
         for event in self.worker.run(config):
