@@ -1,12 +1,9 @@
 """`autoprune status`: how a study stands."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from autoprune.study.status import StudyStatus
 
 
 def status(
@@ -23,9 +20,10 @@ def status(
     from autoprune.study.reader import StudyReader
 
     summary = StudyReader(study).status()
+    code = int(summary.has_failed and not summary.counts["waiting"])  # with trials waiting it has not ended
     if as_json:
         print(json.dumps(asdict(summary), indent=1))
-        raise typer.Exit(_exit_code(summary))
+        raise typer.Exit(code)
     console = make_console()
     for run, cause in summary.deaths.items():
         console.print(f"{summary.study}: cut off, as the process died ({run}): {cause}", soft_wrap=True)
@@ -50,9 +48,4 @@ def status(
         console.print(rungs_table(summary.rungs, summary.metric.name, stop_early=summary.stop_early))
     if summary.has_failed:
         console.print(nothing_finished(summary), style="bold red", soft_wrap=True)
-        raise typer.Exit(_exit_code(summary))
-
-
-def _exit_code(summary: "StudyStatus") -> int:
-    """Return 1 for a study that ended without a result; one that has trials waiting has not ended."""
-    return int(summary.has_failed and not summary.counts["waiting"])
+        raise typer.Exit(code)
