@@ -153,7 +153,7 @@ def test_what_does_not_fit_at_all_fails_with_the_way_out(make_worker: MakeWorker
     result = run(worker, trial(WEIGHT))
     assert result.state == "failed"
     assert result.error is not None
-    assert "OutOfDeviceMemory: epoch 1: training: the device's memory is not enough for a single" in result.error
+    assert "epoch 1: training: the device's memory is not enough for a single" in result.error
     assert "resources.gpus_per_trial" in result.error
 
 
