@@ -34,7 +34,7 @@ def export(
     console.print(front_table(row, opened.dense, config.objectives, config.metric, dense_test=dense_test))
     unsure = uncertain_drop(row, opened.dense, config.metric, config.constraints.metric_drop)
     if unsure is not None:
-        console.print(f"  {unsure}", soft_wrap=True)
+        console.print(f"  {unsure}")
     for name, record in manifest.formats.items():
         batch = "" if record.batch == "dynamic" else f", for a batch of {record.batch} only"
         console.print(

@@ -9,6 +9,21 @@ Direction = Literal["maximize", "minimize"]
 
 METRICS: dict[str, Direction] = {
     "accuracy": "maximize",
+    "top5": "maximize",
+    "f1": "maximize",
+    "precision": "maximize",
+    "recall": "maximize",
+    "specificity": "maximize",
+    "auroc": "maximize",
+    "average_precision": "maximize",
+    "cohen_kappa": "maximize",
+    "mcc": "maximize",
+    "iou": "maximize",
+    "mae": "minimize",
+    "mse": "minimize",
+    "rmse": "minimize",
+    "mape": "minimize",
+    "r2": "maximize",
 }
 """Name of a built-in metric -> its direction."""
 

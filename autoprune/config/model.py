@@ -96,9 +96,11 @@ class SearchConfig(StrictModel):
 
     @model_validator(mode="after")
     def _check_distillation(self) -> Self:
-        own_loss = self.task.loss is not None and self.task.distillation_loss is None
+        own_loss = self.task.loss.name != "cross_entropy" and self.task.distillation_loss is None
         if own_loss and self.training.distillation.weight != 0:
-            rule = "needs task.distillation_loss where task.loss is your own: how to compare two networks' outputs"
+            rule = (
+                "needs task.distillation_loss unless task.loss is cross_entropy: how to compare two networks' outputs"
+            )
             place = ("training", "distillation", "weight")
             error = PydanticCustomError("distillation", rule)
             raise all_of([Mistake(place, error, self.training.distillation.weight)])

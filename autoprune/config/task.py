@@ -40,6 +40,52 @@ Callable = Annotated[CallableRef, BeforeValidator(_from_name)]
 """Either ``module:callable`` or ``{callable: "module:callable", args: {...}}``."""
 
 
+LOSSES = ("cross_entropy", "nll", "bce_with_logits", "bce", "mse", "l1", "smooth_l1", "huber")
+"""Names of the built-in losses."""
+
+
+class LossSettings(StrictModel):
+    """The loss: a built-in one by its name, or a callable; each with its arguments.
+
+    Attributes:
+        name: One of ``LOSSES``; ``None`` for a callable.
+        callable: Is itself the ``loss(outputs, targets)``, its arguments bound; of a class, an instance is.
+    """
+
+    name: str | None = None
+    callable: Annotated[str, AfterValidator(_check_name)] | None = None
+    args: Mapping[str, Any] = {}
+
+
+def _completed_loss(value: Any) -> Any:
+    if isinstance(value, LossSettings):
+        return value
+    if isinstance(value, str):
+        return {"callable": value} if ":" in value else {"name": value}
+    return value if isinstance(value, dict) else {"name": "cross_entropy"}  # a mistake is told by _loss_mistakes
+
+
+def _loss_mistakes(value: Any) -> list[Mistake]:
+    """Find what is wrong with a loss as the space file has it, but for the types of its parts."""
+    if value is None or isinstance(value, LossSettings):
+        return []
+    if not isinstance(value, str | dict):
+        rule = "must be a name such as mse, module:callable, or a mapping with name or callable, and args, got {value}"
+        return [Mistake((), PydanticCustomError("loss", rule, {"value": repr(value)}), value)]
+    completed = _completed_loss(value)
+    name, function = completed.get("name"), completed.get("callable")
+    if (name is None) == (function is None):
+        rule = "needs a name out of: {known}; or a callable, and not both"
+        return [Mistake((), PydanticCustomError("loss", rule, {"known": ", ".join(LOSSES)}), value)]
+    if name is not None and name not in LOSSES:
+        return [Mistake(("name",), unknown("loss", name, (*LOSSES, "or module:callable")), name)]
+    return []
+
+
+LossField = Annotated[LossSettings, BeforeValidator(_completed_loss), also(_loss_mistakes)]
+"""A built-in loss's name, ``module:callable``, or a mapping with one of them and ``args``."""
+
+
 Frozen = Literal["keep", "train"]
 
 
@@ -134,9 +180,9 @@ class TaskSettings(StrictModel):
     Attributes:
         model: Called with its arguments, returns the network.
         data: Called with its arguments, returns the three splits.
-        loss: Is itself the ``loss(outputs, targets)``, its arguments bound; ``None`` is cross-entropy.
+        loss: What is minimised: one of ``LOSSES`` by its name, or a callable.
         distillation_loss: Is itself the ``distillation_loss(outputs, dense_outputs, temperature)``, its arguments
-            bound; ``None`` is the divergence of the class probabilities with the default loss, and none with another.
+            bound; ``None`` is the divergence of the class probabilities with cross-entropy, and none with another loss.
         metric: What networks are judged by: one of ``METRICS`` by its name, or a callable.
         augment: Is itself the ``augment(inputs, generator)``, its arguments bound; ``None`` changes nothing.
         weights: Path of the dense network's weights, relative to the space file; ``None`` trains them first.
@@ -153,7 +199,7 @@ class TaskSettings(StrictModel):
     model: Callable
     data: Callable
     weights: str | None = None
-    loss: Callable | None = None
+    loss: LossField = LossSettings(name="cross_entropy")
     distillation_loss: Callable | None = None
     metric: Metric = MetricSettings(name="accuracy", direction="maximize")
     augment: Callable | None = None

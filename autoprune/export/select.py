@@ -152,7 +152,7 @@ def _numbers(table: pd.DataFrame, column: str) -> "pd.Series[float]":
 
 def _shown(column: str) -> str:
     """A column as a person names it: the metric by its name alone."""
-    return column.removeprefix("metric.")
+    return re.sub(r"(^|\.)metric\.", r"\1", column)
 
 
 def _parse(text: str, whole: str, front: pd.DataFrame, dense: DenseReference, metric: MetricSpec) -> _Condition:
@@ -166,8 +166,9 @@ def _parse(text: str, whole: str, front: pd.DataFrame, dense: DenseReference, me
             f"select {whole!r} can't be read{did_you_mean(text.strip(), ['knee', 'best'])}. Write {_FORMS}."
         )
     column = match["column"]
-    if column == metric.name or f"metric.{column}" in (metric.error_column, metric.test_column):
-        column = f"metric.{column}"
+    of_metric = rf"(lineage\.|from_dense\.)?({re.escape(metric.name)}(?:_test)?(?:_std|_se)?)"
+    if named := re.fullmatch(of_metric, column):
+        column = f"{named[1] or ''}metric.{named[2]}"
     # A column without any value, such as a latency that was not measured, has no numeric type.
     numeric = [
         name

@@ -56,13 +56,17 @@ def make_dense_reference(
     except SavedModelError as error:
         raise TaskError(f"task.model: loading the dense network again failed: {error}") from error
     model.to(device)
-    validation = evaluate(model, task.data.validation, task, device, precision=Precision.of(spec.training))
+    precision = Precision.of(spec.training)
+    validation = evaluate(model, task.data.validation, task, device, precision=precision, with_error=True)
     validation.check_finite("validation", "for the dense network")
     latency = measure_latency(model, task.example_inputs(), device, threads)
     cost = replace(
         measure_cost(model, task.example_inputs(), size_bytes, device, latency=False), latency_ms=latency.latency_ms
     )
-    DenseReference(validation.metric, validation.loss, cost, latency, epochs).write(folder)
+    reference = DenseReference(
+        validation.metric, validation.loss, cost, latency, epochs, metric_se=validation.standard_error
+    )
+    reference.write(folder)
     (folder.dense / "training").unlink(missing_ok=True)
     model.to("cpu")
     free_device_memory(device)

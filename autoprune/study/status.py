@@ -73,7 +73,7 @@ class SearchProgress:
         n_trials: Trials asked for; infeasible and repeated ones do not count.
         n_sensitivity_jobs_left: Points of the sensitivity map that are still to be measured.
         running: Trial number -> its last epoch report, ``None`` before the first.
-        hypervolume: As :meth:`autoprune.study.front.Front.hypervolume` gives it, in [0, 1] for two objectives.
+        hypervolume: As :meth:`autoprune.study.front.Front.hypervolume` gives it.
         time_left_s: Estimate from the pace since this command started; ``None`` before the first trial ended.
     """
 

@@ -1,5 +1,6 @@
 """From the ``task`` part of a space file to a ``Task``."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -8,13 +9,16 @@ from typing import Any
 
 from torch import nn
 
-from autoprune.config.task import CallableRef, MetricSettings, TaskSettings
+from autoprune.config.task import CallableRef, LossSettings, MetricSettings, TaskSettings
 from autoprune.errors import TaskError
 from autoprune.network.frozen import unfreeze
-from autoprune.tasks.classification import accuracy, cross_entropy, soft_target_loss
+from autoprune.tasks.built_in_metrics import make_metric
+from autoprune.tasks.classification import soft_target_loss
+from autoprune.tasks.losses import ModuleLoss, make_loss, tensor_args
+from autoprune.tasks.metrics import TorchMetric
 from autoprune.tasks.resolve import call, check_signature, load_callable
 from autoprune.tasks.splits import NamedSplit, SubsetSplit, as_split, hold_out
-from autoprune.tasks.task import Data, Metric, Task
+from autoprune.tasks.task import Data, Loss, Metric, Task
 from autoprune.tasks.working_folder import working_in
 
 HELD_OUT_SHARE = 0.1
@@ -41,14 +45,14 @@ def build_task(settings: TaskSettings, base_dir: Path) -> Task:
             problems.append(str(error))
 
     build = attempt(lambda: model_builder(settings.model, base_dir))
-    loss = attempt(lambda: _bound(settings.loss, ("outputs", "targets"), base_dir, "task.loss", cross_entropy))
+    loss = attempt(lambda: _loss(settings.loss, base_dir))
     distillation_loss = attempt(
         lambda: _bound(
             settings.distillation_loss,
             ("outputs", "dense_outputs", "temperature"),
             base_dir,
             "task.distillation_loss",
-            soft_target_loss if settings.loss is None else None,
+            soft_target_loss if settings.loss.name == "cross_entropy" else None,
         )
     )
     metric = attempt(lambda: _metric(settings.metric, base_dir))
@@ -91,11 +95,26 @@ def _build_model(function: Callable[..., Any], model: CallableRef, base_dir: Pat
     return network
 
 
+def _loss(settings: LossSettings, base_dir: Path) -> Loss:
+    if settings.callable is None:
+        return make_loss(str(settings.name), settings.args)
+    ref = CallableRef(callable=settings.callable, args=settings.args)
+    loss: Loss = _bound(ref, ("outputs", "targets"), base_dir, "task.loss", None)
+    return ModuleLoss(loss) if isinstance(loss, nn.Module) else loss
+
+
 def _metric(settings: MetricSettings, base_dir: Path) -> Metric:
-    ref = None if settings.callable is None else CallableRef(callable=settings.callable, args=settings.args)
-    metric: Metric | None = _bound(ref, ("outputs", "targets"), base_dir, "task.metric", accuracy)
-    assert metric is not None
-    return metric
+    if settings.callable is None:
+        return make_metric(settings.name, settings.args)
+    ref = CallableRef(callable=settings.callable, args=settings.args)
+    metric: Metric = _bound(ref, ("outputs", "targets"), base_dir, "task.metric", None)
+    torchmetrics = sys.modules.get("torchmetrics")  # it takes seconds to load, and what is of it has loaded it
+    if torchmetrics is None or not isinstance(metric, torchmetrics.Metric):
+        return metric
+    if metric.higher_is_better is not None and metric.higher_is_better != (settings.direction == "maximize"):
+        right = "maximize" if metric.higher_is_better else "minimize"
+        raise TaskError(f"task.metric: direction must be {right} for {settings.callable}, got {settings.direction}.")
+    return TorchMetric(metric)
 
 
 def _bound(
@@ -104,12 +123,25 @@ def _bound(
     base_dir: Path,
     where: str,
     default: Callable[..., Any] | None,
-) -> Callable[..., Any] | None:
+) -> Any:
+    """The callable that is named, its arguments bound; of a class an instance, which must be callable itself."""
     if ref is None:
         return default
     function = load_callable(ref.callable, base_dir, where)
-    check_signature(function, positional, ref.args, where)
-    return partial(function, **ref.args) if ref.args else function
+    args = dict(ref.args)
+    if isinstance(function, type):
+        if function.__module__.startswith("torch.nn."):
+            args = tensor_args(args)
+        with working_in(base_dir):
+            function, args = call(function, args, where), {}
+        if not callable(function):
+            raise TaskError(f"{where}: an instance of {ref.callable} must be callable, got one that is not.")
+    if isinstance(function, nn.Module):  # torchmetrics' metrics are modules too
+        if args:
+            raise TaskError(f"{where}: {ref.callable} is an instance already, so it takes no args. Name its class.")
+        return function
+    check_signature(function, positional, args, where)
+    return partial(function, **args) if args else function
 
 
 def load_data(ref: CallableRef, base_dir: Path) -> Data:

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from autoprune.errors import TaskError
+from autoprune.tasks.metrics import ExampleMean, Values
 
 
 def logits_of(outputs: Any) -> torch.Tensor:
@@ -52,13 +53,23 @@ def soft_target_loss(outputs: Any, dense_outputs: Any, temperature: float) -> to
     return temperature**2 * divergences.mean()
 
 
-def accuracy(outputs: Any, targets: torch.Tensor) -> float:
-    """Return the share of targets that have the highest score, in [0, 1].
+def hits(outputs: Any, targets: torch.Tensor, top_k: int = 1, ignore_index: int | None = None) -> Values:
+    """Tell which targets are among the highest scores.
 
     Args:
         outputs: Class scores, shape ``(n, n_classes, ...)``, or an object that has them as ``logits``.
         targets: Class indices, shape ``(n, ...)``, or class probabilities of the scores' shape: the likeliest class
             is then the target.
+        top_k: How many of the highest scores a target may be among.
+        ignore_index: Target of elements that don't count.
     """
+    logits = logits_of(outputs)
     classes = targets.argmax(dim=1) if targets.is_floating_point() else targets
-    return float((logits_of(outputs).argmax(dim=1) == classes).float().mean())
+    found = logits.argmax(dim=1) == classes
+    if top_k > 1:
+        found = (logits.topk(min(top_k, logits.shape[1]), dim=1).indices == classes.unsqueeze(1)).any(dim=1)
+    return found, None if ignore_index is None else classes != ignore_index
+
+
+accuracy = ExampleMean(hits)
+"""The share of targets that have the highest score, in [0, 1]; arguments as :func:`hits` takes them."""

@@ -15,8 +15,27 @@ Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 DistillationLoss = Callable[[Any, Any, float], torch.Tensor]
 """(outputs, dense network's outputs, temperature) -> mean loss over the batch, a scalar that can be differentiated."""
 
-Metric = Callable[[Any, torch.Tensor], float]
-"""(outputs of the whole split, targets of the whole split) -> a number that is better when higher."""
+Metric = Callable[[Any, torch.Tensor], Any]
+"""(outputs of the whole split, targets of the whole split) -> a number, or a tensor of one element.
+
+One with a method ``start``, as :class:`autoprune.tasks.metrics.Accumulated` has it, is accumulated batch by batch.
+"""
+
+
+class Accumulator(Protocol):
+    """A metric of one split, taken in batch by batch."""
+
+    def update(self, outputs: Any, targets: torch.Tensor) -> None:
+        """Take in the next examples, on the CPU."""
+        ...
+
+    def compute(self) -> float:
+        """Return the metric of what was taken in."""
+        ...
+
+    def standard_error(self) -> float | None:
+        """Return the standard error of the metric; ``None`` where it can't be had."""
+        ...
 
 
 class Split(Protocol):

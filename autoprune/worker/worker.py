@@ -287,9 +287,9 @@ class _Run:
         self._save_checkpoint(trainer, report)
         return report
 
-    def _evaluate(self, model: nn.Module, split: Split) -> Evaluation:
-        worker = self.worker
-        evaluation = evaluate(model, split, self.task, worker.device, self.evaluation_batch, worker.precision)
+    def _evaluate(self, model: nn.Module, split: Split, *, with_error: bool = False) -> Evaluation:
+        worker, batch = self.worker, self.evaluation_batch
+        evaluation = evaluate(model, split, self.task, worker.device, batch, worker.precision, with_error=with_error)
         self.evaluation_batch = evaluation.batch_size
         return evaluation
 
@@ -313,7 +313,7 @@ class _Run:
             size_bytes = save_model(target, model, architecture)
         model, outputs = load_judged(target, model, self.task.build_model, self.worker.reference_inputs)
         precision.to_training_layout(model.to(device))
-        validation = self._evaluate(model, self.task.data.validation)
+        validation = self._evaluate(model, self.task.data.validation, with_error=not self.is_replicate)
         validation.check_finite("validation", "after the last epoch")
         test = self._evaluate(model, self.task.data.test) if self.config.with_test else None
         if test is not None:
@@ -332,6 +332,7 @@ class _Run:
             run=self.config.run,
             state="finished",
             metric=validation.metric,
+            metric_se=validation.standard_error,
             loss=validation.loss,
             cost=cost,
             left_dense=self.pruner.left_dense(model),

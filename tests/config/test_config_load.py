@@ -51,7 +51,7 @@ task:  #! task.data is missing.
   model: autoprune.zoo.small_cnn  #! task.model must have the form module:callable, got 'autoprune.zoo.small_cnn'.
   batch_dim: none  #! task.batch_dim must be left out: a search trains on batches of examples, the first dimension. Plan a network without one in Python: autoprune.plan(..., batch_dim=None).
   dta: a:b  #! task: unknown key 'dta' (did you mean 'data'?). Known: model, data, weights, loss, distillation_loss, metric, augment, frozen.
-  loss: 3  #! task.loss must be module:callable, or a mapping with callable and args, got 3.
+  loss: 3  #! task.loss must be a name such as mse, module:callable, or a mapping with name or callable, and args, got 3.
   metric: {args: [1]}  #! task.metric needs a name out of: {metrics}; or a callable, with name and direction. | task.metric.args: input should be a valid dictionary.
   weights: 3  #! task.weights: input should be a valid string, got 3.
 objectives:  #! objectives names 'accuracy' twice.
@@ -298,8 +298,8 @@ def test_an_own_loss_needs_its_own_distillation_loss() -> None:
     task = "task: {model: 'a:b', data: 'a:c', loss: 'a:d'"
     distillation = "training: {distillation: {weight: [0, 0.5]}}"
     assert problems_of(f"study: s\n{task}}}\n{distillation}\n") == (
-        "space.yaml:3: training.distillation.weight needs task.distillation_loss where task.loss is your own: how to "
-        "compare two networks' outputs.",
+        "space.yaml:3: training.distillation.weight needs task.distillation_loss unless task.loss is cross_entropy: "
+        "how to compare two networks' outputs.",
     )
     assert parse(f"study: s\n{task}, distillation_loss: 'a:e'}}\n{distillation}\n").task.distillation_loss is not None
     assert parse(f"study: s\n{task}}}\ntraining: {{distillation: {{weight: 0}}}}\n").training.distillation.weight == 0

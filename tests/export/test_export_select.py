@@ -113,11 +113,10 @@ def test_a_mean_over_seeds_on_validation_may_choose() -> None:
         **{"lineage.metric.accuracy": [0.9, 0.95, 0.94, 0.6, 0.4], "lineage.metric.accuracy_test": 0.9}
     )
     objectives = ["accuracy", "flops"]
-    assert (
-        select_trial(certified, TRIALS, "lineage.metric.accuracy>=0.93 and flops<=450", DENSE, METRIC, None, objectives)
-        == 2
-    )
-    with pytest.raises(ExportError, match=r"Known: number, accuracy, params, flops, .*lineage\.metric\.accuracy, and"):
+    for column in ("lineage.metric.accuracy", "lineage.accuracy"):
+        select = f"{column}>=0.93 and flops<=450"
+        assert select_trial(certified, TRIALS, select, DENSE, METRIC, None, objectives) == 2
+    with pytest.raises(ExportError, match=r"Known: number, accuracy, params, flops, .*lineage\.accuracy, and"):
         select_trial(certified, TRIALS, "lineage.acuracy>=0.93", DENSE, METRIC, None, objectives)
 
 
@@ -176,3 +175,30 @@ def test_excluded_points_are_named_where_no_other_is_left() -> None:
         select_trial(EXCLUDED, TRIALS, "flops<=200", DENSE, METRIC, None, ["accuracy", "flops"])
     with pytest.raises(ExportError, match=r"unknown column 'excluded'"):
         select_trial(EXCLUDED, TRIALS, "excluded<=2", DENSE, METRIC, None, ["accuracy", "flops"])
+
+
+RMSE = MetricSpec("rmse", "minimize")
+ERRORS = pd.DataFrame(
+    [(0, "finished", 40.0, 900, 800), (1, "finished", 44.0, 400, 300), (2, "finished", 60.0, 100, 90)],
+    columns=["number", "state", "metric.rmse", "params", "flops"],
+).assign(error=None, on_front=True)
+
+
+@pytest.mark.parametrize(
+    ("select", "drop", "number"),
+    [
+        ("best", None, 0),
+        ("best", Drop(value=5.0), 1),
+        ("best", Drop(value=0.5, relative=True), 2),
+        ("rmse<=45", None, 1),
+        ("rmse<=1.2x", None, 1),
+        ("metric.rmse<50 and flops<=400", None, 1),
+        ("flops<=900", None, 0),
+        ("knee", None, 1),
+    ],
+)
+def test_a_metric_that_is_better_when_lower(select: str, drop: Drop | None, number: int) -> None:
+    dense = dense_reference(40.0, COST)
+    assert select_trial(ERRORS, ERRORS, select, dense, RMSE, drop, ["rmse", "flops"]) == number
+    with pytest.raises(ExportError, match=r"trial 0 comes nearest to rmse<=39, with rmse 40"):
+        select_trial(ERRORS, ERRORS, "rmse<=39", dense, RMSE, drop, ["rmse", "flops"])

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from tiny import dense_reference
 
 from autoprune.config.metric import MetricSpec
 from autoprune.study.front import Front
@@ -34,3 +35,13 @@ def test_what_differs_in_one_objective_is_no_equal() -> None:
     for number, cost in enumerate((same, Cost(20, 20, 80, macs=5), same)):
         front.add(TrialResult(number, "finished", 0.5, 1.0, cost))
     assert front.members.keys() == {0, 1}
+
+
+def test_the_hypervolume_does_not_depend_on_the_unit_of_an_unbounded_metric() -> None:
+    found = []
+    for unit in (1.0, 1000.0):
+        front = Front(["rmse", "flops"], RMSE)
+        front.add(finished(0, 30.0 * unit, 50))
+        front.add(finished(1, 90.0 * unit, 10))  # more than twice the dense network's
+        found.append(front.hypervolume(dense_reference(40.0 * unit, Cost(100, 100, 400, 100))))
+    assert found == pytest.approx([(2 - 30 / 40) * 0.5] * 2)

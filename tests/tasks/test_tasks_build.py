@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from autoprune.config.task import CallableRef, MetricSettings, TaskSettings
+from autoprune.config.task import CallableRef, LossSettings, MetricSettings, TaskSettings
 from autoprune.errors import TaskError
 from autoprune.tasks.build import build_task
 from autoprune.tasks.check import check_task
@@ -61,6 +61,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def own_loss(name: str, **args: object) -> LossSettings:
+    return LossSettings(callable=f"build_example:{name}", args=args)
+
+
 def own_metric(name: str) -> MetricSettings:
     return MetricSettings(name=name, direction="maximize", callable=f"build_example:{name}")
 
@@ -94,7 +98,7 @@ def test_the_shipped_model_and_data(tmp_path: Path) -> None:
 
 def test_arguments_of_loss_and_augmentation_are_bound(folder: Path) -> None:
     settings = TaskSettings(
-        model=ref("net"), data=ref("data"), loss=ref("weighted_loss", weight=2.0), augment=ref("noise", scale=0.0)
+        model=ref("net"), data=ref("data"), loss=own_loss("weighted_loss", weight=2.0), augment=ref("noise", scale=0.0)
     )
     task = build_task(settings, folder)
     check(task)
@@ -106,10 +110,10 @@ def test_arguments_of_loss_and_augmentation_are_bound(folder: Path) -> None:
 
 def test_the_default_distillation_loss_goes_with_the_default_loss(folder: Path) -> None:
     default = TaskSettings(model=ref("net"), data=ref("data"))
-    own_loss = default.model_copy(update={"loss": ref("weighted_loss", weight=2.0)})
-    both = own_loss.model_copy(update={"distillation_loss": ref("distance", power=3)})
+    own = default.model_copy(update={"loss": own_loss("weighted_loss", weight=2.0)})
+    both = own.model_copy(update={"distillation_loss": ref("distance", power=3)})
     assert build_task(default, folder).distillation_loss is soft_target_loss
-    assert build_task(own_loss, folder).distillation_loss is None
+    assert build_task(own, folder).distillation_loss is None
     task = build_task(both, folder)
     check(task)
     assert float(task.distillation_loss(torch.ones(2), torch.zeros(2), 4.0)) == 2.0
@@ -156,7 +160,7 @@ def test_validation_is_held_out_if_missing(folder: Path) -> None:
             r"task.model: net\(classes=3\) can't be called as net\(width=3\)",
         ),
         (
-            TaskSettings(model=ref("net"), data=ref("data"), loss=ref("one_argument")),
+            TaskSettings(model=ref("net"), data=ref("data"), loss=own_loss("one_argument")),
             r"task.loss: one_argument\(outputs\)",
         ),
         (TaskSettings(model=ref("net"), data=ref("data"), augment=ref("noise", sigma=1)), "task.augment: .*sigma"),
@@ -226,8 +230,8 @@ def negative_targets() -> Data:
         ({"loss": lambda outputs, targets: 1.0}, r"must return a tensor of shape \(\), got a float"),
         ({"loss": lambda outputs, targets: outputs.sum() * torch.nan}, "must be finite .* got nan"),
         (
-            {"metric": lambda outputs, targets: outputs.mean()},
-            r"must return a float, got a Tensor. Wrap it in float\(\)",
+            {"metric": lambda outputs, targets: outputs.mean(dim=0)},
+            r"must return a number, or a tensor of one element, got a Tensor of shape \(7,\)",
         ),
         ({"metric": lambda outputs, targets: float("nan")}, "must be finite, got nan"),
         ({"metric": lambda outputs, targets: 1 / 0}, "the metric raised ZeroDivisionError"),
