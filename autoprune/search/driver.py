@@ -7,29 +7,21 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from autoprune.cost.table import CostTable
 from autoprune.search.callbacks import Callback, Callbacks
+from autoprune.search.candidates import Candidates
 from autoprune.search.constraints import CostConstraints
 from autoprune.search.failure_limit import FailureLimit
-from autoprune.search.parents import nearest_parent
-from autoprune.search.repeats import Repeats
 from autoprune.search.samplers.cost_aware import CostAwareSettings, SearchKnowledge
 from autoprune.search.samplers.registry import (
-    SAMPLERS,
     ladder_steps,
-    load_sampler,
-    make_sampler,
-    sampler_name,
-    start_name,
     wants_sensitivity,
 )
 from autoprune.search.sensitivity_jobs import SensitivityJobs
@@ -44,11 +36,9 @@ from autoprune.study.front import Front
 from autoprune.study.optuna_private import read_trial, requeue, set_user_attr
 from autoprune.study.optuna_storage import open_study
 from autoprune.study.records import (
-    CONFIG,
     CONSTRAINT,
     CURVE,
     LADDER,
-    PARENT,
     RESULT,
     RETRIES,
     TARGET,
@@ -60,7 +50,6 @@ from autoprune.study.records import (
 )
 from autoprune.study.retention import CheckpointRetention
 from autoprune.study.rungs import Rungs
-from autoprune.study.seeds import derive_seed
 from autoprune.study.status import SearchProgress
 from autoprune.study.tables import StudyTables
 from autoprune.trial import (
@@ -117,18 +106,15 @@ class Driver:
         self._started = time.monotonic()
         self._n_told_now = 0
         self._failure_limit = FailureLimit(self.spec.search.max_failures)
-        self._repeats = Repeats()
         self._running: dict[int, optuna.Trial] = {}
         self._reports: dict[int, EpochReport | None] = {}
         self._configs: dict[RunId, TrialConfig] = {}
         self._epochs = EpochLog(folder)
         self._rungs = Rungs()
         self._critical = SignalGuard()
-        self._start = start_name(self.spec, space.plan)
-        self._networks = CheckpointRetention(folder, keep_all=self._start == "nearest")
-        self._sampler_name = sampler_name(self.spec, space.plan)
+        self._candidates = Candidates(folder, space, self._ceilings)
+        self._networks = CheckpointRetention(folder, keep_all=self._candidates.start == "nearest")
         self._sampler_settings = sampler_settings or CostAwareSettings()
-        self._sampler_maker = load_sampler(self._sampler_name, folder.base_dir)
         self._metric = self.spec.metric
         self.front = Front(self.spec.objectives, self._metric)
         self._tables = StudyTables(
@@ -139,7 +125,6 @@ class Driver:
             {dimension.name: dimension.column_type for dimension in space.dimensions()},
             self.front,
         )
-        self._parents: list[tuple[TrialConfig, TrialResult]] = []
         self._waiting: list[int] = []
         self._n_created = 0
         self._counts = dict.fromkeys(_OPTUNA_STATE, 0)
@@ -171,14 +156,14 @@ class Driver:
             return job
         while self.stopped_because is None and self._wants_another:
             with self._critical:
-                self.study.sampler = self._sampler_of(self._next_number())
+                self.study.sampler = self._candidates.sampler_for(self._next_number(), self._knowledge)
                 trial = self.study.ask()
                 self._note_asked(trial.number)
                 self._running[trial.number], self._reports[trial.number] = trial, None
                 config = self._configure(trial)
-                passed_over = self._passed_over(config)
+                passed_over = self._candidates.passed_over(config)
                 if passed_over is None:
-                    self._repeats.began(config)
+                    self._candidates.began(config)
                 else:
                     self._tell(passed_over, measured=False)
             if passed_over is None:
@@ -309,7 +294,7 @@ class Driver:
             space=self.space,
             table=self.table,
             dense=self.dense,
-            start=self._start,
+            start=self._candidates.start,
             has_model=self.folder.checkpoint_store.has_model,
             budget_epochs=min(self._max_epochs, self.n_trials * math.sqrt(math.prod(self.space.epochs_range))),
             drop=self._sensitivity_jobs.drop(self._metric.unit(self.dense.metric)),
@@ -332,11 +317,11 @@ class Driver:
     @property
     def is_exhausted(self) -> bool:
         """Whether the space seems to hold no candidate that was not run."""
-        return self._repeats.exhausted and not self._running and not self._waiting
+        return self._candidates.exhausted and not self._running and not self._waiting
 
     @property
     def _wants_another(self) -> bool:
-        if self._repeats.exhausted and not self._waiting:
+        if self._candidates.exhausted and not self._waiting:
             return False
         planned = self.n_epochs + sum(self._configs[number].epochs for number in self._running)
         return self.n_told + len(self._running) < self.n_trials and planned < self._max_epochs
@@ -379,35 +364,9 @@ class Driver:
         recorded = config_of(trial)
         if recorded is not None:
             logger.info("%s is given out again, to go on from its last epoch", run_name(trial.number))
-        config = recorded or self._new_config(trial)
+        config = recorded or self._candidates.new(trial)
         self._configs[trial.number] = config
         self._networks.needed_by(config)
-        return config
-
-    def _sampler_of(self, number: int) -> BaseSampler:
-        """The sampler for a trial; one that draws at random where the study's own has found nothing new for long."""
-        name, make = self._sampler_name, self._sampler_maker
-        if self._repeats.at_random:
-            name, make = "random", SAMPLERS["random"]
-        return make_sampler(name, make, self.spec.search.seed, number, self._knowledge)
-
-    def _passed_over(self, config: TrialConfig) -> TrialResult | None:
-        """Why a candidate is not run, as its result; ``None`` if it is run."""
-        broken = self._ceilings.broken_by(config.pruning)
-        if broken is not None:
-            return TrialResult(config.number, "infeasible", seed=config.seed, error=broken)
-        first = self._repeats.first(config)
-        if first is not None:
-            return TrialResult(config.number, "repeated", seed=config.seed, error=f"the same as trial {first}")
-        return None
-
-    def _new_config(self, trial: optuna.Trial) -> TrialConfig:
-        config = self.space.suggest(trial, derive_seed(self.spec.search.seed, trial.number, "trial"))
-        if self._start == "nearest":
-            config = nearest_parent(config, self._parents, self.space.plan, self.folder.checkpoint_store.has_model)
-        elif self._start == "tree":
-            config = replace(config, parent=trial.user_attrs.get(PARENT))
-        trial.set_user_attr(CONFIG, json.dumps(to_dict(config)))
         return config
 
     def _tell(self, result: TrialResult, *, measured: bool) -> TrialResult:
@@ -448,7 +407,7 @@ class Driver:
         else:
             self._n_taken_over += 1
         if config is not None:
-            self._repeats.ended(config, result)
+            self._candidates.ended(config, result)
         self._epochs.end(str(result.number))
         self._tables.add(config, result, source)
         dominated = []
@@ -456,8 +415,6 @@ class Driver:
             self._rungs.record_end(result.number, self._metric.score(result.metric))
             if source is None or (source["allowed"] and self.folder.checkpoint_store.has_model(result.number)):
                 dominated = self.front.add(result)
-            if self._start == "nearest" and config is not None:
-                self._parents.append((config, result))
         self._networks.after(result, dominated)
 
     def _reconcile(self) -> None:
@@ -471,8 +428,10 @@ class Driver:
         for trial in trials:
             result = result_of(trial)
             config = configs[trial.number]
-            if config is not None and (result is None or result.state not in ("infeasible", "repeated")):
-                self._repeats.began(config)
+            has_run = result is None or result.state not in ("infeasible", "repeated")
+            is_here = source_of(trial) is None or self.folder.checkpoint_store.has_model(trial.number)
+            if config is not None and has_run and is_here:
+                self._candidates.began(config)
             if trial.state.is_finished():
                 if result is not None:
                     self._take_in(configs[trial.number], result, source_of(trial))
