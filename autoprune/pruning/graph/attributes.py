@@ -18,6 +18,10 @@ from autoprune.pruning.graph.dependency_graph import SizeKind
 from autoprune.pruning.graph.sizes import CountedSize, Places
 
 _COUNTS = re.compile(r"(^|_)(n|num|number)_|heads?$|groups?$")
+_NUMBERED_WIDTHS = re.compile(
+    r"(^|_)(n|num|number)_(\w+_)?(hid|embd?|embed|feat|chan|filter|unit|neuron|inner|inter|dim|plane|map|ch$|inputs?$)"
+)
+_COUNT_OR_WIDTH = re.compile(r"^n?h$")
 _PARTS = re.compile(
     r"(?<!all_)head_?(dim|size|width|features|channels)|(dim|size|channels)_?(per|of)_?(head|group)|^d_(kv|head|k|v)$"
 )
@@ -123,11 +127,15 @@ def _equal(module: nn.Module, size: CountedSize) -> Iterator[str]:
         if size.kind == "count" and getattr(module, attribute) == size.size:
             yield attribute
     elif not is_known(module):
-        for attribute, value in vars(module).items():
-            if attribute.startswith("_") or type(value) is not int or value != size.size:
-                continue
-            if size.kind == "padding" or (_kind_of(attribute) == size.kind and not _NEVER.search(attribute)):
-                yield attribute
+        equal = [a for a, value in vars(module).items() if type(value) is int and value == size.size and a[0] != "_"]
+        if size.kind == "padding":
+            yield from equal
+            return
+        kinds = {attribute: _kinds_of(attribute) for attribute in equal if not _NEVER.search(attribute)}
+        named = [attribute for attribute, possible in kinds.items() if size.kind in possible]
+        # Of equal parts, as the two directions of a recurrent layer, each may be called a width.
+        parts = [attribute for attribute, possible in kinds.items() if size.kind == "part" and "width" in possible]
+        yield from named or parts
 
 
 def set_own(module: nn.Module, attribute: str, value: object) -> None:
@@ -138,10 +146,12 @@ def set_own(module: nn.Module, attribute: str, value: object) -> None:
     setattr(getattr(module, owner) if owner else module, name, value)
 
 
-def _kind_of(attribute: str) -> SizeKind:
+def _kinds_of(attribute: str) -> tuple[SizeKind, ...]:
     if _PARTS.search(attribute):
-        return "part"
-    return "count" if _COUNTS.search(attribute) else "width"
+        return ("part",)
+    if _COUNT_OR_WIDTH.search(attribute):
+        return "count", "width"
+    return ("count",) if _COUNTS.search(attribute) and not _NUMBERED_WIDTHS.search(attribute) else ("width",)
 
 
 def refresh(module: nn.Module) -> None:

@@ -83,6 +83,74 @@ def test_an_attribute_of_the_same_value_keeps_no_channels(
     assert {name: getattr(pruned, name) for name in after} == after
 
 
+class NumberedWidth(nn.Module):
+    """The number of features is a width, and no number of heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_features = self.n_hidden = 20
+        self.first, self.cell, self.last = nn.Linear(8, 20), nn.GRUCell(20, 20), nn.Linear(20, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.first(x)).view(-1, self.num_features)
+        return torch.as_tensor(self.last(self.cell(x, x.new_zeros(len(x), self.n_hidden))))
+
+
+class Lettered(nn.Module):
+    """Heads, under the letter of the papers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h = 4
+        self.qkv, self.last = nn.Linear(8, 60), nn.Linear(20, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x[None]).view(1, len(x), 3, self.h, -1).permute(2, 0, 3, 1, 4)
+        return torch.as_tensor(self.last(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)))
+
+
+class LetteredWidth(ReadFirst):
+    """The same letter for a width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.h = 20
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.last(F.relu(self.first(x).view(len(x), self.h))))
+
+
+class Directions(nn.Module):
+    """Each of two directions has a width; their outputs are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden_size = 10
+        self.both, self.last = nn.GRU(8, 10, batch_first=True, bidirectional=True), nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = self.both(x[None])[0]
+        return torch.as_tensor(self.last(both.view(1, len(x), 2, self.hidden_size).sum(2)))
+
+
+@pytest.mark.parametrize(
+    ("build", "widths", "after"),
+    [
+        (NumberedWidth, {"first": 20, "cell": 20}, {"num_features": 10, "n_hidden": 10}),
+        (Lettered, {"qkv": 4}, {"h": 2}),
+        (LetteredWidth, {"first": 20}, {"h": 10}),
+        (Directions, {"both": 10}, {"hidden_size": 5}),
+    ],
+)
+def test_attributes_follow_under_many_names(
+    build: Callable[[], nn.Module], widths: Mapping[str, int], after: Mapping[str, int]
+) -> None:
+    plan = autoprune.plan(build(), ROWS)
+    assert {group.name: group.width for group in plan.groups} == widths
+    pruned = plan.prune(0.5)  # which compares it with the masked network
+    assert {name: getattr(pruned, name) for name in after} == after
+
+
 def test_equal_widths_follow_each_their_own_attribute() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
