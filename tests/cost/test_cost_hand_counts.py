@@ -338,6 +338,27 @@ class Neighbours(nn.Module):
         return torch.as_tensor(self.head(twice @ F.relu(self.first(x)) + x.new_zeros(1)))
 
 
+class Kernels(nn.Module):
+    """Computes a kernel: for each example and channel apart, or for all channels, there and back."""
+
+    def __init__(self, *, apart: bool) -> None:
+        super().__init__()
+        self.first, self.head, self.apart = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 3, 1), apart
+        self.kernel = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, _, height, width = x.shape
+        x = F.relu(self.first(x))
+        kernel = self.kernel(x.mean((2, 3))).view(n, 1, 2, 2)
+        if not self.apart:
+            kernel = kernel[:1] * x.mean((0, 2, 3))[None, :, None, None]
+            return torch.as_tensor(self.head(F.conv_transpose2d(F.conv2d(x, kernel), kernel)))
+        n_kernels = n * x.shape[1]
+        kernel = kernel.expand(-1, x.shape[1], -1, -1).reshape(n_kernels, 1, 2, 2)
+        x = F.conv2d(x.reshape(1, -1, height, width), kernel, groups=n_kernels)
+        return torch.as_tensor(self.head(x.view(n, -1, height - 1, width - 1)))
+
+
 class Adapted(nn.Module):
     """A weight and a product of two narrow ones, added before it is used."""
 
@@ -363,6 +384,8 @@ class Adapted(nn.Module):
         (lambda: Neighbours(torch.rand(5, 5), persistent=False), torch.randn(2, 5, 6)),
         (lambda: Neighbours(sparse(5, 5, 7).coalesce()), torch.randn(2, 5, 6)),
         (Adapted, torch.randn(2, 6)),
+        (lambda: Kernels(apart=True), torch.randn(2, 2, 5, 5)),
+        (lambda: Kernels(apart=False), torch.randn(2, 2, 5, 5)),
     ],
 )
 def test_the_table_foretells_the_count_of_the_pruned_network(
