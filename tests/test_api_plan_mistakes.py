@@ -129,6 +129,13 @@ class StateOfAFixedWidth(nn.Module):
         return torch.as_tensor(self.head(self.cells(x[None], torch.zeros(1, len(x), 12))[0][-1]))
 
 
+class Apart(nn.Sequential):
+    """Its first layer runs for other inputs only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self[2](self[1](x).softmax(-1)))
+
+
 def between(norm: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 12), norm, nn.Linear(12, 3))
 
@@ -146,6 +153,7 @@ class Doubled(nn.Linear):
         (lambda: between(ResponseNorm()), r"0: .*statistics.*mean in 1.*hidden_sizes=True"),
         (lambda: between(nn.LayerNorm(12)), r"0: .*statistics.*hidden_sizes=True"),
         (StateOfAFixedWidth, r"cells: the forward pass fails \(.*hidden size.*If a width is written in the code"),
+        (lambda: Apart(nn.Linear(6, 6), nn.Linear(6, 12), nn.Linear(12, 3)), r"1: its output has its entries compared"),
         (lambda: nn.Linear(6, 3), r"the network: its output is the network's output.*left_out has all reasons"),
         (lambda: nn.Sequential(Doubled(6, 6), Doubled(6, 6)), r"Blocks can be removed: blocks=\['0'\]"),
     ],

@@ -19,6 +19,10 @@ OUTPUT = "is the network's output"
 """The reason of a network's last layer, which is never pruned."""
 
 
+UNUSED = "takes no part in the forward pass"
+"""The reason of a layer that does not run on the example inputs."""
+
+
 FORWARD_FAILS = "the forward pass fails"
 """The beginning of a reason: the code can't run without the channels."""
 
@@ -146,7 +150,8 @@ class PruningPlan:
     def main_obstacle(self) -> Unprunable | None:
         """What most likely keeps a network without groups from being pruned; ``None`` if nothing is left out."""
         inner = [item for item in self.left_out if OUTPUT not in item.reason]
-        return next(iter([item for item in inner if item.option] or inner or self.left_out), None)
+        used = [item for item in inner if UNUSED not in item.reason]
+        return next(iter([item for item in used if item.option] or used or inner or self.left_out), None)
 
     @property
     def block_names(self) -> tuple[str, ...]:

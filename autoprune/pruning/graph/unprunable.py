@@ -9,6 +9,7 @@ from autoprune.pruning.graph.dependency_graph import Blocker, DependencyGraph
 from autoprune.pruning.graph.grouping import Components, TensorDim, owner_of
 from autoprune.pruning.graph.propagate import OwnTensors
 from autoprune.pruning.graph.values import Nodes
+from autoprune.pruning.plan import UNUSED
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def find_unprunable(
         consumed: Dimensions along which a product sums: a layer's inputs, which are another's outputs.
         reads_values_in: Modules whose code looks at values.
     """
-    unused = "takes no part in the forward pass"
+    unused = UNUSED
     if reads_values_in:
         where = reads_values_in[0] or "the network"
         unused += f"; but {where} looks at values, and if others lead to this layer, what it reads may have been cut"
