@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import tempfile
 import time
@@ -152,6 +151,7 @@ def _first_step(root: str, threads: int) -> str | None:
 
     folder = StudyFolder(Path(root))
     note = ExitNote(folder.logs, take_traces=True)
+    note.note_signals()
     WorkerOutput(folder.logs).begin(FIRST_STEP)
     note.begin(FIRST_STEP)
     torch.set_num_threads(threads)
@@ -303,6 +303,7 @@ class _DriverScheduler(FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         run = config_from_dict(json.loads(trial.config["trial"])).run
         cause = self._how_it_died(trial, run_name(run))
+        delete_exit_notes(self._logs, run_name(run))  # else the next search would tell it as news
         self.causes.setdefault(trial.trial_id, cause)
         logger.warning("%s: %s", run_name(run), cause)
 
@@ -380,7 +381,7 @@ class _TrialActor(tune.Trainable):
         folder = StudyFolder(Path(config["folder"]))
         self._output = WorkerOutput(folder.logs)
         self._note = ExitNote(folder.logs, take_traces=True)
-        self._note.note_signals(signal.SIGTERM, signal.SIGINT)
+        self._note.note_signals()
         self._note.begin(run_name(config_from_dict(json.loads(config["trial"])).run))
         torch.set_num_threads(config["threads"])
         device = "cuda" if ray.get_gpu_ids() else "cpu"

@@ -1,5 +1,6 @@
 """Load a network that was just saved, and compare it with the one in memory: what is judged is what was saved."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ N_EXAMPLES = 8
 """Validation inputs on which a network is compared with its file, and with what is exported of it."""
 
 WAY_OUT = (
-    "Make it a buffer (self.register_buffer), changed in place, or give the module get_extra_state and set_extra_state."
+    "Make it a persistent buffer (self.register_buffer), changed in place, or give the module get_extra_state and "
+    "set_extra_state."
 )
 _MOST_TRIED, _MOST_NAMED, _DEPTH = 50, 3, 6
 _OWN = frozenset(vars(nn.Module()))
@@ -159,6 +161,15 @@ def _same(left: Any, right: Any, depth: int = 0) -> bool:
         return bool(left == right) or (left != left and right != right)
     if isinstance(left, nn.Module):  # one that is hidden from the network's own, in a list
         return _same(left.state_dict(), right.state_dict(), depth + 1)
-    if isinstance(left, type) or callable(left):
+    if isinstance(left, type) or inspect.isroutine(left):
         return True
-    return _same(getattr(left, "__dict__", None), getattr(right, "__dict__", None), depth + 1)
+    return _same(_content(left), _content(right), depth + 1)
+
+
+def _content(value: Any) -> Any:
+    """What an object of any class holds, by the protocol that copies it; its attributes where it can't be copied."""
+    try:
+        _, arguments, state, items, pairs = (*value.__reduce_ex__(4), None, None, None)[:5]
+        return arguments, state, list(items or ()), list(pairs or ())
+    except Exception:
+        return getattr(value, "__dict__", None)

@@ -1,8 +1,13 @@
 """Does a file hold all that a network learns? A few training steps of a copy tell, before the dense training."""
 
+import inspect
+import reprlib
+import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +23,9 @@ from autoprune.network.copies import copy_network
 from autoprune.tasks.task import Task
 
 N_STEPS, N_EXAMPLES, LR = 4, 4, 1e-3
+
+_REPR = reprlib.Repr()
+_REPR.maxdict = _REPR.maxlist = _REPR.maxdeque = 100
 
 
 def check_kept_state(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
@@ -53,11 +61,11 @@ def _compare(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
     trained, other = copy_network(model), copy_network(model)
     before = reproducible_outputs(other, inputs)
     reproducible_outputs(trained, inputs)  # a network may keep what its first evaluation computes
-    held = _class_state(model)
+    held = _shared_state(model)
     _train(trained, task)
     after = reproducible_outputs(other, inputs)
     if before is not None and (after is None or relative_difference(after, before) > TOLERANCE):
-        changed = _changed(held, _class_state(model))
+        changed = _changed(held, _shared_state(model))
         raise TaskError(
             f"task.model: training one network changes what another one gives: they share {changed or 'a state'} "
             "outside of the networks, which no file holds. Keep it in a buffer of the module (self.register_buffer)."
@@ -73,16 +81,33 @@ def _compare(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
     )
 
 
-def _class_state(model: nn.Module) -> dict[str, str]:
-    """Describe the attributes of the classes of a network's modules and of those above, all but torch's own."""
+def _shared_state(model: nn.Module) -> dict[str, str]:
+    """Describe what the classes of a network's modules share, and those above, all but torch's own.
+
+    That is their attributes, the variables around their functions, and the globals of their files.
+    """
     classes = {kind for module in model.modules() for kind in type(module).__mro__}
-    return {
-        f"attribute '{name}' of class {kind.__name__}": repr(value)
-        for kind in sorted(classes, key=lambda kind: kind.__qualname__)
-        if kind.__module__.partition(".")[0] not in ("torch", "builtins")
-        for name, value in vars(kind).items()
-        if not callable(value)
-    }
+    shared: dict[str, Any] = {}
+    for kind in sorted(classes, key=lambda kind: kind.__qualname__):
+        if kind.__module__.partition(".")[0] in ("torch", "builtins"):
+            continue
+        for name, value in vars(kind).items():
+            shared[f"attribute '{name}' of class {kind.__name__}"] = value
+            if inspect.isfunction(value):
+                for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+                    with suppress(ValueError):  # it is empty
+                        shared[f"variable '{variable}' around {kind.__name__}.{name}"] = cell.cell_contents
+        for name, value in vars(sys.modules.get(kind.__module__, kind)).items():
+            if not name.startswith("__"):
+                shared.setdefault(f"global '{name}' of module '{kind.__module__}'", value)
+    return {name: _shown(value) for name, value in shared.items() if not (callable(value) or inspect.ismodule(value))}
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _REPR.repr(value)
+    except Exception:
+        return ""
 
 
 def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
@@ -91,10 +116,17 @@ def _changed(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
 
 
 def _problem(model: nn.Module, task: Task, model_ref: CallableRef, inputs: Inputs) -> str | None:
-    """Save a network and load it again; returns what goes wrong, if anything does."""
+    """Save a network and load it again; returns what goes wrong, if anything does.
+
+    Raises:
+        TaskError: If it can't be saved at all.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         try:
             save_model(Path(scratch), model, architecture_diff(model, model, model_ref))
+        except SavedModelError as error:
+            raise TaskError(f"task.model: {error}") from error
+        try:
             load_judged(Path(scratch), model, task.build_model, inputs)
         except SavedModelError as error:
             return str(error)

@@ -28,6 +28,12 @@ _NAMES = {
 }
 """What faulthandler calls a signal -> the signal."""
 
+_UNTRACED = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)  # Windows has two of them
+]
+
 
 class ExitNote:
     """Notes how this process ends, if it ends amid a run; the file is gone after the run.
@@ -94,8 +100,8 @@ class ExitNote:
         finally:
             self.end()
 
-    def note_signals(self, *numbers: signal.Signals) -> None:
-        """Note these signals before they end the process, which Python does not trace; in the main thread only."""
+    def note_signals(self) -> None:
+        """Note the signals that end a process without a trace of Python's; in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             return
 
@@ -104,7 +110,7 @@ class ExitNote:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-        for number in numbers:
+        for number in _UNTRACED:
             signal.signal(number, end)
 
     def _after_fork(self) -> None:
@@ -161,10 +167,10 @@ def exit_causes(logs: Path) -> dict[str, str]:
     return causes
 
 
-def delete_exit_notes(logs: Path) -> None:
-    """Delete the notes of processes that are gone, as far as that can be done."""
+def delete_exit_notes(logs: Path, run: str | None = None) -> None:
+    """Delete the notes of processes that are gone, or of the one that had a run, as far as that can be done."""
     with suppress(OSError):
-        for path in logs.glob("exit-*.txt"):
+        for path in logs.glob("exit-*.txt") if run is None else [_path(logs, run)]:
             path.unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from autoprune.config.task import CallableRef, LossSettings, MetricSettings, TaskSettings
 from autoprune.errors import TaskError
@@ -92,6 +93,13 @@ def _build_model(function: Callable[..., Any], model: CallableRef, base_dir: Pat
         network = call(function, model.args, "task.model")
     if not isinstance(network, nn.Module):
         raise TaskError(f"task.model: {model.callable} must return a torch.nn.Module, got a {type(network).__name__}.")
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    unshaped = next((name for name, tensor in tensors if is_lazy(tensor)), None)
+    if unshaped is not None:
+        raise TaskError(
+            f"task.model: {model.callable} returns a network whose '{unshaped}' has no shape yet, as lazy layers leave "
+            "it. Run it once on an example before you return it, or give the layer its size."
+        )
     return network
 
 

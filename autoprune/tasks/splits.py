@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, Subset, default_collate
 
-from autoprune.errors import AutopruneError, TaskError, describe_error
+from autoprune.errors import AutopruneError, TaskError, describe_error, printable
 from autoprune.network.call import Inputs
 from autoprune.tasks.task import Split
 
@@ -82,6 +82,13 @@ class DatasetSplit:
         if not (isinstance(items[0], tuple | list) and len(items[0]) == 2):
             raise TaskError(f"items of a dataset must be (input, target), got {_describe(items[0])}.")
         inputs, targets = default_collate(items)
+        if not isinstance(targets, torch.Tensor):
+            target = items[0][1]
+            shown = f", {printable(repr(target)[:40])}" if isinstance(target, str | bytes) else ""
+            raise TaskError(
+                f"targets of a dataset must be numbers or tensors, got {_describe(target)}{shown}. Turn them into one "
+                "number or tensor for each example, such as a class's index, in the dataset."
+            )
         return tuple(inputs) if isinstance(inputs, list) else inputs, targets
 
 

@@ -1,6 +1,7 @@
 """A network loaded from its file is the one in memory, or what the file lacks is named."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,6 +76,46 @@ class InObject(Shifting):
         return self.memory.total
 
 
+class InDeque(Shifting):
+    def begin(self) -> None:
+        self.recent = deque([0.0], maxlen=9)
+
+    def see(self, mean: torch.Tensor) -> None:
+        self.recent.append(float(mean))
+
+    def value(self) -> Any:
+        return sum(self.recent)
+
+
+class InSlots(Shifting):
+    class Memory:
+        __slots__ = ("total",)
+
+    def begin(self) -> None:
+        self.memory = self.Memory()
+        self.memory.total = 0.0
+
+    def see(self, mean: torch.Tensor) -> None:
+        self.memory.total += float(mean)
+
+    def value(self) -> Any:
+        return self.memory.total
+
+
+class InFunction(Shifting):
+    class Mean:
+        total = 0.0
+
+        def __call__(self) -> float:
+            return self.total
+
+    def begin(self) -> None:
+        self.value = self.Mean()
+
+    def see(self, mean: torch.Tensor) -> None:
+        self.value.total += float(mean)
+
+
 class InBuffer(Shifting):
     def begin(self) -> None:
         self.register_buffer("passing", torch.zeros(()), persistent=False)
@@ -109,6 +150,9 @@ def judged(folder: Path, kind: Callable[[], nn.Module]) -> tuple[nn.Module, nn.M
         (InDict, r"attribute '_seen' of module '1.0'"),
         (InTensor, r"attribute 'offset' of module '1.0'"),
         (InObject, r"attribute 'memory' of module '1.0'"),
+        (InDeque, r"attribute 'recent' of module '1.0'"),
+        (InSlots, r"attribute 'memory' of module '1.0'"),
+        (InFunction, r"attribute 'value' of module '1.0'"),
         (InBuffer, r"buffer 'passing' \(persistent=False\) of module '1.0'"),
     ],
 )

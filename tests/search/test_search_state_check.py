@@ -158,7 +158,9 @@ def test_extra_state_that_cannot_be_saved_is_refused() -> None:
         def set_extra_state(self, state: object) -> None: ...
 
     task = make_task(Holding)
-    with pytest.raises(TaskError, match=r"get_extra_state of the network \(Holding\) must give .*a value of type set"):
+    with pytest.raises(
+        TaskError, match=r"^task.model: get_extra_state of the network \(Holding\) must give .*a value of type set"
+    ):
         check_kept_state(task, task.build_model(), REF)
 
 
@@ -202,8 +204,47 @@ class InGlobal(Base):
         return x / SEEN["scale"]
 
 
-@pytest.mark.parametrize(("kind", "name"), [(InClass, "attribute 'scale' of class InClass"), (InGlobal, "a state")])
-def test_what_networks_share_is_refused(kind: type[nn.Module], name: str) -> None:
+def in_closure() -> nn.Module:
+    seen = [1.0]
+
+    class InClosure(Base):
+        """Keeps it in a variable of the function that makes it."""
+
+        def middle(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                seen.append(float(x.detach().abs().mean()))
+            return x / sum(seen)
+
+    return InClosure()
+
+
+def in_scaler() -> nn.Module:
+    seen = [1.0]
+
+    def scale(x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            seen.append(float(x.detach().abs().mean()))
+        return x / sum(seen)
+
+    class InScaler(Base):
+        """Calls a function that keeps it."""
+
+        def middle(self, x: torch.Tensor) -> torch.Tensor:
+            return scale(x)
+
+    return InScaler()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (InClass, "attribute 'scale' of class InClass"),
+        (InGlobal, "global 'SEEN' of module '.*test_search_state_check'"),
+        (in_closure, r"variable 'seen' around InClosure\.middle"),
+        (in_scaler, "a state"),
+    ],
+)
+def test_what_networks_share_is_refused(kind: Callable[[], nn.Module], name: str) -> None:
     task = make_task(kind)
     with pytest.raises(TaskError, match=f"training one network changes what another one gives: they share {name} out"):
         check_kept_state(task, task.build_model(), REF)

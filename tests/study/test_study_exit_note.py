@@ -49,6 +49,9 @@ ENDS = {
     "os.abort()": (-signal.SIGABRT, "signal 6, SIGABRT (<string>:4)"),
     "os.kill(os.getpid(), signal.SIGFPE)": (-signal.SIGFPE, "signal 8, SIGFPE (<string>:4)"),
     "os.kill(os.getpid(), signal.SIGTERM)": (-signal.SIGTERM, "signal 15, SIGTERM"),
+    "os.kill(os.getpid(), signal.SIGHUP)": (-signal.SIGHUP, "signal 1, SIGHUP"),
+    "signal.setitimer(signal.ITIMER_REAL, 0.01); time.sleep(9)": (-signal.SIGALRM, "signal 14, SIGALRM"),
+    "os.kill(os.getpid(), signal.SIGUSR2)": (-signal.SIGUSR2, "signal 12, SIGUSR2"),
     "os.kill(os.getpid(), signal.SIGKILL)": (-signal.SIGKILL, None),
     "in_a_thread()": (-signal.SIGSEGV, "signal 11, SIGSEGV (user.py:5)"),
     "in_a_child()": (-signal.SIGKILL, None),
@@ -63,7 +66,7 @@ def test_a_process_tells_how_it_ends(statement: str, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from autoprune.study.exit_note import ExitNote\n"
         "from user import *; note = ExitNote(Path('logs'), take_traces=True); note.begin('trial 1'); note.end()\n"
-        "note.note_signals(signal.SIGTERM); note.begin('trial 3-seed0')\n"
+        "note.note_signals(); note.begin('trial 3-seed0')\n"
         f"{statement}\n"
     )
     done = subprocess.run(
@@ -124,3 +127,14 @@ def test_a_process_leaves_all_as_it_was_after_a_run(tmp_path: Path) -> None:
     assert list((tmp_path / "logs").iterdir()) == []
     with ExitNote(tmp_path / "none" / "logs").around("trial 1"):  # it can't be written
         assert os._exit is leave
+
+
+def test_one_runs_note_is_deleted_alone(tmp_path: Path) -> None:
+    note, other = ExitNote(tmp_path), ExitNote(tmp_path)
+    note.begin("trial 1")
+    other.begin("trial 12")
+    delete_exit_notes(tmp_path, "trial 1")
+    delete_exit_notes(tmp_path, "trial 2")
+    assert [path.name for path in tmp_path.iterdir()] == ["exit-trial-12.txt"]
+    other.end()
+    note.end()

@@ -26,6 +26,15 @@ from torch import nn
 def net(classes=3):
     return nn.Linear(4, classes)
 
+
+def lazy_net():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.LazyBatchNorm1d())
+
+
+def lazy_norm():
+    return nn.LazyBatchNorm1d(affine=False)
+
+
 def not_a_net():
     return {"a": 1}
 
@@ -185,6 +194,13 @@ def test_all_parts_that_are_wrong_are_named_together(folder: Path) -> None:
 def test_a_model_callable_must_return_a_network(folder: Path) -> None:
     task = build_task(TaskSettings(model=ref("not_a_net"), data=ref("data")), folder)
     with pytest.raises(TaskError, match=r"not_a_net must return a torch.nn.Module, got a dict"):
+        task.build_model()
+
+
+@pytest.mark.parametrize(("name", "first"), [("lazy_net", "1.weight"), ("lazy_norm", "running_mean")])
+def test_a_network_without_shapes_is_refused(folder: Path, name: str, first: str) -> None:
+    task = build_task(TaskSettings(model=ref(name), data=ref("data")), folder)
+    with pytest.raises(TaskError, match=rf"task.model: .*:{name} returns .* '{first}' has no shape yet.*Run it once"):
         task.build_model()
 
 

@@ -74,6 +74,32 @@ def test_dataset_split_needs_pairs() -> None:
         DatasetSplit(TensorDataset(torch.zeros(2))).batch(torch.tensor([0]))
 
 
+class Labelled(Dataset[tuple[torch.Tensor, object]]):
+    """Four examples, each with the same target."""
+
+    def __init__(self, target: object) -> None:
+        self.target = target
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, object]:
+        return torch.zeros(2), self.target
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("tabby", r"a str, 'tabby'"),
+        ({"box": torch.zeros(4)}, "a dict"),
+        ((1, torch.zeros(2)), "a tuple of 2: int, Tensor"),
+    ],
+)
+def test_dataset_split_needs_targets_in_one_tensor(target: object, told: str) -> None:
+    with pytest.raises(TaskError, match=f"targets of a dataset must be numbers or tensors, got {told}"):
+        DatasetSplit(Labelled(target)).batch(torch.tensor([0, 1]))
+
+
 class Photos(Dataset[tuple[torch.Tensor, int]]):
     """Twelve examples: the sixth is no picture, the eighth has another size, the tenth is missing."""
 
