@@ -6,6 +6,7 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -86,7 +87,9 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration):
         error = error.__cause__  # what a generator makes of it hides the place
     frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
-    message = printable(" ".join(str(error).split()))
+    message = ""
+    with suppress(Exception):  # its class may not know how to show itself
+        message = printable(" ".join(str(error).split()))
     return f"{type(error).__name__}{f': {message}' if message else ''}{place_of(frames)}"
 
 

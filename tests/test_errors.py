@@ -48,6 +48,18 @@ def test_describe_error_shows_what_a_terminal_would_obey_and_keeps_brackets() ->
     assert describe_error(ValueError(text)) == "ValueError: [/bold] of shape [3, 4] \\x1b[2J\\x07 café"
 
 
+def test_describe_error_takes_an_error_that_cannot_be_shown() -> None:
+    class OddError(ValueError):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    class EmptyError(ValueError):
+        __str__ = None  # type: ignore[assignment]
+
+    assert describe_error(OddError()) == "OddError"
+    assert describe_error(EmptyError()) == "EmptyError"
+
+
 def test_a_stop_iteration_within_a_generator_is_told_with_its_own_place() -> None:
     def events() -> Iterator[int]:
         yield 1

@@ -100,6 +100,8 @@ def _build_model(function: Callable[..., Any], model: CallableRef, base_dir: Pat
             f"task.model: {model.callable} returns a network whose '{unshaped}' has no shape yet, as lazy layers leave "
             "it. Run it once on an example before you return it, or give the layer its size."
         )
+    with working_in(base_dir):
+        call(network.train, {}, "task.model")  # it may freeze parameters
     return network
 
 

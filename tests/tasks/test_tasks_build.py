@@ -35,6 +35,18 @@ def lazy_norm():
     return nn.LazyBatchNorm1d(affine=False)
 
 
+class Headed(nn.Sequential):
+    def train(self, mode=True):
+        super().train(mode)
+        for layer in self[:-1]:
+            layer.requires_grad_(False)
+        return self
+
+
+def headed():
+    return Headed(nn.Linear(4, 5), nn.Linear(5, 3)).eval()
+
+
 def not_a_net():
     return {"a": 1}
 
@@ -195,6 +207,12 @@ def test_a_model_callable_must_return_a_network(folder: Path) -> None:
     task = build_task(TaskSettings(model=ref("not_a_net"), data=ref("data")), folder)
     with pytest.raises(TaskError, match=r"not_a_net must return a torch.nn.Module, got a dict"):
         task.build_model()
+
+
+def test_what_a_networks_own_train_freezes_is_frozen_from_the_start(folder: Path) -> None:
+    network = build_task(TaskSettings(model=ref("headed"), data=ref("data")), folder).build_model()
+    assert [parameter.requires_grad for parameter in network.parameters()] == [False, False, True, True]
+    assert network.training
 
 
 @pytest.mark.parametrize(("name", "first"), [("lazy_net", "1.weight"), ("lazy_norm", "running_mean")])

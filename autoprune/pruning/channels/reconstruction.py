@@ -52,6 +52,8 @@ def reconstruct(
     }
     with torch.no_grad():
         for layer, moments in inputs.moments(dims).items():
+            if is_frozen(model.get_parameter(f"{layer}.weight")):  # by the forward pass that has just read the inputs
+                continue
             kept, dim = kept_indices.by_dim[f"{layer}.weight"], dims[layer]
             weight = model.get_parameter(f"{layer}.weight").movedim(dim, 1)
             rows = kept.get(0 if dim else 1)

@@ -282,3 +282,18 @@ def test_frozen_weights_and_biases_are_not_fitted(
     assert behind.weight.requires_grad == ("weight" not in frozen)
     if last.bias is not None:
         assert torch.equal(behind.bias, last.bias)
+
+
+@pytest.mark.parametrize("make", [linear, conv2d])
+def test_a_layer_that_the_forward_pass_freezes_is_not_fitted(
+    make: Callable[[], tuple[nn.Module, str, Batches]],
+) -> None:
+    model, group, data = make()
+    plan = make_plan(model, data[0][0][:2])
+    path = f"{len(model) - 1}"
+    last = model.get_submodule(path)
+    last.register_forward_pre_hook(lambda module, _: module.requires_grad_(False) and None)
+    config = PruningConfig(widths={group: 5}, criterion="l1", reconstruct=True)
+    found = prune(model, plan, config, example_inputs=data[0][0][:2], calibration=lambda: data)
+    behind = found.model.get_submodule(path)
+    assert torch.equal(behind.weight, last.weight.flatten()[found.kept_indices[f"{path}.weight"]])
