@@ -117,7 +117,7 @@ def test_the_front_is_that_of_brute_force_and_of_optuna(make_driver: MakeDriver)
         by_values = {tuple(trial.values): trial.number for trial in reversed(driver.study.best_trials)}
         assert front == set(by_values.values())
         kept = {int(path.name) for path in driver.folder.checkpoints.iterdir()}
-        assert kept == front
+        assert kept == {trial.number for trial in driver.study.best_trials}, "a trial may start from any of equals"
     frame = driver.frame()
     assert set(frame["number"][frame["on_front"]]) == front
     values = frame[frame["state"] == "finished"][["metric.accuracy", "flops"]].to_numpy(dtype="float64")

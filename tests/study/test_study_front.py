@@ -26,7 +26,7 @@ def test_of_equal_points_the_first_trial_stays(metric: MetricSpec) -> None:
         for result in order:
             gone += front.add(result)
         assert front.members.keys() == {3, 9}
-        assert sorted(gone) == [1, 5, 8]
+        assert gone == [1], "the networks of equal points stay, as later trials may start from them"
 
 
 def test_what_differs_in_one_objective_is_no_equal() -> None:
