@@ -7,7 +7,6 @@ as they take any. Nothing of the other study is changed, and it may be searched 
 import json
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -281,9 +280,7 @@ class _Transfer:
         if not self._source.study.copy_network(there, self._scratch):
             shutil.rmtree(self._scratch)
             return
-        outputs: Any = None
-        with suppress(StudyError):
-            outputs = self._source.study.network_record(there).get("outputs")
-        folder.write_json(self._scratch / folder.record(here).name, {**record, "outputs": outputs})
+        copied = self._scratch / folder.record(here).name
+        folder.write_json(copied, {**record, "outputs": folder.read_json(copied).get("outputs")})
         self._scratch.replace(folder.model(here))
         folder.checkpoint_store.save_model(here)

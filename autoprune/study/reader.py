@@ -219,7 +219,7 @@ class StudyReader:
         return record
 
     def copy_network(self, number: int, target: Path) -> bool:
-        """Copy a trial's network to an empty folder; its record may be among the files.
+        """Copy a trial's network and its record to an empty folder.
 
         Returns:
             Whether it is there, whole. Another process may delete a network meanwhile.

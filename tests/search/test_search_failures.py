@@ -1,5 +1,6 @@
 """What goes wrong around the trials: told with its place and the way out, and nothing lost."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +27,18 @@ def loss(outputs, targets):
 """
 
 
-def test_an_error_of_the_users_code_in_the_dense_stage_names_the_stage(tmp_path: Path) -> None:
-    task = TINY_TASK + RAISING_LOSS
+@pytest.mark.parametrize(
+    ("condition", "stage"),
+    [("True", "first step of training failed"), ("len(targets) == 8", r"dense network failed.*too much.*`dense`")],
+)
+def test_an_error_of_the_users_code_before_the_trials_names_the_stage(
+    tmp_path: Path, condition: str, stage: str
+) -> None:
+    task = TINY_TASK + RAISING_LOSS.replace("outputs.requires_grad", f"outputs.requires_grad and {condition}")
     space = write_space(tmp_path, {"task": {"loss": "tiny_task:loss"}}, task)
-    with pytest.raises(TaskError, match=r"dense network failed: OverflowError: too much \(tiny_task.py:\d+\).*`dense`"):
+    with pytest.raises(TaskError, match=stage) as told:
         run_search(space, tmp_path / "results", run_in_process)
+    assert re.search(r"OverflowError: too much \(tiny_task.py:\d+\)", str(told.value))
 
 
 def test_a_dense_network_that_diverges_says_so(tmp_path: Path) -> None:
@@ -52,7 +60,11 @@ def test_a_dense_network_whose_metric_is_no_number_is_refused(tmp_path: Path, wh
     task = (
         TINY_TASK + f"\n\ndef metric(outputs, targets):\n    return float('{what}') if len(targets) == 150 else 0.5\n"
     )
-    space = write_space(tmp_path, {"task": {"metric": "tiny_task:metric"}}, task)
+    space = write_space(
+        tmp_path,
+        {"task": {"metric": {"callable": "tiny_task:metric", "name": "accuracy", "direction": "maximize"}}},
+        task,
+    )
     with pytest.raises(TaskError, match=f"the metric must be finite, got {what} on the validation split after epoch 1"):
         run_search(space, tmp_path / "results", run_in_process)
 

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 from tiny import dense_reference
 
+from autoprune.config.metric import MetricSpec
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.samplers.cost_aware.history import History, TrainedModel, trial_key
@@ -95,7 +96,7 @@ def test_tables_that_take_long_are_written_more_seldom(
 @pytest.mark.parametrize("n_costs", [1, 2])
 def test_the_front_of_a_history_that_grows_is_that_of_all_its_networks(n_costs: int) -> None:
     rng = np.random.default_rng(0)
-    history = History({"a": 8}, dense_reference(0.9, Cost(1, 1, 1, 1)))
+    history = History({"a": 8}, dense_reference(0.9, Cost(1, 1, 1, 1)), MetricSpec())
     names = ["params", "macs"][:n_costs]
     points: dict[int, tuple[float, ...]] = {}
     for number in range(60):

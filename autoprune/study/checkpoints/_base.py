@@ -62,7 +62,7 @@ class Checkpoints(ABC):
 
     @abstractmethod
     def copy_model(self, run: RunId, target: Path) -> bool:
-        """Copy the files of a run's network to an empty folder; its record may be among them.
+        """Copy the files of a run's network to an empty folder, its record among them.
 
         Another process may delete the network meanwhile.
 

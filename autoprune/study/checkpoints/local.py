@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from autoprune.study.checkpoints._base import ARCHITECTURE, WEIGHTS, Checkpoints
+from autoprune.study.checkpoints._base import ARCHITECTURE, RECORD, WEIGHTS, Checkpoints
 from autoprune.trial import RunId
 
 
@@ -35,7 +35,7 @@ class LocalCheckpoints(Checkpoints):
 
     def copy_model(self, run: RunId, target: Path) -> bool:
         try:
-            for name in (WEIGHTS, ARCHITECTURE):
+            for name in (WEIGHTS, ARCHITECTURE, RECORD):
                 _link(self._folder.model(run) / name, target / name)
         except FileNotFoundError:
             return False
