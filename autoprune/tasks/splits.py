@@ -82,11 +82,13 @@ class DatasetSplit:
         if not (isinstance(items[0], tuple | list) and len(items[0]) == 2):
             raise TaskError(f"items of a dataset must be (input, target), got {_describe(items[0])}.")
         inputs, targets = default_collate(items)
-        if not isinstance(targets, torch.Tensor):
-            target = items[0][1]
-            shown = f", {printable(repr(target)[:40])}" if isinstance(target, str | bytes) else ""
+        if isinstance(items[0][0], str | bytes):
             raise TaskError(
-                f"targets of a dataset must be numbers or tensors, got {_describe(target)}{shown}. Turn them into one "
+                f"inputs of a dataset must be numbers or tensors, got {_describe(items[0][0])}. Encode them."
+            )
+        if not isinstance(targets, torch.Tensor):
+            raise TaskError(
+                f"targets of a dataset must be numbers or tensors, got {_describe(items[0][1])}. Turn them into one "
                 "number or tensor for each example, such as a class's index, in the dataset."
             )
         return tuple(inputs) if isinstance(inputs, list) else inputs, targets
@@ -135,7 +137,7 @@ class NamedSplit:
             except (Exception, SystemExit) as found:
                 told = [f"example {index}{_origin(self.split, index)}" for index in asked]
                 return TaskError(f"task.data: reading {' and '.join(told)} of the {self.name} split {_raised(found)}")
-        several = f"examples {first} to {indices[-1]}"
+        several = f"examples {first} to {indices[-1]}" if others else f"example {first}"
         return TaskError(f"task.data: reading {several} of the {self.name} split {_raised(error)}")
 
 
@@ -257,4 +259,6 @@ def _shapes(tree: Any) -> Any:
 def _describe(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}: {', '.join(type(item).__name__ for item in value[:5])}"
+    if isinstance(value, str | bytes):
+        return f"a {type(value).__name__}, {printable(repr(value)[:40])}"
     return f"a {type(value).__name__}" + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")

@@ -52,8 +52,8 @@ class Evaluation:
         for what, value in (("metric", self.metric), ("loss", self.loss)):
             if not math.isfinite(value):
                 raise TaskError(
-                    f"the {what} must be finite, got {value} on the {split} split {when}. Mend task.{what}, or what "
-                    "makes the network diverge."
+                    f"the {what} must be finite, got {value} on the {split} split {when}. Mend task.{what}, an "
+                    "example that is not finite, or what makes the network diverge."
                 )
         return self
 

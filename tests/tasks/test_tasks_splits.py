@@ -100,6 +100,15 @@ def test_dataset_split_needs_targets_in_one_tensor(target: object, told: str) ->
         DatasetSplit(Labelled(target)).batch(torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize("text", ["a cat", b"a cat"])
+def test_dataset_split_needs_numbers_as_inputs(text: object) -> None:
+    split = DatasetSplit([(text, 0), (text, 1)])
+    with pytest.raises(
+        TaskError, match=r"inputs of a dataset must be numbers or tensors, got a (str|bytes), b?'a cat'"
+    ):
+        split.batch(torch.tensor([0, 1]))
+
+
 class Photos(Dataset[tuple[torch.Tensor, int]]):
     """Twelve examples: the sixth is no picture, the eighth has another size, the tenth is missing."""
 
@@ -136,6 +145,22 @@ def test_a_named_split_tells_the_example_that_cannot_be_read(split: object, indi
     named = NamedSplit(as_split(split, "test"), "test")
     with pytest.raises(TaskError, match=message):
         named.batch(torch.tensor(indices))
+
+
+@pytest.mark.parametrize(("indices", "told"), [([3], "example 3"), ([2, 3, 0], "examples 2 to 0")])
+def test_what_can_be_read_the_second_time_is_told(indices: list[int], told: str) -> None:
+    class Flaky(Photos):
+        def __init__(self) -> None:
+            self.has_failed = False
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int] | None:
+            if index == 3 and not self.has_failed:
+                self.has_failed = True
+                raise OSError("stale file handle")
+            return super().__getitem__(index)
+
+    with pytest.raises(TaskError, match=rf"reading {told} of the test split raised OSError: stale file handle"):
+        NamedSplit(as_split(Flaky(), "test"), "test").batch(torch.tensor(indices))
 
 
 def test_a_named_split_is_the_split_in_all_else() -> None:
