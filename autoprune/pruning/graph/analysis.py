@@ -103,6 +103,7 @@ def analyse(
     allow_norm: bool = False,
     choices: Mapping[ChoiceKey, int] | None = None,
     coincidences: Collection[Coincidence] = (),
+    all_operations: bool = False,
 ) -> Analysis:
     """Find which channels of a network leave together.
 
@@ -115,12 +116,15 @@ def analyse(
             from the masked one.
         choices: Options to take where a dimension can be split in several ways; for others the best are looked for.
         coincidences: Attributes that have a size's value by chance, and so don't follow it.
+        all_operations: Follow also the operations that no output depends on.
     """
     tensors = dict((*model.named_parameters(), *model.named_buffers()))
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     parameters = {name for name, _ in model.named_parameters()}
     module_types = {name: type(module).__name__ for name, module in model.named_modules()}
     traces = _traces(model, example_inputs, parameters)
+    if all_operations:
+        traces = [(trace, trace.operations) for trace, _ in traces]
     reads_values_in = [module for trace, _ in traces for module in trace.reads_values_in]
     used = {
         trace.tensors[ref.id] for trace, ops in traces for op in ops for ref in op.inputs() if ref.id in trace.tensors

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import autoprune
 import benchmarks.coverage_networks as zoo
 from autoprune.errors import PruningError
 from autoprune.network.call import call_model
@@ -288,6 +290,34 @@ def test_padding_that_an_attribute_tells_leaves_in_pairs() -> None:
 def test_padding_that_the_code_tells_stays() -> None:
     analysis = proved(Padded(attribute=False), torch.randn(2, 3, 4, 4))
     assert [(group.name, group.width) for group in analysis.groups] == [("a", 4), ("c", 5)]
+
+
+class Unread(nn.Module):
+    """Each block gives a residual and an output; nothing reads the last residual."""
+
+    def __init__(self, *, subtracts: bool) -> None:
+        super().__init__()
+        self.first, self.subtracts = nn.Linear(8, 12), subtracts
+        self.gates, self.residuals, self.outputs = (
+            nn.ModuleList(nn.Linear(n, k) for _ in range(2)) for n, k in ((12, 10), (10, 12), (10, 3))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, total = F.relu(self.first(x)), torch.zeros(len(x), 3)
+        for gate, residual, output in zip(self.gates, self.residuals, self.outputs, strict=True):
+            gated = F.relu(gate(x))
+            x = x - residual(gated) if self.subtracts else residual(gated) * x
+            total = total + output(gated)
+        return total
+
+
+@pytest.mark.parametrize("subtracts", [True, False])
+def test_what_is_computed_and_not_read_keeps_no_channels(subtracts: bool) -> None:
+    torch.manual_seed(0)
+    plan = autoprune.plan(Unread(subtracts=subtracts), torch.randn(2, 8))
+    assert {group.name: group.width for group in plan.groups} == {"first": 12, "gates.0": 10, "gates.1": 10}
+    pruned = plan.prune(0.5)  # which compares it with the masked network
+    assert (pruned.residuals[1].in_features, pruned.residuals[1].out_features) == (5, 6)
 
 
 def test_channels_leave_in_eights_where_a_kernel_asks_for_it() -> None:
