@@ -359,6 +359,31 @@ class Kernels(nn.Module):
         return torch.as_tensor(self.head(x.view(n, -1, height - 1, width - 1)))
 
 
+class Near(nn.Module):
+    """Points meet each other as they come and as features; features are compared with prototypes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.prototypes = nn.Linear(6, 8), nn.Linear(8, 10), nn.Parameter(torch.randn(5, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = F.relu(self.first(x))
+        near = (x @ x.transpose(1, 2)).softmax(-1) @ features + torch.cdist(features, features) @ features
+        return torch.as_tensor(torch.cdist(F.relu(self.last(near))[:, 0], self.prototypes))
+
+
+class Looked(nn.Module):
+    """Sums of rows and the largest of rows, looked up by number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums, self.largest = nn.EmbeddingBag(7, 8, mode="sum"), nn.EmbeddingBag(7, 8, mode="max")
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self.head(self.sums(x) * self.largest(x)))
+
+
 class Adapted(nn.Module):
     """A weight and a product of two narrow ones, added before it is used."""
 
@@ -384,6 +409,8 @@ class Adapted(nn.Module):
         (lambda: Neighbours(torch.rand(5, 5), persistent=False), torch.randn(2, 5, 6)),
         (lambda: Neighbours(sparse(5, 5, 7).coalesce()), torch.randn(2, 5, 6)),
         (Adapted, torch.randn(2, 6)),
+        (Near, torch.randn(2, 5, 6)),
+        (Looked, torch.randint(0, 7, (2, 4))),
         (lambda: Kernels(apart=True), torch.randn(2, 2, 5, 5)),
         (lambda: Kernels(apart=False), torch.randn(2, 2, 5, 5)),
     ],

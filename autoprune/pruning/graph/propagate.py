@@ -9,6 +9,8 @@ from torch.utils._pytree import tree_map_only
 from autoprune.pruning.graph.dependency_graph import ChoiceKey, DependencyGraph
 from autoprune.pruning.graph.rules import RULES
 from autoprune.pruning.graph.rules._base import Call
+from autoprune.pruning.graph.rules.contraction import MULTIPLY
+from autoprune.pruning.graph.rules.convolution import convolution
 from autoprune.pruning.graph.rules.creation import CREATES
 from autoprune.pruning.graph.rules.pointwise import is_pointwise, pointwise
 from autoprune.pruning.graph.trace import Operation, Ref, Trace
@@ -72,7 +74,9 @@ def propagate(
 def _step(graph: DependencyGraph, values: dict[int, Value], operation: Operation) -> None:
     inputs = [(ref, values[ref.id]) for ref in operation.inputs() if ref.id in values]
     name = operation.name.rstrip("_") if not operation.name.endswith("__") else operation.name
-    if not any(value.live for _, value in inputs) and name not in CREATES:
+    live = any(value.live for _, value in inputs)
+    # The cost of a product falls by its part in that of all products of its module, so constant ones are noted, too.
+    if not live and name not in CREATES and RULES.get(name) not in (*MULTIPLY, convolution):
         return
     graph.module, graph.operation = operation.module, name
     call = Call(graph, operation, tuple(ref.shape if ref is not None else () for ref in operation.results))
@@ -92,6 +96,8 @@ def _step(graph: DependencyGraph, values: dict[int, Value], operation: Operation
         for _, value in inputs:
             for dim in value.dims:
                 graph.block_dim(dim, reason)
+        return
+    if not live and name not in CREATES:
         return
     given = {ref.id for ref, _ in inputs}
     for ref, value in zip(operation.results, results, strict=False):

@@ -1,4 +1,4 @@
-"""Matrix products and attention: the dimension summed over must be the same channels on both sides."""
+"""Matrix products, distances and attention: the dimension summed over must be the same channels on both sides."""
 
 from typing import Any
 
@@ -99,6 +99,28 @@ def dot(call: Call, a: Value, b: Value) -> Value:
     return call.first_result([], zero=True)
 
 
+@rule("_cdist_forward", "_euclidean_dist")
+def distances(call: Call, a: Value, b: Value, *_: Any) -> Value:
+    """Take the distance of each point to each other: features that are zero in both add nothing."""
+    if a.shape[:-2] != b.shape[:-2]:
+        raise NotImplementedError("distances between batches of different sizes")
+    contract(call, a, a.dims[-1], b, b.dims[-1])
+    for value in (a, b):
+        if not value.zero:
+            call.graph.block_dim(value.dims[-1], _NOT_ZERO)
+    if b.weight:
+        _note_positions(call, b, a, a.ndim - 2)
+    elif a.weight:
+        _note_positions(call, a, b, b.ndim - 2)
+    else:
+        runs = zip((*a.shape, b.shape[-2]), (*a.dims, b.dims[-2]), strict=True)
+        call.graph.products.append((call.graph.module, tuple(runs)))
+    batch: list[Dim] = []
+    for dim_a, dim_b in zip(a.dims[:-2], b.dims[:-2], strict=True):
+        batch.append(call.graph.connect_dims(dim_a, dim_b) if dim_a is not None or dim_b is not None else None)
+    return call.first_result([*batch, a.dims[-2], b.dims[-2]], zero=False)
+
+
 @rule("linear")
 def linear(call: Call, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """Apply a linear layer in one operation."""
@@ -161,3 +183,7 @@ def _add(call: Call, product: Value, bias: Value) -> Value:
     if not bias.live and any(dim is not None for dim in product.dims):
         zero = False
     return Value(result[0].shape, result[0].dims, zero, product.weight and bias.weight)
+
+
+MULTIPLY = (matrix_product, added_product, added_vector_product, vector_product, dot, distances, attention)
+"""The rules that note products of activations, as does that of convolutions."""

@@ -156,6 +156,18 @@ def embedding(call: Call, weight: Value, indices: Value, *_: Any, **__: Any) -> 
     return call.first_result([*(None for _ in indices.shape), weight.dims[1]], zero=weight.zero)
 
 
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(call: Call, weight: Value, indices: Value, *others: Any) -> tuple[Value, ...]:
+    """Sum, average or take the largest of rows that are looked up by number."""
+    call.graph.block_dim(weight.dims[0], "is looked up by number", quiet=True)
+    for value in (indices, *others):
+        if isinstance(value, Value):
+            _block_all(call, value)
+    if weight.weight and weight.dims[1] is not None:
+        call.graph.produced.append(weight.dims[1])
+    return (call.first_result([None, weight.dims[1]], zero=weight.zero), *call.other_results())
+
+
 @rule("index", "_unsafe_index")
 def index(call: Call, value: Value, indices: Sequence[Value | None]) -> Value:
     """Look up entries by number along some dimensions."""
