@@ -384,6 +384,18 @@ class Looked(nn.Module):
         return torch.as_tensor(self.head(self.sums(x) * self.largest(x)))
 
 
+class Joined(nn.Module):
+    """A weight that is made of several, so that its products are no parameter's."""
+
+    def __init__(self, join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.first, self.join = nn.Linear(6, 8), join
+        self.left, self.right = nn.Parameter(torch.randn(4, 8)), nn.Parameter(torch.randn(4, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.relu(self.first(x)), self.join(self.left, self.right))
+
+
 class Adapted(nn.Module):
     """A weight and a product of two narrow ones, added before it is used."""
 
@@ -411,6 +423,10 @@ class Adapted(nn.Module):
         (Adapted, torch.randn(2, 6)),
         (Near, torch.randn(2, 5, 6)),
         (Looked, torch.randint(0, 7, (2, 4))),
+        (lambda: Joined(lambda a, b: torch.cat([a, b])), torch.randn(2, 6)),
+        (lambda: Joined(lambda a, b: torch.stack([a, b]).sum(0)), torch.randn(2, 6)),
+        (lambda: Joined(lambda a, b: (a * b)[[0, 2]]), torch.randn(2, 6)),
+        (lambda: Joined(lambda a, b: (a @ b.T) @ b), torch.randn(2, 6)),
         (lambda: Kernels(apart=True), torch.randn(2, 2, 5, 5)),
         (lambda: Kernels(apart=False), torch.randn(2, 2, 5, 5)),
     ],

@@ -135,7 +135,7 @@ def analyse(
     def find_groups(
         options: dict[ChoiceKey, int], allow: bool
     ) -> tuple[DependencyGraph, OwnTensors, Components, list[DependencyGroup]]:
-        graph, own = propagate(traces, shapes, module_types, options)
+        graph, own = propagate(traces, shapes, module_types, options, parameters)
         components = find_components(graph, allow)
         consumed = _consumed_dims(graph, own)
         makers = {tensor_dim for tensor_dim in own.starts if tensor_dim[0] in parameters} - consumed

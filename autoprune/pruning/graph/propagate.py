@@ -1,6 +1,7 @@
 """Propagate nodes through the trace: each operation's rule gives the nodes of its results."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def propagate(
     shapes: dict[str, tuple[int, ...]],
     module_types: dict[str, str],
     choices: dict[ChoiceKey, int],
+    parameters: Collection[str],
 ) -> tuple[DependencyGraph, OwnTensors]:
     """Propagate the nodes of a network's parameters and buffers through its operations.
 
@@ -56,14 +58,16 @@ def propagate(
         shapes: Name -> shape of every parameter and buffer.
         module_types: Module name -> class name.
         choices: Which option to take where a dimension can be split in several ways.
+        parameters: Names of those that are no buffers.
     """
     graph = DependencyGraph(module_types, choices)
     own = OwnTensors(shapes, graph)
     for number, (trace, operations) in enumerate(traces):
         values = {ref: own.values[name] for ref, name in trace.tensors.items()}
+        of_parameters = {ref for ref, name in trace.tensors.items() if name in parameters}
         for operation in operations:
             graph.place = (number, operation.number)
-            _step(graph, values, operation)
+            _step(graph, values, operation, of_parameters)
         graph.module, graph.operation = "", "output"
         for ref in trace.outputs:
             for dim in values.get(ref.id, static(ref.shape)).dims:
@@ -71,7 +75,7 @@ def propagate(
     return graph, own
 
 
-def _step(graph: DependencyGraph, values: dict[int, Value], operation: Operation) -> None:
+def _step(graph: DependencyGraph, values: dict[int, Value], operation: Operation, of_parameters: set[int]) -> None:
     inputs = [(ref, values[ref.id]) for ref in operation.inputs() if ref.id in values]
     name = operation.name.rstrip("_") if not operation.name.endswith("__") else operation.name
     live = any(value.live for _, value in inputs)
@@ -105,7 +109,19 @@ def _step(graph: DependencyGraph, values: dict[int, Value], operation: Operation
             continue
         if ref.id in given and ref.id in values and values[ref.id].live and not value.live:
             continue
+        if value.weight and any(source.id in of_parameters for source, _ in inputs):
+            of_parameters.add(ref.id)
+            value = replace(value, remade=_is_remade(operation, name, [value for _, value in inputs], value.shape))
         values[ref.id] = value
+
+
+def _is_remade(operation: Operation, name: str, inputs: list[Value], shape: tuple[int, ...]) -> bool:
+    """Whether a result of parameters is none of them: neither a view nor, entry by entry, of one's shape."""
+    owned = [value for value in inputs if value.owned]
+    if operation.func.is_view or name == "_unsafe_view":
+        return not owned
+    by_entry = is_pointwise(operation, name) or name == "_weight_norm_interface"
+    return not (by_entry and any(value.shape == shape for value in owned))
 
 
 def _apply(call: Call, name: str, args: Any, kwargs: Any) -> list[Value]:

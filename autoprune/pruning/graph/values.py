@@ -26,12 +26,20 @@ class Value:
     Attributes:
         zero: Whether the entries of channels that leave are zero in the masked network.
         weight: Whether it is a parameter or made of parameters alone.
+        remade: Whether it is of parameters and in no way one of them, as several side by side: the cost of a product
+            with it is then no parameter's.
     """
 
     shape: tuple[int, ...]
     dims: tuple[Dim, ...]
     zero: bool = True
     weight: bool = False
+    remade: bool = False
+
+    @property
+    def owned(self) -> bool:
+        """Whether the cost of a product with it is a parameter's or a buffer's."""
+        return self.weight and not self.remade
 
     @property
     def live(self) -> bool:

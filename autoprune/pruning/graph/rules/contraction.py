@@ -42,9 +42,9 @@ def _note_positions(call: Call, weight: Value, other: Value, free: int) -> None:
 def matrix_product(call: Call, a: Value, b: Value, *_: Any) -> Value:
     """Multiply rows of one matrix with columns of another, for each matrix of a batch."""
     contract(call, a, a.dims[-1], b, b.dims[-2])
-    if b.weight:
+    if b.owned:
         _note_positions(call, b, a, a.ndim - 2)
-    elif a.weight:
+    elif a.owned:
         _note_positions(call, a, b, b.ndim - 1)
     else:
         runs = zip((*a.shape, b.shape[-1]), (*a.dims, b.dims[-1]), strict=True)
@@ -83,9 +83,9 @@ def added_vector_product(call: Call, bias: Value, a: Value, b: Value, **_: Any) 
 def vector_product(call: Call, a: Value, b: Value) -> Value:
     """Multiply a matrix with a vector."""
     contract(call, a, a.dims[1], b, b.dims[0])
-    if b.weight:
+    if b.owned:
         _note_positions(call, b, a, 0)
-    elif not a.weight:
+    elif not a.owned:
         call.graph.products.append((call.graph.module, tuple(zip(a.shape, a.dims, strict=True))))
     return call.first_result([a.dims[0]], zero=a.zero, weight=a.weight and b.weight)
 
@@ -94,7 +94,7 @@ def vector_product(call: Call, a: Value, b: Value) -> Value:
 def dot(call: Call, a: Value, b: Value) -> Value:
     """Multiply two vectors."""
     contract(call, a, a.dims[0], b, b.dims[0])
-    if not (a.weight or b.weight):
+    if not (a.owned or b.owned):
         call.graph.products.append((call.graph.module, ((a.shape[0], a.dims[0]),)))
     return call.first_result([], zero=True)
 
@@ -108,9 +108,9 @@ def distances(call: Call, a: Value, b: Value, *_: Any) -> Value:
     for value in (a, b):
         if not value.zero:
             call.graph.block_dim(value.dims[-1], _NOT_ZERO)
-    if b.weight:
+    if b.owned:
         _note_positions(call, b, a, a.ndim - 2)
-    elif a.weight:
+    elif a.owned:
         _note_positions(call, a, b, b.ndim - 2)
     else:
         runs = zip((*a.shape, b.shape[-2]), (*a.dims, b.dims[-2]), strict=True)

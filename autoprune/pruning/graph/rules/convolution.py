@@ -41,7 +41,7 @@ def convolution(
     if bias is not None and (channels is not None or bias.dims[0] is not None):
         channels = call.graph.connect_dims(channels, bias.dims[0])
     result = call.first_result([x.dims[0], channels, *[None] * (weight.ndim - 2)], zero=zero)
-    if not weight.weight:
+    if not weight.owned:
         # Kernels that the network computes: each entry of one side meets one group's channels of the other.
         each = x if transposed else result
         shared = zip((*each.shape, *weight.shape[1:]), (*each.dims, *weight.dims[1:]), strict=True)
