@@ -27,7 +27,7 @@ class Counted:
     factors: tuple[int, ...]
 
 
-def _matrix(a: Any, b: Any, **_: Any) -> int:
+def _matrix(a: Any, b: Any, *_: Any, **__: Any) -> int:
     """Count ``a @ b``: of a sparse matrix, only the entries that it stores."""
     if a.layout != torch.strided:
         return int(a._nnz() * prod(b.shape[1:]))

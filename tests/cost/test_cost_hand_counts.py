@@ -192,6 +192,16 @@ def _sparse_matrix(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
     return Applied(lambda x: torch.sparse.mm(edges, x[0]) + edges @ x[0]), torch.randn(2, b, c), 2 * 2 * c
 
 
+def experts(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    rows = rows.flatten(0, 1)
+    return F.grouped_mm(rows, weights, offs=torch.tensor([1, len(rows)], dtype=torch.int32))
+
+
+def _experts(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
+    """Each of a rows meets the matrix of one of two experts."""
+    return Applied(experts, (2, 4 * b, 4 * c)), torch.randn(2, a, 4 * b), a * 4 * b * 4 * c
+
+
 @pytest.mark.parametrize(
     ("case", "shape"),
     [
@@ -199,7 +209,7 @@ def _sparse_matrix(a: int, b: int, c: int) -> tuple[nn.Module, Any, int]:
         *each(_attention, _attention_by_products, _attention_in_groups, _multihead_attention, _einsum),
         *each(_transposed, _transposed_in_groups, _grouped_and_dilated, _upsampled, _time_first),
         *each(_cells, _projected, _gated_both_ways, _added_products, _summed_products, _outer, _bags),
-        *each(_sparse_matrix),
+        *each(_sparse_matrix, _experts),
     ],
 )
 def test_hand_counts(case: Callable[..., tuple[nn.Module, Any, int]], shape: tuple[int, int, int]) -> None:
