@@ -71,7 +71,7 @@ WEIGHT = [1.0, 2.0, 0.5]
         ("torch.nn:MSELoss", SCORES.flip(0), nn.MSELoss()),
         ("torch.nn.functional:smooth_l1_loss", SCORES.flip(0), nn.SmoothL1Loss()),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else str(value.get("name")) if isinstance(value, dict) else "",
 )
 def test_a_loss_is_torchs(tmp_path: Path, loss: Any, targets: torch.Tensor, expected: Any) -> None:
     found = loss_of(tmp_path, loss)(SCORES, targets)

@@ -195,7 +195,7 @@ def own_accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("metric", "numbers"),
     [(own_accuracy, False), ("recall", False), ("f1", False), ("auroc", False), ("rmse", True), ("r2", True)],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_errors_are_of_the_size_of_what_other_splits_give(metric: Any, numbers: bool) -> None:
     """Against the spread over 60 splits of the same distribution."""
