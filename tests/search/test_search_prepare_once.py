@@ -45,7 +45,9 @@ def test_a_search_parses_once_and_reads_data_once(
 ) -> None:
     parsed: list[str] = []
     parse = load.parse_config
-    monkeypatch.setattr(load, "parse_config", lambda text, name: parsed.append(name) or parse(text, name))
+    monkeypatch.setattr(
+        load, "parse_config", lambda text, name, **kwargs: parsed.append(name) or parse(text, name, **kwargs)
+    )
     space = write_space(tmp_path, {"search": {"trials": 1, "ladder": 0}, "dense": {"epochs": 1}}, COUNTING)
     for n_trials, n_loads in ((1, 2), (2, 1)):  # the first time once more, to see that they are the same
         parsed.clear()

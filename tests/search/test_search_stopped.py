@@ -17,7 +17,7 @@ from autoprune.worker import Worker
 
 # Half of the trials hardly learn; all are cut alike, so the others beat these at no more cost.
 STOPPING: dict[str, Any] = {
-    "training": {"epochs": 3, "lr_schedule": {"kind": "constant", "lr": [0.05, 1e-6]}},
+    "training": {"epochs": 3, "lr_schedule": {"kind": "constant", "lr": [0.04, 0.05, 0.06, 1e-6, 2e-6, 3e-6]}},
     "pruning": [{"method": "neuron", "ratio": 0.5}, {"method": "layer", "ratio": 0.5}],
     "search": {"trials": 8, "ladder": 0, "stop_early": True},
 }
