@@ -19,6 +19,7 @@ from autoprune.formats.architecture import Architecture, apply_architecture, nam
 from autoprune.formats.extra_state import decode_extra_states, encode_extra_states, extra_state_modules
 from autoprune.formats.save_pretrained import guard_save_pretrained
 from autoprune.formats.tensor_file import encode_tensors, read_tensors
+from autoprune.network.modes import train_mode
 from autoprune.tasks.build import model_builder
 
 WEIGHTS_FILE = "model.safetensors"
@@ -39,12 +40,13 @@ def save_model(folder: Path, model: nn.Module, architecture: Architecture, *, pa
     Raises:
         SavedModelError: If the extra state of a module, or the state dict, holds what a file can't.
     """
-    state, own = _plain_state(model), named_tensors(model)
-    # Buffers outside the state dict are built anew, but not in a pruned shape.
-    stored = {name: tensor for name, tensor in own.items() if name in state or name in architecture.shapes}
-    values, extra = encode_extra_states(model)
-    rest = {name: tensor for name, tensor in state.items() if name not in own}  # a module's own way to save itself
-    content = encode_tensors(stored | rest | extra, pack_zeros=pack_zeros, values=values)
+    with train_mode(model):  # one that merges weights for evaluation is loaded unmerged
+        state, own = _plain_state(model), named_tensors(model)
+        # Buffers outside the state dict are built anew, but not in a pruned shape.
+        stored = {name: tensor for name, tensor in own.items() if name in state or name in architecture.shapes}
+        values, extra = encode_extra_states(model)
+        rest = {name: tensor for name, tensor in state.items() if name not in own}  # a module's own way to save itself
+        content = encode_tensors(stored | rest | extra, pack_zeros=pack_zeros, values=values)
     record = {
         "format_version": FORMAT_VERSION,
         **architecture.to_dict(),

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autoprune.network.modes import train_mode
+
 
 def is_frozen(tensor: Any) -> bool:
     """Whether it is a parameter without ``requires_grad``."""
@@ -38,13 +40,8 @@ def adapting_norms(model: nn.Module) -> list[_BatchNorm]:
         >>> len(adapting_norms(model)), model.training
         (1, False)
     """
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.train()
+    with train_mode(model):
         return [norm for norm in tracking_norms(model) if norm.training and norm.momentum != 0]
-    finally:
-        for module, was_training in modes.items():
-            module.training = was_training
 
 
 def running_statistics(norm: _BatchNorm) -> list[torch.Tensor]:

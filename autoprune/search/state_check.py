@@ -14,7 +14,7 @@ from torch import nn
 
 from autoprune.config.task import CallableRef
 from autoprune.errors import AutopruneError, SavedModelError, TaskError, describe_error, is_interrupt
-from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.architecture import architecture_diff, named_tensors
 from autoprune.formats.outputs import TOLERANCE, relative_difference, reproducible_outputs
 from autoprune.formats.reload import load_judged, reference_inputs
 from autoprune.formats.saved_model import save_model
@@ -70,6 +70,7 @@ def _compare(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
             f"task.model: training one network changes what another one gives: they share {changed or 'a state'} "
             "outside of the networks, which no file holds. Keep it in a buffer of the module (self.register_buffer)."
         )
+    _check_shapes(model, trained)
     problem = _problem(trained, task, model_ref, inputs)
     if problem is None:
         return
@@ -79,6 +80,19 @@ def _compare(task: Task, model: nn.Module, model_ref: CallableRef) -> None:
         f"task.model: each call builds another network, in more than its parameters and buffers: {problem} "
         "What is drawn at random may be drawn from a seed of its own instead."
     )
+
+
+def _check_shapes(model: nn.Module, trained: nn.Module) -> None:
+    """Raise TaskError if a parameter or buffer has another shape after training."""
+    before = {name: tuple(tensor.shape) for name, tensor in named_tensors(model).items()}
+    kept = trained.state_dict()
+    for name, tensor in named_tensors(trained).items():
+        shape = tuple(tensor.shape)
+        if name in kept and before.get(name) != shape:
+            raise TaskError(
+                f"task.model: training changes the shape of '{name}' from {before.get(name)} to {shape}, so it "
+                "doesn't fit the network that is built anew. Give it its last shape from the start."
+            )
 
 
 def _shared_state(model: nn.Module) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Before the dense training: is what a network learns kept by its file?"""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,11 @@ from torch import nn
 
 from autoprune.config.task import CallableRef
 from autoprune.errors import TaskError
+from autoprune.formats.architecture import architecture_diff
+from autoprune.formats.saved_model import load_model, save_model
 from autoprune.network.call import Inputs
+from autoprune.network.frozen import adapting_norms
+from autoprune.network.modes import eval_mode
 from autoprune.search.state_check import check_kept_state
 from autoprune.tasks.classification import accuracy, cross_entropy
 from autoprune.tasks.splits import TensorSplit
@@ -248,6 +253,73 @@ def test_what_networks_share_is_refused(kind: Callable[[], nn.Module], name: str
     task = make_task(kind)
     with pytest.raises(TaskError, match=f"training one network changes what another one gives: they share {name} out"):
         check_kept_state(task, task.build_model(), REF)
+
+
+class Merging(Base):
+    """Adds a product of two small matrices to a weight for evaluation, and takes it off for training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Parameter(torch.randn(2, 6)), nn.Parameter(torch.randn(8, 2))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> "Merging":
+        super().train(mode)
+        if self.merged == mode:
+            with torch.no_grad():
+                self.first.weight.add_(self.up @ self.down, alpha=-1 if mode else 1)
+            self.merged = not mode
+        return self
+
+    def forward(self, x: Inputs) -> torch.Tensor:
+        hidden = self.first(x) if self.merged else self.first(x) + x @ self.down.T @ self.up.T
+        return self.last(torch.relu(hidden))
+
+
+def test_a_network_that_merges_weights_for_evaluation_is_judged_as_it_is_saved(tmp_path: Path) -> None:
+    model = Merging()
+    check_kept_state(make_task(Merging), model, REF)
+    with eval_mode(model):
+        assert model.merged
+    assert not model.merged
+    assert adapting_norms(model.eval()) == []
+    assert model.merged
+    save_model(tmp_path, model, architecture_diff(model, model, REF))  # an export saves a network in evaluation mode
+    assert model.merged
+    inputs = torch.ones(2, 6)
+    torch.testing.assert_close(load_model(tmp_path, Merging).eval()(inputs), model(inputs))
+
+
+class Growing(Base):
+    """Keeps what it has seen in a buffer that grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(0, 8))
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen = torch.cat([self.seen, x.detach()])
+        return x - self.seen.sum(0)
+
+
+class Late(Base):
+    """Makes a buffer at its first training step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", None)
+
+    def middle(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen = x.detach().mean(0)
+        return x if self.seen is None else x - self.seen
+
+
+@pytest.mark.parametrize(("kind", "shapes"), [(Growing, r"\(0, 8\) to \(16, 8\)"), (Late, r"None to \(8,\)")])
+def test_a_buffer_that_changes_its_shape_is_refused(kind: type[nn.Module], shapes: str) -> None:
+    with pytest.raises(TaskError, match=rf"task.model: training changes the shape of 'seen' from {shapes}"):
+        check_kept_state(make_task(kind), kind(), REF)
 
 
 class CountingClass(Base):
