@@ -148,7 +148,10 @@ def test_a_worker_that_can_not_make_ready_ends_the_search_with_its_cause(trained
 @pytest.mark.slow
 def test_stopped_trials_tell_what_they_had_reached(trained_tiny: Path, tmp_path: Path) -> None:
     changes = {
-        "training": {"epochs": 4, "lr_schedule": {"kind": "constant", "lr": [n * lr for n in range(1, 9) for lr in (0.01, 1e-7)]}},
+        "training": {
+            "epochs": 4,
+            "lr_schedule": {"kind": "constant", "lr": [n * lr for n in range(1, 9) for lr in (0.01, 1e-7)]},
+        },
         "pruning": [{"method": "neuron", "ratio": 0.5}],
         "search": {"trials": 10, "ladder": 0, "stop_early": True},
     }

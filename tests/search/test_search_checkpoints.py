@@ -136,6 +136,7 @@ def test_a_certified_front(make: Make, place: Path) -> None:
     assert {path.suffix for path in folder.certification.iterdir()} == {".json"}
 
 
+@SLOW
 def test_a_certification_goes_on_where_the_folder_has_no_copies(make: Make, place: Path) -> None:
     space = make({**TREE, "certify": {"seeds": 2}, "training": {"epochs": 2}})
     seen: list[int] = []
@@ -217,7 +218,9 @@ def test_a_trial_goes_on_from_the_state_that_is_kept(make: Make) -> None:
     assert epochs_of(session, config) == [2, 3]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "nonsense", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "gone", pytest.param("foreign", marks=SLOW), pytest.param("nonsense", marks=SLOW)]
+)
 def test_a_state_that_is_no_good_makes_the_trial_begin_anew(make: Make, place: Path, damage: str) -> None:
     session, config = begun(make)
     (state,) = place.glob("*/checkpoints/7.training")
@@ -260,7 +263,7 @@ def test_a_place_that_can_not_be_used_is_told_before_anything_is_written(
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("n_changes", [pytest.param(3, marks=SLOW), pytest.param(4, marks=SLOW), 7, 8])
+@pytest.mark.parametrize("n_changes", [*(pytest.param(number, marks=SLOW) for number in (3, 4, 8)), 7])
 def test_a_place_lost_amid_a_search_stops_it_and_no_trial_has_failed(
     make: Make, place: Path, whole: StudyFolder, n_changes: int
 ) -> None:

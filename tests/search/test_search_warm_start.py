@@ -163,6 +163,7 @@ def test_status_tells_them_apart(warm: Warm, tree: StudyFolder, capsys: pytest.C
     assert f"{len(finished(tree))} taken over from " in " ".join(printed.split())
 
 
+@pytest.mark.slow
 def test_cut_off_anywhere_it_ends_as_if_it_had_not_been(
     warm: Warm, tree: StudyFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
