@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import library as operators
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -259,9 +260,9 @@ def test_what_works_entry_by_entry_is_neither_counted_nor_named() -> None:
 
 
 def test_an_operation_of_ones_own_is_named() -> None:
-    library = torch.library.Library("autoprune_tests", "DEF")
-    library.define("scan(Tensor x) -> Tensor")
-    library.impl("scan", lambda x: x.cumsum(0), "CompositeExplicitAutograd")
+    own = operators.Library("autoprune_tests", "DEF")
+    own.define("scan(Tensor x) -> Tensor")
+    own.impl("scan", lambda x: x.cumsum(0), "CompositeExplicitAutograd")
     model = nn.Sequential(nn.Linear(3, 4), Applied(torch.ops.autoprune_tests.scan))
     table = build_table(model, torch.randn(2, 3), widths={}, shrink={})
     assert (table.cost({}).macs, table.uncounted) == (12, (("autoprune_tests.scan", "1"),))
