@@ -116,11 +116,6 @@ def make_loss(name: str, args: Mapping[str, Any]) -> Loss:
     return NamedLoss(name, args)
 
 
-def loss_name(loss: Loss) -> str | None:
-    """Return the name of a built-in loss; ``None`` for another."""
-    return "cross_entropy" if loss is cross_entropy else getattr(loss, "name", None)
-
-
 class ModuleLoss:
     """A loss that is a module, such as ``torch.nn.MSELoss``: it is moved to where the outputs are."""
 

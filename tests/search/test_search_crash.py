@@ -7,12 +7,15 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
+from optuna.storages import RDBStorage
 from optuna.trial import Trial, TrialState
 from tiny import merged
 
 from autoprune.search.driver import Driver
 from autoprune.search.prepare import PreparedStudy
 from autoprune.search.space import SearchSpace
+from autoprune.study.database import Database
 from autoprune.study.exit_note import ExitNote
 from autoprune.study.reader import StudyReader
 from autoprune.trial import Cost, TrialConfig, TrialResult, run_name
@@ -71,7 +74,13 @@ def test_death_before_the_config_is_recorded(
 ) -> None:
     untouched = make_driver({"search": {"ladder": 0}})
     expected = [suggested(untouched), suggested(untouched)]
-    optuna.delete_study(study_name="tiny", storage=f"sqlite:///{untouched.folder.database}")
+    named = untouched.spec.search.storage
+    own = sqlalchemy.make_url(f"sqlite:///{untouched.folder.database}")
+    url = own if named is None else Database.named(named).url
+    storage = RDBStorage(url.render_as_string(hide_password=False))
+    optuna.delete_study(study_name="tiny", storage=storage)
+    storage.remove_session()
+    storage.engine.dispose()
 
     driver = make_driver()
     with monkeypatch.context() as patch:
